@@ -1,0 +1,1 @@
+"""Framework-free code that every step imports: artifacts, storage, the model store, prompts, errors, logs."""

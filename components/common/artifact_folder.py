@@ -1,0 +1,142 @@
+"""The folder that every artifact is: data files beside one `artifact.json` that names format, version and digests.
+
+    {"format": "textual-inversion/latent-set", "version": 1, "digest": "<sha256>",
+     "content": {...}, "files": {"latents.safetensors": {"sha256": "...", "size": 1234}}}
+
+The digest covers format, version, content and the table of files: two artifacts with one digest are the same data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import ArtifactError
+
+MANIFEST = "artifact.json"
+_PREFIX = "textual-inversion/"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArtifactFolder:
+    """A checked artifact folder: what `artifact.json` says, and where the files lie."""
+
+    path: Path
+    digest: str
+    content: Mapping[str, Any]
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, UTF-8. Raises `ValueError` on NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+
+
+def sha256_of(data: bytes) -> str:
+    """The hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_artifact(
+    path: Path, *, kind: str, version: int, content: Mapping[str, Any], files: Mapping[str, bytes]
+) -> ArtifactFolder:
+    """The artifact folder at `path`, written beside it and moved there whole: it is all there or not at all.
+
+    Args:
+        path: where the folder is to be; an earlier artifact or an empty folder there is replaced.
+        kind: the format's name without prefix, such as `latent-set`.
+        version: the format's version.
+        content: what goes into `artifact.json`, JSON values only.
+        files: bytes by path relative to the folder.
+    """
+    table = {name: {"sha256": sha256_of(data), "size": len(data)} for name, data in sorted(files.items())}
+    body = {"format": _PREFIX + kind, "version": version, "content": dict(content), "files": table}
+    digest = sha256_of(canonical_json(body))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        for name, data in files.items():
+            target = fresh / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        manifest = json.dumps({**body, "digest": digest}, indent=1, sort_keys=True, ensure_ascii=False)
+        (fresh / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
+        fresh.chmod(0o755)
+        _refuse_to_replace_foreign_folder(path)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(fresh, path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return ArtifactFolder(path=path, digest=digest, content=body["content"])
+
+
+def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
+    """The artifact folder at `path` after checking format, version and every file's digest.
+
+    Raises:
+        ArtifactError: when there is no artifact, it is of another kind, newer than this release, or damaged.
+    """
+    body = _read_manifest(path)
+    expected = _PREFIX + kind
+    found = body.get("format")
+    if found != expected:
+        raise ArtifactError(f"found an artifact of format {found!r} at {path}, expected {expected!r}: pass the right one")
+    if body.get("version") != version:
+        raise ArtifactError(
+            f"found version {body.get('version')!r} of {expected} at {path}, expected version {version}: "
+            "it was written by another release of this project; run the step that makes it again, or use that release"
+        )
+    try:
+        digest, files, content = body["digest"], body["files"], body["content"]
+        covered = {key: body[key] for key in ("format", "version", "content", "files")}
+    except KeyError as missing:
+        raise ArtifactError(f"{path / MANIFEST} lacks {missing}: the artifact is damaged; make it again") from None
+    if sha256_of(canonical_json(covered)) != digest:
+        raise ArtifactError(f"{path / MANIFEST} does not match its own digest: it was changed by hand; make it again")
+    for name, entry in files.items():
+        _check_file(path / name, entry)
+    return ArtifactFolder(path=path, digest=digest, content=content)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        found = "nothing" if not path.exists() else "a file" if path.is_file() else "a folder without artifact.json"
+        raise ArtifactError(f"found {found} at {path}, expected an artifact folder: is this the output of a step?")
+    try:
+        body = json.loads(manifest.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{manifest} is no JSON ({error}): the artifact is damaged; make it again") from error
+    if not isinstance(body, dict):
+        raise ArtifactError(f"{manifest} holds a {type(body).__name__}, expected an object; make the artifact again")
+    return body
+
+
+def _check_file(file: Path, entry: Mapping[str, Any]) -> None:
+    if not file.is_file():
+        raise ArtifactError(f"{file} is missing: the artifact is damaged; run the step that makes it again")
+    size = file.stat().st_size
+    if size != entry["size"]:
+        raise ArtifactError(f"{file} has {size} bytes, expected {entry['size']}: the artifact is damaged; make it again")
+    if sha256_of_file(file) != entry["sha256"]:
+        raise ArtifactError(f"{file} does not match its SHA-256: the artifact is damaged; make it again")
+
+
+def _refuse_to_replace_foreign_folder(path: Path) -> None:
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise ArtifactError(f"{path} is a folder with other things in it: give an output folder that is new or empty")
+    if path.is_file():
+        raise ArtifactError(f"{path} is a file: give an output folder that is new or empty")

@@ -1,0 +1,84 @@
+"""What can go wrong, as one exception tree.
+
+    TextualInversionError        exit code 1
+    ├── InputError               exit code 2: what the user gave cannot be used
+    │   ├── ConfigError          a parameter has a value that cannot be right
+    │   ├── ImageError           a picture or a source of pictures
+    │   ├── TokenError           a placeholder or an initializer token
+    │   └── BaseModelError       a base-model folder or reference
+    ├── ArtifactError            exit code 3: an artifact is damaged, newer, or of another kind
+    ├── StorageError             exit code 4: object storage does not do what was asked
+    │   ├── ObjectNotFoundError  there is nothing at that address
+    │   └── PreconditionError    somebody else changed the object first
+    └── TrainingError            exit code 5: training cannot go on
+        ├── DivergedError        loss or rows are no longer finite
+        └── InterruptedTraining  exit code 143: asked to stop; the last completed step is kept
+
+A message says what was found, what was expected, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class TextualInversionError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(TextualInversionError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A parameter has a value that cannot be right."""
+
+
+class ImageError(InputError):
+    """A picture, or a source of pictures, cannot be used."""
+
+
+class TokenError(InputError):
+    """A placeholder or an initializer token cannot be used."""
+
+
+class BaseModelError(InputError):
+    """A base-model folder or reference cannot be used."""
+
+
+class ArtifactError(TextualInversionError):
+    """An artifact is damaged, newer than this release, or of another kind."""
+
+    exit_code = 3
+
+
+class StorageError(TextualInversionError):
+    """Object storage does not do what was asked."""
+
+    exit_code = 4
+
+
+class ObjectNotFoundError(StorageError):
+    """There is nothing at that address."""
+
+
+class PreconditionError(StorageError):
+    """The object was changed by somebody else first, or exists already."""
+
+
+class TrainingError(TextualInversionError):
+    """Training cannot go on."""
+
+    exit_code = 5
+
+
+class DivergedError(TrainingError):
+    """The loss or the rows are no longer finite."""
+
+
+class InterruptedTraining(TrainingError):  # noqa: N818 - an interruption is not an error of the training
+    """Training was asked to stop; the last completed step is kept."""
+
+    exit_code = 143  # what a shell reports for SIGTERM

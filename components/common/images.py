@@ -1,0 +1,26 @@
+"""The names of the container images: the one place from which components, pipelines and manifests take them."""
+
+from __future__ import annotations
+
+import os
+
+from components import __version__
+from components.common.errors import ConfigError
+
+IMAGE_NAMES = ("dataset", "tokenizer", "train-torch", "evaluate", "publish")
+"""One image for each folder of `containers/`."""
+
+REGISTRY = os.environ.get("TEXTUAL_INVERSION_REGISTRY", "ghcr.io/textual-inversion-pipelines")
+VERSION = os.environ.get("TEXTUAL_INVERSION_VERSION", __version__)
+"""Registry and tag are read when a pipeline is compiled: `make compile REGISTRY=... VERSION=...`."""
+
+
+def image(name: str) -> str:
+    """The full reference `registry/name:version` of the container image `name`.
+
+    Raises:
+        ConfigError: when no such image is built.
+    """
+    if name not in IMAGE_NAMES:
+        raise ConfigError(f"found container image {name!r}, expected one of {', '.join(IMAGE_NAMES)}")
+    return f"{REGISTRY}/{name}:{VERSION}"

@@ -1,0 +1,104 @@
+"""The prompts of the paper, and what a placeholder token becomes in a prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from components.common.errors import ConfigError
+
+OBJECT_TEMPLATES = (
+    "a photo of a {}",
+    "a rendering of a {}",
+    "a cropped photo of the {}",
+    "the photo of a {}",
+    "a photo of a clean {}",
+    "a photo of a dirty {}",
+    "a dark photo of the {}",
+    "a photo of my {}",
+    "a photo of the cool {}",
+    "a close-up photo of a {}",
+    "a bright photo of the {}",
+    "a cropped photo of a {}",
+    "a photo of the {}",
+    "a good photo of the {}",
+    "a photo of one {}",
+    "a close-up photo of the {}",
+    "a rendition of the {}",
+    "a photo of the clean {}",
+    "a rendition of a {}",
+    "a photo of a nice {}",
+    "a good photo of a {}",
+    "a photo of the nice {}",
+    "a photo of the small {}",
+    "a photo of the weird {}",
+    "a photo of the large {}",
+    "a photo of a cool {}",
+    "a photo of a small {}",
+)
+"""The neutral contexts for an object: arXiv 2208.01618, supplementary "training prompt templates" (after CLIP's)."""
+
+STYLE_TEMPLATES = (
+    "a painting in the style of {}",
+    "a rendering in the style of {}",
+    "a cropped painting in the style of {}",
+    "the painting in the style of {}",
+    "a clean painting in the style of {}",
+    "a dirty painting in the style of {}",
+    "a dark painting in the style of {}",
+    "a picture in the style of {}",
+    "a cool painting in the style of {}",
+    "a close-up painting in the style of {}",
+    "a bright painting in the style of {}",
+    "a cropped painting in the style of {}",
+    "a good painting in the style of {}",
+    "a close-up painting in the style of {}",
+    "a rendition in the style of {}",
+    "a nice painting in the style of {}",
+    "a small painting in the style of {}",
+    "a weird painting in the style of {}",
+    "a large painting in the style of {}",
+)
+"""The same for a style. Two of them stand twice, as in the paper's list, and so are drawn twice as often."""
+
+TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
+
+_PLACEHOLDER = re.compile(r"[^\s,]+")
+
+
+def templates_for(learnable_property: str) -> tuple[str, ...]:
+    """The paper's templates for `object` or `style`.
+
+    Raises:
+        ConfigError: for any other property.
+    """
+    if learnable_property not in TEMPLATES:
+        raise ConfigError(f"learnable_property: found {learnable_property!r}, expected one of {', '.join(TEMPLATES)}")
+    return TEMPLATES[learnable_property]
+
+
+def placeholder_tokens(placeholder_token: str, num_vectors: int) -> tuple[str, ...]:
+    """The tokens of a placeholder of several vectors: `<x>`, `<x>_1`, ..., `<x>_{num_vectors - 1}`.
+
+    Raises:
+        ConfigError: when `placeholder_token` is empty or holds white space or commas, or `num_vectors` is not positive.
+    """
+    if not _PLACEHOLDER.fullmatch(placeholder_token):
+        raise ConfigError(
+            f"placeholder_token: found {placeholder_token!r}, expected one word without spaces or commas, "
+            "such as <cat-toy>"
+        )
+    if num_vectors < 1:
+        raise ConfigError(f"num_vectors: found {num_vectors}, expected 1 or more")
+    return (placeholder_token, *(f"{placeholder_token}_{index}" for index in range(1, num_vectors)))
+
+
+def expand_placeholder(prompt: str, tokens: Sequence[str]) -> str:
+    """The prompt with the placeholder, the first of `tokens`, replaced by all of them, separated by spaces."""
+    return prompt.replace(tokens[0], " ".join(tokens))
+
+
+def trigger_word(placeholder_token: str) -> str:
+    """The placeholder as a file name: letters, digits, `-`, `_` and `.` alone, without the angle brackets."""
+    word = re.sub(r"[^\w.-]+", "-", placeholder_token.strip("<>")).strip("-.")
+    return word or "concept"
