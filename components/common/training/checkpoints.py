@@ -1,0 +1,184 @@
+"""Checkpoints of a training: a few kilobytes each, in object storage, found again by the training key.
+
+One checkpoint is one safetensors object `{root}/{training_key}/step-00000500.safetensors`, so that it is there whole or
+not at all. It holds all that the next step needs, whichever framework and however many processes take it:
+
+    rows.<text encoder>, first_moment.<..>, second_moment.<..>     float32 [n, d]
+    losses                                                         float32 [step]
+    snapshot.<step>.<text encoder>                                 float32 [n, d]
+    header: format, version, step, training key, the fields of the key, and a digest of the tensors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from components.common.artifact_folder import canonical_json, sha256_of
+from components.common.artifacts import Rows, Snapshot
+from components.common.errors import ArtifactError, ConfigError
+from components.common.storage import ObjectStore
+from components.common.training.config import differing_fields
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = "textual-inversion/checkpoint"
+_VERSION = "1"
+_SUFFIX = ".safetensors"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What an optimizer step changes: float32 [n, d] arrays by text encoder, after `step` steps.
+
+    The moments are AdamW's running means of the gradient and of its square, not corrected for their bias.
+    """
+
+    step: int
+    rows: Rows
+    first_moment: Rows
+    second_moment: Rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A training state with the history so far: float32 [step] losses and the snapshots taken."""
+
+    state: TrainingState
+    losses: np.ndarray
+    snapshots: tuple[Snapshot, ...]
+
+    @property
+    def name(self) -> str:
+        """The object's name, such as `step-00000500`."""
+        return f"step-{self.state.step:08d}"
+
+
+def training_key(key_fields: Mapping[str, Any]) -> str:
+    """The digest of all that determines the learned rows: runs with the same key learn the same."""
+    return sha256_of(canonical_json(dict(key_fields)))
+
+
+class CheckpointFolder:
+    """The checkpoints of one training, under `{root}/{training_key}` of an object store."""
+
+    def __init__(self, store: ObjectStore, key_fields: Mapping[str, Any], *, total_limit: int = 0) -> None:
+        """Takes the store of the checkpoint root; `total_limit` checkpoints are kept, 0 keeps all."""
+        self._store = store
+        self._key_fields = dict(key_fields)
+        self._total_limit = total_limit
+        self.training_key = training_key(key_fields)
+
+    def uri_of(self, checkpoint: Checkpoint) -> str:
+        """The address of a checkpoint."""
+        return self._store.uri_of(self._key(checkpoint.name))
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint, then deletes the oldest beyond the limit.
+
+        Raises:
+            StorageError: when storage stays away; what was saved before is untouched.
+        """
+        self._store.write(self._key(checkpoint.name), self._to_bytes(checkpoint))
+        if self._total_limit:
+            for key in self._keys()[: -self._total_limit]:
+                self._store.delete(key)
+
+    def latest(self, *, at_most: int) -> Checkpoint | None:
+        """The newest sound checkpoint of at most `at_most` steps, or None; damaged ones are passed over with a warning.
+
+        Raises:
+            StorageError: when storage cannot be read.
+        """
+        for key in reversed(self._keys()):
+            try:
+                checkpoint = self._from_bytes(self._store.read(key), self._store.uri_of(key))
+            except ArtifactError as error:
+                logger.warning("passing over a damaged checkpoint: %s", error)
+                continue
+            if checkpoint.state.step <= at_most:
+                return checkpoint
+        return None
+
+    def named(self, name: str) -> Checkpoint:
+        """The checkpoint `name` of this training, such as `step-00000500`.
+
+        Raises:
+            ObjectNotFoundError: when there is none of that name.
+            ArtifactError: when it is damaged.
+            ConfigError: when it is of another training.
+        """
+        key = self._key(name.removesuffix(_SUFFIX))
+        return self._from_bytes(self._store.read(key), self._store.uri_of(key))
+
+    def _key(self, name: str) -> str:
+        return f"{self.training_key}/{name}{_SUFFIX}"
+
+    def _keys(self) -> list[str]:
+        listed = self._store.list(f"{self.training_key}/")
+        return sorted(info.key for info in listed if info.key.endswith(_SUFFIX))
+
+    def _to_bytes(self, checkpoint: Checkpoint) -> bytes:
+        state = checkpoint.state
+        tensors = {"losses": np.asarray(checkpoint.losses, np.float32)}
+        for part in ("rows", "first_moment", "second_moment"):
+            tensors |= {f"{part}.{name}": value for name, value in getattr(state, part).items()}
+        for snapshot in checkpoint.snapshots:
+            tensors |= {f"snapshot.{snapshot.step}.{name}": value for name, value in snapshot.rows.items()}
+        header = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "step": str(state.step),
+            "key_fields": json.dumps(self._key_fields, sort_keys=True),
+            "tensors_sha256": _digest_of(tensors),
+        }
+        return safetensors.numpy.save(tensors, metadata=header)
+
+    def _from_bytes(self, data: bytes, uri: str) -> Checkpoint:
+        try:
+            tensors = safetensors.numpy.load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            if (header["format"], header["version"]) != (_FORMAT, _VERSION):
+                raise ArtifactError(f"{uri} is a {header['format']} of version {header['version']}, expected {_VERSION}")
+            if _digest_of(tensors) != header["tensors_sha256"]:
+                raise ArtifactError(f"{uri} does not match its digest: delete it")
+            differing = differing_fields(self._key_fields, json.loads(header["key_fields"]))
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            raise ArtifactError(f"{uri} is no checkpoint ({error}): delete it") from error
+        if differing:
+            shown = "; ".join(f"{name}: {theirs!r}, now {ours!r}" for name, (ours, theirs) in differing.items())
+            raise ConfigError(f"{uri} belongs to another training ({shown}): give the same values, or start a new one")
+        return _checkpoint(int(header["step"]), tensors)
+
+
+def _checkpoint(step: int, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
+    parts: dict[str, dict[str, np.ndarray]] = {"rows": {}, "first_moment": {}, "second_moment": {}}
+    snapshots: dict[int, dict[str, np.ndarray]] = {}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        if part in parts:
+            parts[part][rest] = value
+        elif part == "snapshot":
+            at, _, encoder = rest.partition(".")
+            snapshots.setdefault(int(at), {})[encoder] = value
+    return Checkpoint(
+        state=TrainingState(step=step, **parts),
+        losses=tensors["losses"],
+        snapshots=tuple(Snapshot(step=at, rows=snapshots[at]) for at in sorted(snapshots)),
+    )
+
+
+def _digest_of(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()

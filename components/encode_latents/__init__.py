@@ -1,0 +1,1 @@
+"""Encodes pictures into the VAE's posterior, once for all trainers."""

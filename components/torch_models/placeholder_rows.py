@@ -1,0 +1,48 @@
+"""The placeholder rows as the only parameter: placed into the token embeddings by position.
+
+The reference script makes the whole vocabulary table a parameter, decays it, and copies every other row back after
+each step. Here the table stays frozen, so there is no gradient, optimizer state or all-reduce for it; the gradient of
+the rows is the same number (`tests/parity`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import CLIPTextModel
+
+
+class PlaceholderEmbedding(nn.Module):
+    """Token embeddings with the rows of the placeholder's tokens in place of the table's.
+
+    The placeholder's ids are the last ones: `first_id` up to `first_id + n - 1`.
+    """
+
+    def __init__(self, table: nn.Embedding, rows: nn.Parameter, first_id: int) -> None:
+        """Takes the frozen table, the rows (float32 [n, d]) and the first placeholder id."""
+        super().__init__()
+        self.table = table
+        self.rows = rows
+        self.first_id = first_id
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen table, which transformers asks for by this name: [vocabulary, d]."""
+        return self.table.weight
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The embeddings of `input_ids`, int64 [b, tokens], as [b, tokens, d] in the table's dtype."""
+        offset = input_ids - self.first_id
+        is_placeholder = offset >= 0
+        ordinary = self.table(input_ids.masked_fill(is_placeholder, 0))
+        placed = nn.functional.embedding(offset.clamp(min=0), self.rows).to(ordinary.dtype)
+        return torch.where(is_placeholder.unsqueeze(-1), placed, ordinary)
+
+
+def place_rows(text_encoder: CLIPTextModel, rows: torch.Tensor, first_id: int) -> nn.Parameter:
+    """The trainable rows, float32 [n, d], now placed into `text_encoder`, whose own weights are frozen."""
+    text_encoder.requires_grad_(False)
+    parameter = nn.Parameter(rows.detach().clone().float())
+    table = text_encoder.get_input_embeddings()
+    text_encoder.set_input_embeddings(PlaceholderEmbedding(table, parameter, first_id))
+    return parameter

@@ -1,0 +1,1 @@
+"""Trains the placeholder rows with PyTorch and accelerate."""

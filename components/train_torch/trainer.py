@@ -1,0 +1,177 @@
+"""One optimizer step in PyTorch, on placeholder rows alone: what the training loop asks of a framework."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel
+
+from components.common.artifacts import InitialEmbedding, LatentSet
+from components.common.training.checkpoints import TrainingState
+from components.common.training.config import TrainConfig
+from components.common.training.sampling_plan import Batch
+from components.torch_models.placeholder_rows import place_rows
+
+TEXT_ENCODER = "text_encoder"
+
+
+class TorchTrainer:
+    """Latents, frozen models and the rows on one device; the gradient is averaged over all processes.
+
+    The mathematics is the reference script's: latents drawn from the VAE's posterior, noise added at the sample's
+    timestep, the UNet's prediction against the noise (epsilon) or the velocity (v_prediction), mean squared error,
+    AdamW on the rows (diffusers, examples/textual_inversion/textual_inversion.py, `main`).
+    """
+
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        latent_set: LatentSet,
+        embedding: InitialEmbedding,
+        prompt_ids: np.ndarray,
+        text_encoder: CLIPTextModel,
+        unet: UNet2DConditionModel,
+        noise_scheduler: DDPMScheduler,
+        accelerator: Accelerator,
+    ) -> None:
+        """Places everything that a step needs on the accelerator's device.
+
+        Args:
+            config: batch size, optimizer and memory options.
+            latent_set: all pictures; their latents must have one shape.
+            embedding: the rows to start from.
+            prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+            text_encoder: the frozen text encoder, on the device.
+            unet: the frozen UNet, on the device.
+            noise_scheduler: the model's training schedule.
+            accelerator: gives the device and the process group.
+        """
+        self._config, self._accelerator = config, accelerator
+        self._device = accelerator.device
+        self._unet, self._text_encoder, self._noise_scheduler = unet, text_encoder, noise_scheduler
+        self._means, self._stds = _stacked_latents(latent_set, self._device)
+        self._scaling_factor = latent_set.scaling_factor
+        self._prompt_ids = torch.from_numpy(prompt_ids).to(self._device)
+        self._rows = place_rows(
+            text_encoder, torch.from_numpy(embedding.rows[TEXT_ENCODER]).to(self._device), embedding.token_ids[0]
+        )
+        # fp16 gradients of a mean over thousands of elements underflow; those of the sum do not.
+        self._loss_scale = float(self._means[0, 0].numel()) if unet.dtype == torch.float16 else 1.0
+        if config.gradient_checkpointing:
+            _checkpoint_activations(unet, text_encoder)
+        self._optimizer = torch.optim.AdamW(
+            [self._rows],
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+            eps=config.adam_epsilon,
+        )
+
+    def step(self, batch: Batch, learning_rate: float) -> torch.Tensor:
+        """One optimizer step over this process's samples; gives the global batch's mean loss, float32 [], on the device."""
+        loss = torch.zeros((), device=self._device)
+        size = self._config.train_batch_size
+        for start in range(0, len(batch), size):
+            loss += self.accumulate_gradient(batch.part(slice(start, start + size)), share=size / len(batch))
+        return self._update(loss, learning_rate)
+
+    def accumulate_gradient(self, batch: Batch, *, share: float) -> torch.Tensor:
+        """Adds `share` of the gradient of the batch's mean loss to the rows' gradient; gives that share of the loss."""
+        loss = self.loss(batch) * share
+        (loss * self._loss_scale).backward()
+        return loss.detach()
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The mean squared error of the UNet's prediction over the batch, float32 []."""
+        picture, flipped, template, timestep = (
+            torch.from_numpy(values).to(self._device, non_blocking=True)
+            for values in (batch.picture, batch.flipped.astype(np.int64), batch.template, batch.timestep)
+        )
+        posterior_noise, noise = (
+            torch.from_numpy(values).to(self._device, non_blocking=True)
+            for values in (batch.posterior_noise, batch.diffusion_noise)
+        )
+        latents = self._means[picture, flipped] + self._stds[picture, flipped] * posterior_noise
+        latents = latents * self._scaling_factor
+        noisy_latents = self._noise_scheduler.add_noise(latents, noise, timestep)
+        dtype = self._unet.dtype
+        hidden_states = self._text_encoder(self._prompt_ids[template])[0].to(dtype)
+        prediction = self._unet(noisy_latents.to(dtype), timestep, hidden_states).sample
+        if self._noise_scheduler.config.prediction_type == "v_prediction":
+            target = self._noise_scheduler.get_velocity(latents, noise, timestep)
+        else:
+            target = noise
+        return nn.functional.mse_loss(prediction.float(), target)
+
+    def read_losses(self, handles: list[torch.Tensor]) -> np.ndarray:
+        """The losses behind the handles, float32 [k]; waits for the device."""
+        return torch.stack(handles).cpu().numpy()
+
+    def read_state(self, step: int) -> TrainingState:
+        """A copy of rows and moments as they are after `step` steps; waits for the device."""
+        moments = self._optimizer.state[self._rows]
+        zeros = torch.zeros_like(self._rows)
+        return TrainingState(
+            step=step,
+            rows={TEXT_ENCODER: _to_numpy(self._rows)},
+            first_moment={TEXT_ENCODER: _to_numpy(moments.get("exp_avg", zeros))},
+            second_moment={TEXT_ENCODER: _to_numpy(moments.get("exp_avg_sq", zeros))},
+        )
+
+    def write_state(self, state: TrainingState) -> None:
+        """Makes rows and moments those of `state`."""
+        with torch.no_grad():
+            self._rows.copy_(torch.from_numpy(state.rows[TEXT_ENCODER]))
+        self._optimizer.state[self._rows] = {
+            "step": torch.tensor(float(state.step)),
+            "exp_avg": torch.from_numpy(state.first_moment[TEXT_ENCODER].copy()).to(self._device),
+            "exp_avg_sq": torch.from_numpy(state.second_moment[TEXT_ENCODER].copy()).to(self._device),
+        }
+
+    def memory_bytes(self) -> int:
+        """The most memory used so far: the GPU's where there is one, else the process's."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    @property
+    def rows(self) -> nn.Parameter:
+        """The trained rows, float32 [n, d]; their gradient is that of the last step until the next one clears it."""
+        return self._rows
+
+    def _update(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
+        assert self._rows.grad is not None
+        self._rows.grad /= self._loss_scale
+        if self._accelerator.num_processes > 1:
+            self._rows.grad = self._accelerator.reduce(self._rows.grad, reduction="mean")
+            loss = self._accelerator.reduce(loss, reduction="mean")
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss
+
+
+def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means and standard deviations, float32 [pictures, 2, C, h, w]: as it is, and mirrored."""
+    means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
+    stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
+    return torch.from_numpy(np.stack(means)).to(device), torch.from_numpy(np.stack(stds)).to(device)
+
+
+def _checkpoint_activations(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+    # Both libraries checkpoint in training mode only; neither model has dropout, so nothing else changes.
+    unet.train()
+    unet.enable_gradient_checkpointing()
+    text_encoder.train()
+    text_encoder.gradient_checkpointing_enable()
+
+
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32, copy=True).numpy()
