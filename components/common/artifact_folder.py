@@ -1,9 +1,10 @@
-"""The folder that every artifact is: data files beside one `artifact.json` that names format, version and digests.
+"""The folder that every artifact is: data files beside one `artifact.json` with format, version and digests.
 
     {"format": "textual-inversion/latent-set", "version": 1, "digest": "<sha256>",
      "content": {...}, "files": {"latents.safetensors": {"sha256": "...", "size": 1234}}}
 
-The digest covers format, version, content and the table of files: two artifacts with one digest are the same data.
+The digest covers format, version, content and the table of files: two artifacts with one digest are the same
+data.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class ArtifactFolder:
 
 def canonical_json(value: Any) -> bytes:
     """The one byte string of a JSON value: sorted keys, no spaces, UTF-8. Raises `ValueError` on NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    ).encode()
 
 
 def sha256_of(data: bytes) -> str:
@@ -60,10 +63,33 @@ def write_artifact(
         version: the format's version.
         content: what goes into `artifact.json`, JSON values only.
         files: bytes by path relative to the folder.
+
+    Raises:
+        ArtifactError: when the content is no JSON, something else lies at `path`, or it cannot be written.
     """
     table = {name: {"sha256": sha256_of(data), "size": len(data)} for name, data in sorted(files.items())}
-    body = {"format": _PREFIX + kind, "version": version, "content": dict(content), "files": table}
-    digest = sha256_of(canonical_json(body))
+    body: dict[str, Any] = {
+        "format": _PREFIX + kind,
+        "version": version,
+        "content": dict(content),
+        "files": table,
+    }
+    try:
+        digest = sha256_of(canonical_json(body))
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"the content of the {kind} for {path} cannot be written as JSON: {error}"
+        ) from error
+    _refuse_to_replace_foreign_folder(path)
+    manifest = json.dumps({**body, "digest": digest}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    try:
+        _write_whole(path, {**files, MANIFEST: manifest.encode()})
+    except OSError as error:
+        raise ArtifactError(f"the {kind} cannot be written to {path}: {error}") from error
+    return ArtifactFolder(path=path, digest=digest, content=body["content"])
+
+
+def _write_whole(path: Path, files: Mapping[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -71,16 +97,12 @@ def write_artifact(
             target = fresh / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        manifest = json.dumps({**body, "digest": digest}, indent=1, sort_keys=True, ensure_ascii=False)
-        (fresh / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
         fresh.chmod(0o755)
-        _refuse_to_replace_foreign_folder(path)
         if path.exists():
             shutil.rmtree(path)
         os.replace(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return ArtifactFolder(path=path, digest=digest, content=body["content"])
 
 
 def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
@@ -93,35 +115,57 @@ def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
     expected = _PREFIX + kind
     found = body.get("format")
     if found != expected:
-        raise ArtifactError(f"found an artifact of format {found!r} at {path}, expected {expected!r}: pass the right one")
+        raise ArtifactError(
+            f"found an artifact of format {found!r} at {path}, expected {expected!r}: pass the right one"
+        )
     if body.get("version") != version:
         raise ArtifactError(
             f"found version {body.get('version')!r} of {expected} at {path}, expected version {version}: "
-            "it was written by another release of this project; run the step that makes it again, or use that release"
+            "it was written by another release of this project; "
+            "run the step that makes it again, or use that release"
         )
     try:
         digest, files, content = body["digest"], body["files"], body["content"]
         covered = {key: body[key] for key in ("format", "version", "content", "files")}
     except KeyError as missing:
-        raise ArtifactError(f"{path / MANIFEST} lacks {missing}: the artifact is damaged; make it again") from None
-    if sha256_of(canonical_json(covered)) != digest:
-        raise ArtifactError(f"{path / MANIFEST} does not match its own digest: it was changed by hand; make it again")
+        raise ArtifactError(
+            f"{path / MANIFEST} lacks {missing}: the artifact is damaged; make it again"
+        ) from None
+    if _digest_of(covered) != digest:
+        raise ArtifactError(
+            f"{path / MANIFEST} does not match its own digest: it was changed by hand; make it again"
+        )
     for name, entry in files.items():
         _check_file(path / name, entry)
     return ArtifactFolder(path=path, digest=digest, content=content)
 
 
+def _digest_of(covered: Mapping[str, Any]) -> str | None:
+    try:
+        return sha256_of(canonical_json(covered))
+    except ValueError:  # Python reads NaN and lone surrogates, which no manifest of ours holds
+        return None
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = path / MANIFEST
     if not manifest.is_file():
-        found = "nothing" if not path.exists() else "a file" if path.is_file() else "a folder without artifact.json"
-        raise ArtifactError(f"found {found} at {path}, expected an artifact folder: is this the output of a step?")
+        found = (
+            "a file" if path.is_file() else "a folder without artifact.json" if path.exists() else "nothing"
+        )
+        raise ArtifactError(
+            f"found {found} at {path}, expected an artifact folder: is this the output of a step?"
+        )
     try:
         body = json.loads(manifest.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{manifest} is no JSON ({error}): the artifact is damaged; make it again") from error
+        raise ArtifactError(
+            f"{manifest} is no JSON ({error}): the artifact is damaged; make it again"
+        ) from error
     if not isinstance(body, dict):
-        raise ArtifactError(f"{manifest} holds a {type(body).__name__}, expected an object; make the artifact again")
+        raise ArtifactError(
+            f"{manifest} holds a {type(body).__name__}, expected an object; make the artifact again"
+        )
     return body
 
 
@@ -130,13 +174,17 @@ def _check_file(file: Path, entry: Mapping[str, Any]) -> None:
         raise ArtifactError(f"{file} is missing: the artifact is damaged; run the step that makes it again")
     size = file.stat().st_size
     if size != entry["size"]:
-        raise ArtifactError(f"{file} has {size} bytes, expected {entry['size']}: the artifact is damaged; make it again")
+        raise ArtifactError(
+            f"{file} has {size} bytes, expected {entry['size']}: the artifact is damaged; make it again"
+        )
     if sha256_of_file(file) != entry["sha256"]:
         raise ArtifactError(f"{file} does not match its SHA-256: the artifact is damaged; make it again")
 
 
 def _refuse_to_replace_foreign_folder(path: Path) -> None:
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
-        raise ArtifactError(f"{path} is a folder with other things in it: give an output folder that is new or empty")
+        raise ArtifactError(
+            f"{path} is a folder with other things in it: give an output folder that is new or empty"
+        )
     if path.is_file():
         raise ArtifactError(f"{path} is a file: give an output folder that is new or empty")

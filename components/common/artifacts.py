@@ -3,8 +3,9 @@
     pictures -> ImageSet -> LatentSet ---------\
     base model -> InitialEmbedding -------------> LearnedEmbedding -> Evaluation
 
-Legend of shapes: H, W pixels; C, h, w latent channels and size; n vectors of the placeholder; d width of a text encoder.
-Rows are kept by the text encoder's subfolder in the base model: `text_encoder`, and `text_encoder_2` for SDXL.
+Legend of shapes: H, W pixels; C, h, w latent channels and size; n vectors of the placeholder; d width of a
+text encoder. Rows are kept by the text encoder's subfolder in the base model: `text_encoder`, and
+`text_encoder_2` for SDXL.
 """
 
 from __future__ import annotations
@@ -54,7 +55,14 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Checked, cropped and resized pictures: `pixels[i]` is uint8 [H, W, 3], RGB; `masks[i]` uint8 [H, W] or None."""
+    """Checked, cropped and resized pictures.
+
+    Attributes:
+        pictures: where each comes from.
+        pixels: uint8 [H, W, 3] each, RGB.
+        masks: uint8 [H, W] each, or None where the whole picture counts.
+        digest: of the artifact it was read from.
+    """
 
     pictures: tuple[Picture, ...]
     pixels: tuple[np.ndarray, ...]
@@ -67,14 +75,18 @@ class ImageSet:
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the pictures as PNG files under `path`."""
         files, records = {}, []
-        for index, (picture, pixels, mask) in enumerate(zip(self.pictures, self.pixels, self.masks, strict=True)):
+        for index, (picture, pixels, mask) in enumerate(
+            zip(self.pictures, self.pixels, self.masks, strict=True)
+        ):
             record = {**dataclasses.asdict(picture), "file": f"pictures/{index:04d}.png", "mask_file": None}
             files[record["file"]] = _png(pixels)
             if mask is not None:
                 record["mask_file"] = f"masks/{index:04d}.png"
                 files[record["mask_file"]] = _png(mask)
             records.append(record)
-        return write_artifact(path, kind=self.KIND, version=self.VERSION, content={"pictures": records}, files=files)
+        return write_artifact(
+            path, kind=self.KIND, version=self.VERSION, content={"pictures": records}, files=files
+        )
 
     @classmethod
     def read(cls, path: Path) -> ImageSet:
@@ -141,7 +153,7 @@ class LatentSet:
             "base_model_digest": self.base_model_digest,
             "image_set_digest": self.image_set_digest,
         }
-        files = {self.FILE: safetensors.numpy.save(tensors)}
+        files = {self.FILE: safetensors_bytes(tensors)}
         return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
 
     @classmethod
@@ -195,12 +207,12 @@ class InitialEmbedding:
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the rows as safetensors under `path`."""
         content = _plain_fields(self, leaving_out=("rows", "digest"))
-        files = {self.FILE: safetensors.numpy.save(_float32(self.rows))}
+        files = {self.FILE: safetensors_bytes(_float32(self.rows))}
         return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
 
     @classmethod
     def read(cls, path: Path) -> InitialEmbedding:
-        """The initial embedding at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
+        """The initial embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
         return _record(cls, {**folder.content, "rows": _tensors(path / cls.FILE), "digest": folder.digest})
 
@@ -228,7 +240,8 @@ class LearnedEmbedding:
         losses: float32 [steps], the mean loss of each optimizer step.
         training_key: the digest of all that determines the rows.
         config: the training configuration by field name.
-        lineage: digests and addresses of what was used: base model, image set, latent set, plan version, framework.
+        lineage: digests and addresses of what was used: base model, image set, latent set, plan version and
+            framework.
     """
 
     placeholder_token: str
@@ -261,7 +274,7 @@ class LearnedEmbedding:
             history |= {f"{snapshot.step:08d}.{name}": rows for name, rows in _float32(snapshot.rows).items()}
         files = {
             LEARNED_EMBEDS: learned_embeds_bytes(self.placeholder_token, self.rows, self._header()),
-            self.HISTORY: safetensors.numpy.save(history),
+            self.HISTORY: safetensors_bytes(history),
             "token_identifier.txt": self.placeholder_token.encode(),
             "type_of_concept.txt": self.learnable_property.encode(),
         }
@@ -271,13 +284,14 @@ class LearnedEmbedding:
 
     @classmethod
     def read(cls, path: Path) -> LearnedEmbedding:
-        """The learned embedding at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
+        """The learned embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
         history = _tensors(path / cls.HISTORY)
         encoders = folder.content["text_encoders"]
         steps = sorted({int(name.split(".")[0]) for name in history if name.split(".")[0].isdigit()})
         snapshots = [
-            Snapshot(step=step, rows={name: history[f"{step:08d}.{name}"] for name in encoders}) for step in steps
+            Snapshot(step=step, rows={name: history[f"{step:08d}.{name}"] for name in encoders})
+            for step in steps
         ]
         tensors = {
             "rows": read_learned_embeds(path / LEARNED_EMBEDS)[1],
@@ -301,15 +315,30 @@ class LearnedEmbedding:
 def learned_embeds_bytes(placeholder_token: str, rows: Rows, header: Mapping[str, str]) -> bytes:
     """A safetensors file that `load_textual_inversion` takes as it is.
 
-    SD 1.x and 2.x: the placeholder is the single key (an extra key would break loading, so facts go into the header).
-    SDXL: the keys `clip_l` and `clip_g`.
+    SD 1.x and 2.x: the placeholder is the single key (an extra key would break loading, so facts go into the
+    header). SDXL: the keys `clip_l` and `clip_g`.
     """
     rows = _float32(rows)
     if set(rows) == {"text_encoder"}:
         tensors = {placeholder_token: rows["text_encoder"]}
     else:
         tensors = {_SDXL_KEYS[name]: value for name, value in rows.items()}
-    return safetensors.numpy.save(tensors, metadata=dict(header))
+    return safetensors_bytes(tensors, header)
+
+
+def safetensors_bytes(tensors: Mapping[str, np.ndarray], header: Mapping[str, str] | None = None) -> bytes:
+    """The safetensors file of `tensors` with the facts `header`, the same bytes for the same data.
+
+    The library writes the facts in an order that changes from process to process, and with it the digest.
+    """
+    data = safetensors.numpy.save(dict(tensors), metadata=dict(header) if header else None)
+    length = int.from_bytes(data[:8], "little")
+    described = json.loads(data[8 : 8 + length])
+    if header:
+        described["__metadata__"] = dict(sorted(header.items()))
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the tensors to begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -322,11 +351,11 @@ def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarra
     with safetensors.safe_open(file, framework="numpy") as opened:
         header = dict(opened.metadata() or {})
     encoders = {key: name for name, key in _SDXL_KEYS.items()}
-    if set(tensors) <= set(encoders):
+    if tensors and set(tensors) <= set(encoders):
         return header, {encoders[key]: np.atleast_2d(value) for key, value in tensors.items()}
     if len(tensors) != 1:
         raise ArtifactError(
-            f"{file} has the keys {sorted(tensors)}, expected one (the placeholder token) or clip_l and clip_g"
+            f"{file} has the keys {sorted(tensors)}, expected one placeholder token, or clip_l and clip_g"
         )
     (token, value), *_ = tensors.items()
     return {"placeholder_token": token, **header}, {"text_encoder": np.atleast_2d(value)}
@@ -334,7 +363,7 @@ def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarra
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One generated picture: which embedding made it, from which prompt and seed, and its pixels, uint8 [H, W, 3]."""
+    """One generated picture, uint8 [H, W, 3]: which embedding made it, from which prompt and seed."""
 
     variant: str
     prompt: str
@@ -350,7 +379,8 @@ class Evaluation:
         placeholder_token: the concept.
         passed: whether it may be published.
         reasons: one sentence for each thing that the gate looked at and did not accept; empty when passed.
-        scores: `{"before": {"clip_i": .., "clip_t": ..}, "after": .., "true_caption": ..}`; the last one where asked for.
+        scores: `{"before": {"clip_i": .., "clip_t": ..}, "after": .., "true_caption": ..}`; the last one
+            where asked for.
         settings: how the samples were drawn and scored.
         samples: the pictures.
         report_html: the report, one self-contained page.
@@ -407,6 +437,8 @@ def _plain_fields(value: Any, *, leaving_out: Sequence[str]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
