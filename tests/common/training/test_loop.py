@@ -1,0 +1,149 @@
+"""The training loop loses no step: resuming, stopping, snapshots and divergence."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.common.errors import ConfigError, DivergedError, InterruptedTraining, ObjectNotFoundError
+from components.common.training.checkpoints import Checkpoint
+from tests.common.training.bowl import ENCODER, BowlTrainer, bowl_checkpoints, train_bowl
+
+
+def assert_same_outcome(left: Checkpoint, right: Checkpoint) -> None:
+    assert left.state.step == right.state.step
+    for part in ("rows", "first_moment", "second_moment"):
+        np.testing.assert_array_equal(getattr(left.state, part)[ENCODER], getattr(right.state, part)[ENCODER])
+    np.testing.assert_array_equal(left.losses, right.losses)
+    assert [snapshot.step for snapshot in left.snapshots] == [snapshot.step for snapshot in right.snapshots]
+    for ours, theirs in zip(left.snapshots, right.snapshots, strict=True):
+        np.testing.assert_array_equal(ours.rows[ENCODER], theirs.rows[ENCODER])
+
+
+def test_outcome_has_every_loss_and_snapshot(tmp_path: Path) -> None:
+    outcome = train_bowl(tmp_path)
+    assert len(outcome.losses) == 23
+    assert [snapshot.step for snapshot in outcome.snapshots] == [6, 12, 18]
+    assert outcome.losses[-1] < outcome.losses[0] / 2
+    assert not np.array_equal(outcome.snapshots[0].rows[ENCODER], outcome.snapshots[1].rows[ENCODER])
+
+
+@pytest.mark.parametrize("stopped_at", range(22))
+def test_outcome_is_bit_identical_when_terminated_and_started_again(tmp_path: Path, stopped_at: int) -> None:
+    uninterrupted = train_bowl(tmp_path / "whole")
+    with pytest.raises(InterruptedTraining, match=rf"SIGTERM after step {stopped_at + 1} of 23.*same command again"):
+        train_bowl(tmp_path / "parts", BowlTrainer(terminates_at=stopped_at))
+
+    second = BowlTrainer()
+    resumed = train_bowl(tmp_path / "parts", second)
+
+    assert second.steps_taken == 23 - stopped_at - 1
+    assert_same_outcome(resumed, uninterrupted)
+
+
+def test_signal_handlers_are_given_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    train_bowl(tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_repeated_training_takes_no_step(tmp_path: Path) -> None:
+    first = train_bowl(tmp_path)
+    again = BowlTrainer()
+    assert_same_outcome(train_bowl(tmp_path, again), first)
+    assert again.steps_taken == 0
+
+
+def test_raised_max_train_steps_goes_on(tmp_path: Path) -> None:
+    train_bowl(tmp_path / "parts", max_train_steps=10)
+    longer = BowlTrainer()
+    resumed = train_bowl(tmp_path / "parts", longer)
+    assert longer.steps_taken == 13
+    assert_same_outcome(resumed, train_bowl(tmp_path / "whole"))
+
+
+def test_lowered_max_train_steps_takes_earlier_checkpoint(tmp_path: Path) -> None:
+    train_bowl(tmp_path / "long")
+    shorter = BowlTrainer()
+    outcome = train_bowl(tmp_path / "long", shorter, max_train_steps=12)
+    assert shorter.steps_taken == 2
+    assert_same_outcome(outcome, train_bowl(tmp_path / "short", max_train_steps=12))
+
+
+def test_no_step_is_taken_when_max_train_steps_is_0(tmp_path: Path) -> None:
+    trainer = BowlTrainer()
+    outcome = train_bowl(tmp_path, trainer, max_train_steps=0)
+    assert (trainer.steps_taken, outcome.state.step, len(outcome.losses)) == (0, 0, 0)
+
+
+def test_resume_none_starts_anew(tmp_path: Path) -> None:
+    train_bowl(tmp_path)
+    anew = BowlTrainer()
+    train_bowl(tmp_path, anew, resume_from_checkpoint="none")
+    assert anew.steps_taken == 23
+
+
+def test_resume_by_name(tmp_path: Path) -> None:
+    whole = train_bowl(tmp_path)
+    trainer = BowlTrainer()
+    assert_same_outcome(train_bowl(tmp_path, trainer, resume_from_checkpoint="step-00000015"), whole)
+    assert trainer.steps_taken == 8
+
+
+def test_resume_by_name_fails_clearly_when_impossible(tmp_path: Path) -> None:
+    train_bowl(tmp_path)
+    with pytest.raises(ObjectNotFoundError, match="step-00000016"):
+        train_bowl(tmp_path, resume_from_checkpoint="step-00000016")
+    with pytest.raises(ConfigError, match="of step 20, after max_train_steps 18"):
+        train_bowl(tmp_path, resume_from_checkpoint="step-00000020", max_train_steps=18)
+
+
+def test_diverged_training_names_step_and_last_good_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"loss of step 14 is nan.*last good checkpoint is .*step-00000010"):
+        train_bowl(tmp_path, BowlTrainer(diverges_at=13))
+    latest = bowl_checkpoints(tmp_path).latest(at_most=23)
+    assert latest is not None and latest.state.step == 10
+
+
+def test_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = train_bowl(tmp_path)
+    folder = tmp_path / bowl_checkpoints(tmp_path).training_key
+    (folder / "step-00000023.safetensors").write_bytes(b"half")
+    intact = bytearray((folder / "step-00000020.safetensors").read_bytes())
+    intact[-1] ^= 1
+    (folder / "step-00000020.safetensors").write_bytes(bytes(intact))
+    trainer = BowlTrainer()
+
+    with caplog.at_level(logging.WARNING):
+        assert_same_outcome(train_bowl(tmp_path, trainer), whole)
+
+    assert trainer.steps_taken == 8
+    assert caplog.text.count("damaged checkpoint") == 2
+
+
+def test_total_limit_keeps_newest_checkpoints(tmp_path: Path) -> None:
+    train_bowl(tmp_path, checkpoints_total_limit=2)
+    folder = tmp_path / bowl_checkpoints(tmp_path).training_key
+    assert sorted(file.name for file in folder.glob("*.safetensors")) == [
+        "step-00000020.safetensors",
+        "step-00000023.safetensors",
+    ]
+
+
+def test_other_seed_is_another_training(tmp_path: Path) -> None:
+    train_bowl(tmp_path)
+    other = BowlTrainer()
+    train_bowl(tmp_path, other, seed=1)
+    assert other.steps_taken == 23
+
+
+def test_progress_lines_say_step_loss_and_eta(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        train_bowl(tmp_path)
+    lines = [record.message for record in caplog.records if record.message.startswith("step")]
+    assert [line.split("/")[0].split()[1] for line in lines] == ["4", "8", "12", "16", "20", "23"]
+    assert all(word in lines[0] for word in ("loss", "lr", "samples/s", "mem", "eta"))

@@ -1,0 +1,27 @@
+"""Fixtures for all tests: random-weight base models, made once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_models import make_tiny_clip, make_tiny_model
+
+
+@pytest.fixture(scope="session", params=["sd15", "sd21"])
+def tiny_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with random weights; once with the configuration of SD 1.5, once with that of SD 2.1."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / request.param, request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with random weights and the configuration of SD 1.5."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "sd15", "sd15")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP model folder with random weights."""
+    return make_tiny_clip(tmp_path_factory.mktemp("models") / "clip")

@@ -1,0 +1,154 @@
+"""Base models with random weights: the configurations of SD 1.5 and SD 2.1 with all widths divided by 8.
+
+Four levels, 77 tokens and a vocabulary of 49,408 entries as in the originals, so that every step meets real shapes of
+the configuration without real weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
+
+from components.common.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
+
+VOCABULARY = 49_408
+STYLES = ("sd15", "sd21")
+_EXTRA_WORDS = ("toy", "cat", "circle", "dog", "art", "on", "beach", "grass")
+
+_UNET = {
+    "sample_size": 64,
+    "block_out_channels": (40, 80, 160, 160),
+    "norm_num_groups": 8,
+    "layers_per_block": 2,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+_PARTS: dict[str, dict[str, dict[str, Any]]] = {
+    "sd15": {
+        "text": {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12},
+        "unet": {"cross_attention_dim": 96, "attention_head_dim": 8},
+        "scheduler": {"prediction_type": "epsilon"},
+    },
+    "sd21": {
+        "text": {
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 23,
+            "num_attention_heads": 16,
+            "hidden_act": "gelu",
+        },
+        "unet": {
+            "cross_attention_dim": 128,
+            "attention_head_dim": (5, 10, 20, 20),
+            "use_linear_projection": True,
+        },
+        "scheduler": {"prediction_type": "v_prediction"},
+    },
+}
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer of 49,408 entries in which every word of the templates is one token."""
+    alphabet = [chr(code) for code in range(33, 127)]
+    vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, *(f"{c}</w>" for c in alphabet)])}
+    merges: list[tuple[str, str]] = []
+
+    def merge(left: str, right: str) -> str:
+        if left + right not in vocabulary:
+            vocabulary[left + right] = len(vocabulary)
+            merges.append((left, right))
+        return left + right
+
+    for word in sorted({w for t in (*OBJECT_TEMPLATES, *STYLE_TEMPLATES) for w in _words(t)} | set(_EXTRA_WORDS)):
+        symbols = [*word[:-1], word[-1] + "</w>"]
+        while len(symbols) > 1:
+            symbols = [merge(symbols[0], symbols[1]), *symbols[2:]]
+    fillers = ((a + b, c + "</w>") for a in alphabet for b in alphabet for c in alphabet if a + b in vocabulary)
+    pairs = ((a, b) for a in alphabet for b in alphabet)
+    for left, right in [*pairs]:
+        merge(left, right)
+    for left, right in fillers:
+        if len(vocabulary) == VOCABULARY - 2:
+            break
+        merge(left, right)
+    vocabulary |= {"<|startoftext|>": VOCABULARY - 2, "<|endoftext|>": VOCABULARY - 1}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def make_tiny_model(path: Path, style: str = "sd15", seed: int = 0) -> Path:
+    """A diffusers folder at `path` with the configuration `style` (one of `STYLES`) and random weights of a seed."""
+    torch.manual_seed(seed)
+    parts, tokenizer = _PARTS[style], make_tokenizer()
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=VOCABULARY,
+            max_position_embeddings=77,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            projection_dim=parts["text"]["hidden_size"],
+            **parts["text"],
+        )
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=512,
+        scaling_factor=0.18215,
+    )
+    scheduler = PNDMScheduler(
+        **_BETAS, num_train_timesteps=1000, skip_prk_steps=True, steps_offset=1, **parts["scheduler"]
+    )
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(**_UNET, **parts["unet"]),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(path)
+    return path
+
+
+def make_tiny_clip(path: Path, seed: int = 0) -> Path:
+    """A transformers CLIPModel folder at `path` with random weights, for 32 x 32 pictures."""
+    torch.manual_seed(seed)
+    tokenizer = make_tokenizer()
+    width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": VOCABULARY, "max_position_embeddings": 77, "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(
+        text_config={**width, **text, "projection_dim": 16},
+        vision_config={**width, "image_size": 32, "patch_size": 8, "projection_dim": 16},
+        projection_dim=16,
+    )
+    CLIPModel(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(path)
+    return path
+
+
+def training_scheduler(model: Path) -> DDPMScheduler:
+    """The DDPM training schedule with the betas of the folder's scheduler."""
+    return DDPMScheduler.from_pretrained(model, subfolder="scheduler")
+
+
+def _words(template: str) -> list[str]:
+    return template.replace("{}", " ").replace("-", " - ").split()
