@@ -155,7 +155,7 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 def edit_manifest(path: Path, **changes: Any) -> None:
-    """Changes fields of a manifest and makes its digest right again, as another release would have written it."""
+    """Changes a manifest and makes its digest right again, as another release would have done."""
     body = json.loads((path / MANIFEST).read_text(encoding="utf-8")) | changes
     covered = {key: body[key] for key in ("format", "version", "content", "files")}
     (path / MANIFEST).write_text(json.dumps({**body, "digest": sha256_of(canonical_json(covered))}))
@@ -221,7 +221,7 @@ def test_read_when_it_is_newer_names_both_versions(make: Maker, tmp_path: Path) 
     artifact = make()
     artifact.write(tmp_path / "out")
     edit_manifest(tmp_path / "out", version=artifact.VERSION + 1)
-    with pytest.raises(ArtifactError, match="found version 2.*expected version 1.*another release"):
+    with pytest.raises(ArtifactError, match=r"found version 2.*expected version 1.*another release"):
         type(artifact).read(tmp_path / "out")
 
 
@@ -323,7 +323,7 @@ def test_manifest_when_any_byte_changes_never_reads_as_something_else(
 @every_artifact
 def test_read_when_nothing_is_there_says_what_is(make: Maker, tmp_path: Path) -> None:
     cls = type(make())
-    with pytest.raises(ArtifactError, match="found nothing at .*absent, expected an artifact folder"):
+    with pytest.raises(ArtifactError, match=r"found nothing at .*absent, expected an artifact folder"):
         cls.read(tmp_path / "absent")
     with pytest.raises(ArtifactError, match=r"found a folder without artifact\.json"):
         cls.read(tmp_path)
@@ -404,7 +404,7 @@ def test_write_when_written_is_readable_by_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("score", [float("nan"), np.float32("inf")])
 def test_write_when_a_score_is_no_number_says_so(score: float, tmp_path: Path) -> None:
     bad = dataclasses.replace(evaluation(), scores={"after": {"clip_i": score}})
-    with pytest.raises(ArtifactError, match="content of the evaluation .* cannot be written as JSON"):
+    with pytest.raises(ArtifactError, match=r"content of the evaluation .* cannot be written as JSON"):
         bad.write(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -450,7 +450,7 @@ def test_learned_embeds_when_one_vector_from_elsewhere_has_one_row(tmp_path: Pat
 def test_learned_embeds_when_the_keys_are_others_names_them(names: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     safetensors.numpy.save_file({name: floats(1, 8) for name in names}, file)
-    with pytest.raises(ArtifactError, match="has the keys .*expected one placeholder token"):
+    with pytest.raises(ArtifactError, match=r"has the keys .*expected one placeholder token"):
         read_learned_embeds(file)
 
 

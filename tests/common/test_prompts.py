@@ -49,7 +49,7 @@ def test_placeholder_tokens_when_several_vectors_are_numbered_from_one() -> None
 
 @pytest.mark.parametrize("token", ["", " ", "<cat toy>", "<x>\n", " <x>", "a,b", "<a>\t", "\u00a0x"])
 def test_placeholder_tokens_when_it_is_no_single_word_refuses(token: str) -> None:
-    with pytest.raises(ConfigError, match="placeholder_token: found .* expected one word"):
+    with pytest.raises(ConfigError, match=r"placeholder_token: found .* expected one word"):
         placeholder_tokens(token, 1)
 
 
