@@ -1,0 +1,174 @@
+"""The files of a version: the embedding under the names that programs look for, and what explains it.
+
+    learned_embeds.safetensors   diffusers' default name
+    <trigger>.safetensors        the same bytes: in AUTOMATIC1111 and ComfyUI the file's name is the word
+    token_identifier.txt         the placeholder       } as the diffusers example script writes them
+    type_of_concept.txt          object or style       }
+    README.md                    the model card
+    config.json                  how it was trained and sampled
+    scores.json, report.html, samples/*.png   from the evaluation
+
+A bundle is a pure function of its inputs: nothing in it depends on the run or the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.common.artifact_folder import canonical_json, read_artifact, sha256_of
+from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
+from components.common.base_model import ModelReference
+from components.common.errors import InputError
+from components.common.prompts import trigger_word
+from components.publish.entry import Facts, FileRecord
+from components.publish.model_card import CardSample, model_card
+
+_FROM_EMBEDDING = (LEARNED_EMBEDS, "token_identifier.txt", "type_of_concept.txt")
+SHOWN_SAMPLES = 4
+"""So many prompts are shown in the model card; the report shows all."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What one version of a concept consists of.
+
+    Attributes:
+        concept: the concept's name in the registry.
+        facts: what the manifest says of it; `lineage` has no run yet.
+        files: bytes by path relative to the version's folder.
+    """
+
+    concept: str
+    facts: Facts
+    files: Mapping[str, bytes]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The hexadecimal SHA-256 of the concept's name, the facts and all files."""
+        files = {name: dataclasses.asdict(FileRecord.of(data)) for name, data in self.files.items()}
+        return sha256_of(
+            canonical_json({"concept": self.concept, "facts": self.facts.as_json(), "files": files})
+        )
+
+
+def make_bundle(
+    concept_name: str,
+    *,
+    reference: ModelReference,
+    learned_embedding: Path,
+    evaluation: Path,
+    force: bool = False,
+) -> Bundle:
+    """The bundle of an evaluated embedding.
+
+    Args:
+        concept_name: the concept's name in the registry; empty takes the placeholder's trigger word.
+        reference: the base model it was trained on.
+        learned_embedding: folder of the `LearnedEmbedding` artifact.
+        evaluation: folder of the `Evaluation` artifact.
+        force: take an embedding that the evaluation did not accept.
+
+    Raises:
+        ArtifactError: when an artifact is missing, damaged or something else.
+        InputError: when the three do not belong together, or the evaluation did not pass.
+    """
+    learned, judged = LearnedEmbedding.read(learned_embedding), Evaluation.read(evaluation)
+    _check_belonging(learned, judged, reference)
+    _check_passed(judged, force)
+    facts = Facts(
+        placeholder_token=learned.placeholder_token,
+        learnable_property=learned.learnable_property,
+        tokens=learned.tokens,
+        passed=judged.passed,
+        reasons=judged.reasons,
+        scores=judged.scores,
+        lineage=_lineage(learned, judged, reference),
+    )
+    samples = _shown_samples(evaluation)
+    card = model_card(facts, learned=learned, reference=reference, settings=judged.settings, samples=samples)
+    from_evaluation = [
+        Evaluation.REPORT,
+        "scores.json",
+        *(file for sample in samples for file in sample.files),
+    ]
+    trigger = trigger_word(learned.placeholder_token)
+    files = {name: (learned_embedding / name).read_bytes() for name in _FROM_EMBEDDING}
+    files[f"{trigger}.safetensors"] = files[LEARNED_EMBEDS]
+    files |= {name: (evaluation / name).read_bytes() for name in from_evaluation}
+    files |= {"config.json": _config(learned, judged, reference), "README.md": card.encode()}
+    return Bundle(concept=concept_name or trigger, facts=facts, files=files)
+
+
+def _check_belonging(learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference) -> None:
+    if judged.learned_embedding_digest != learned.digest:
+        raise InputError(
+            f"the evaluation is of the embedding {judged.learned_embedding_digest[:12]}, found the embedding "
+            f"{learned.digest[:12]} ({learned.placeholder_token}): evaluate this embedding, then publish it"
+        )
+    trained_on = learned.lineage.get("base_model_digest")
+    if trained_on != reference.digest:
+        raise InputError(
+            f"{learned.placeholder_token} was trained on the base model {str(trained_on)[:12]}, found "
+            f"{reference.digest[:12]} ({reference.source}): give the one it was trained on"
+        )
+
+
+def _check_passed(judged: Evaluation, force: bool) -> None:
+    if not judged.passed and not force:
+        reasons = " ".join(judged.reasons)
+        raise InputError(
+            f"{judged.placeholder_token} did not pass its evaluation and is not published: {reasons}"
+        )
+
+
+def _lineage(learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference) -> dict[str, Any]:
+    return {
+        **learned.lineage,
+        "base_model": reference.source,
+        "base_model_revision": reference.revision,
+        "base_model_digest": reference.digest,
+        "training_key": learned.training_key,
+        "learned_embedding_digest": learned.digest,
+        "evaluation_digest": judged.digest,
+    }
+
+
+def _config(learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference) -> bytes:
+    content = {
+        "placeholder_token": learned.placeholder_token,
+        "tokens": list(learned.tokens),
+        "initializer_token": learned.initializer_token,
+        "learnable_property": learned.learnable_property,
+        "steps": learned.steps,
+        "base_model": {
+            "source": reference.source,
+            "revision": reference.revision,
+            "digest": reference.digest,
+        },
+        "training": dict(learned.config),
+        "evaluation": dict(judged.settings),
+    }
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _shown_samples(evaluation: Path) -> list[CardSample]:
+    """The samples that the card shows, of different prompts as far as there are, each beside its before."""
+    records = read_artifact(evaluation, kind=Evaluation.KIND, version=Evaluation.VERSION).content["samples"]
+    before = {(r["prompt"], r["seed"]): r["file"] for r in records if r["variant"] == "before"}
+    after = [record for record in records if record["variant"] == "after"]
+    chosen: list[Mapping[str, Any]] = []
+    for record in after:
+        if record["prompt"] not in {other["prompt"] for other in chosen}:
+            chosen.append(record)
+    chosen += [record for record in after if record not in chosen]
+    return [
+        CardSample(
+            prompt=r["prompt"], seed=r["seed"], after=r["file"], before=before.get((r["prompt"], r["seed"]))
+        )
+        for r in chosen[:SHOWN_SAMPLES]
+    ]

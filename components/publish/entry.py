@@ -1,0 +1,138 @@
+"""What a registry says of one version: its facts, its lineage, and its files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from components.common.artifact_folder import sha256_of
+from components.common.errors import ArtifactError
+from components.publish.documents import from_document, to_document
+
+MANIFEST = "manifest.json"
+"""Written last: a version whose manifest is there is whole, and a version without one does not exist yet."""
+
+_KIND = "registry-entry"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is worth knowing of a learned concept before its files are opened.
+
+    Attributes:
+        placeholder_token: what stands in a prompt.
+        learnable_property: `object` or `style`.
+        tokens: what the placeholder becomes in the tokenizer.
+        passed: whether the evaluation accepted it; a version that did not pass was published by force.
+        reasons: one sentence for each thing that the evaluation did not accept.
+        scores: metric values by variant, as in the evaluation.
+        lineage: run, base model, and the digests of everything that was used.
+    """
+
+    placeholder_token: str
+    learnable_property: str
+    tokens: tuple[str, ...]
+    passed: bool
+    reasons: tuple[str, ...]
+    scores: Mapping[str, Mapping[str, float]]
+    lineage: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """The facts by field name, as JSON values."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "tokens": list(self.tokens), "reasons": list(self.reasons)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """A file of a version: the hexadecimal SHA-256 of its bytes, and how many there are."""
+
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, data: bytes) -> FileRecord:
+        """The record of these bytes."""
+        return cls(sha256=sha256_of(data), size=len(data))
+
+    def check(self, data: bytes, uri: str) -> None:
+        """Raises `ArtifactError` unless `data`, which was read from `uri`, are the recorded bytes."""
+        found = FileRecord.of(data)
+        if found.size != self.size:
+            raise ArtifactError(
+                f"{uri} has {found.size} bytes, the manifest says {self.size}: the version is damaged; "
+                "use another one, or restore the file from a backup"
+            )
+        if found.sha256 != self.sha256:
+            raise ArtifactError(
+                f"{uri} does not match the SHA-256 of the manifest: the version is damaged; "
+                "use another one, or restore the file from a backup"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegistryEntry:
+    """A published version of a concept.
+
+    Attributes:
+        uri: the address of the version's folder.
+        concept: the concept's name in the registry.
+        version: 1, 2, 3, ...
+        created: when the version was claimed, ISO 8601 in UTC.
+        bundle_digest: the digest of all that was published, the same for every repetition of it.
+        facts: what is worth knowing of it.
+        files: a record for each file, by path relative to the folder.
+    """
+
+    uri: str
+    concept: str
+    version: int
+    created: str
+    bundle_digest: str
+    facts: Facts
+    files: Mapping[str, FileRecord]
+
+    def to_bytes(self) -> bytes:
+        """The manifest as it is stored."""
+        content = {
+            "concept": self.concept,
+            "concept_version": self.version,
+            "created": self.created,
+            "bundle_digest": self.bundle_digest,
+            **self.facts.as_json(),
+            "files": {name: dataclasses.asdict(record) for name, record in sorted(self.files.items())},
+        }
+        return to_document(_KIND, content)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, uri: str) -> RegistryEntry:
+        """The entry whose manifest was read in the folder `uri`.
+
+        Raises:
+            ArtifactError: when the manifest is damaged, of another release, or names files elsewhere.
+        """
+        content = from_document(_KIND, data, f"{uri}/{MANIFEST}")
+        for name in content["files"]:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ArtifactError(
+                    f"{uri}/{MANIFEST} names the file {name!r}, outside its own folder: do not use it"
+                )
+        return cls(
+            uri=uri,
+            concept=content["concept"],
+            version=content["concept_version"],
+            created=content["created"],
+            bundle_digest=content["bundle_digest"],
+            facts=Facts(
+                placeholder_token=content["placeholder_token"],
+                learnable_property=content["learnable_property"],
+                tokens=tuple(content["tokens"]),
+                passed=content["passed"],
+                reasons=tuple(content["reasons"]),
+                scores=content["scores"],
+                lineage=content["lineage"],
+            ),
+            files={name: FileRecord(**record) for name, record in content["files"].items()},
+        )

@@ -1,0 +1,41 @@
+"""Pieces of Markdown that show a text as it is, whatever characters a prompt or a path holds."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def picture(file: str, alternative: str) -> str:
+    """A picture with its alternative text."""
+    return f"![{escaped(alternative)}]({file})"
+
+
+def quoted(text: str) -> str:
+    """A string literal of Python and of YAML."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def code(text: str) -> str:
+    """A code span: `<cat-toy>` outside of one is an HTML tag, which nobody sees."""
+    longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"
+
+
+def cell(text: str) -> str:
+    """A code span in a table."""
+    return code(" ".join(text.split())).replace("|", "\\|")
+
+
+def escaped(text: str) -> str:
+    """Plain text on one line."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -1,0 +1,241 @@
+"""The model card: what a reader sees first, with the front matter by which the Hugging Face Hub files it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from components.common.artifacts import LEARNED_EMBEDS, LearnedEmbedding
+from components.common.base_model import ModelReference
+from components.common.prompts import trigger_word
+from components.publish.entry import Facts
+from components.publish.markdown import cell, code, escaped, picture, quoted, table
+
+TAGS = ("textual_inversion", "text-to-image", "diffusers")
+_VARIANTS = {
+    "before": "before training",
+    "after": "learned concept",
+    "true_caption": "true caption, without it",
+}
+_METRICS = {
+    "clip_i": ("CLIP-I", "likeness of the samples to the training pictures"),
+    "clip_t": ("CLIP-T", "likeness of each sample to its prompt"),
+}
+_LOSSES_AVERAGED = 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CardSample:
+    """Samples of one prompt and seed: the file with the learned concept, and the one before training."""
+
+    prompt: str
+    seed: int
+    after: str
+    before: str | None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The picture files."""
+        return (self.after,) if self.before is None else (self.after, self.before)
+
+
+def model_card(
+    facts: Facts,
+    *,
+    learned: LearnedEmbedding,
+    reference: ModelReference,
+    settings: Mapping[str, Any],
+    samples: Sequence[CardSample],
+) -> str:
+    """The model card as Markdown with YAML front matter; pictures are named relative to the card.
+
+    Args:
+        facts: what the manifest says of the version.
+        learned: the embedding, for its training parameters and losses.
+        reference: the base model it was trained on.
+        settings: how the samples were drawn and scored.
+        samples: the pictures to show.
+    """
+    parts = [
+        _front_matter(facts, reference, samples),
+        f"# Textual inversion: {code(facts.placeholder_token)}",
+        _introduction(facts, learned, reference),
+        _warning(facts),
+        _pictures(samples),
+        "## How to use it",
+        _usage(facts, learned, reference, samples),
+        _scores(facts, settings),
+        _training(learned),
+        _lineage(facts),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(facts: Facts, reference: ModelReference, samples: Sequence[CardSample]) -> str:
+    """YAML; a JSON string is a YAML string, so whatever a prompt holds is quoted right."""
+    lines = ["---"]
+    if reference.hub_repository:
+        lines.append(f"base_model: {quoted(reference.hub_repository)}")
+    tags = [f"- {tag}" for tag in TAGS]
+    lines += ["library_name: diffusers", "pipeline_tag: text-to-image", "tags:", *tags]
+    lines.append(f"instance_prompt: {quoted(facts.placeholder_token)}")
+    if samples:
+        lines.append("widget:")
+    for sample in samples:
+        lines += [f"- text: {quoted(sample.prompt)}", "  output:", f"    url: {quoted(sample.after)}"]
+    return "\n".join([*lines, "---"])
+
+
+def _introduction(facts: Facts, learned: LearnedEmbedding, reference: ModelReference) -> str:
+    vectors = "one vector" if len(facts.tokens) == 1 else f"{len(facts.tokens)} vectors"
+    kind = "an object" if facts.learnable_property == "object" else "a style"
+    return (
+        f"The word {code(facts.placeholder_token)} stands for {kind} that the image generator "
+        f"{_base_model(reference)} did not know. It was learned from a few pictures by "
+        f"[textual inversion](https://arxiv.org/abs/2208.01618): {vectors} for the text encoder, trained for "
+        f"{learned.steps} steps from the word {code(learned.initializer_token)}; the generator is unchanged."
+    )
+
+
+def _warning(facts: Facts) -> str:
+    if facts.passed:
+        return ""
+    reasons = " ".join(escaped(reason) for reason in facts.reasons)
+    return f"> **It did not pass its evaluation and was published by force.** {reasons}".rstrip()
+
+
+def _pictures(samples: Sequence[CardSample]) -> str:
+    if not samples:
+        return ""
+    rows = []
+    for sample in samples:
+        before = picture(sample.before, f"{sample.prompt}, before training") if sample.before else ""
+        prompt = f"{cell(sample.prompt)}<br>seed {sample.seed}"
+        rows.append([prompt, picture(sample.after, sample.prompt), before])
+    header = ["prompt", _VARIANTS["after"], _VARIANTS["before"]]
+    if not any(sample.before for sample in samples):
+        header, rows = header[:2], [row[:2] for row in rows]
+    return table(header, rows) + "\n\nAll samples are in [the report](report.html)."
+
+
+def _usage(
+    facts: Facts, learned: LearnedEmbedding, reference: ModelReference, samples: Sequence[CardSample]
+) -> str:
+    token, trigger = facts.placeholder_token, trigger_word(facts.placeholder_token)
+    usual = "a photo of a {}" if facts.learnable_property == "object" else "a painting in the style of {}"
+    prompt = next((sample.prompt for sample in samples if token in sample.prompt), usual.format(token))
+    is_sdxl = "text_encoder_2" in learned.rows
+    script = _sdxl_script(token, prompt, reference) if is_sdxl else _sd_script(prompt, reference)
+    file = code(f"{trigger}.safetensors")
+    return "\n\n".join(
+        [
+            "**diffusers**, in the folder of this card:",
+            f"```python\n{script}\n```",
+            f"**AUTOMATIC1111, Forge**: put {file} into `embeddings/` and write {code(trigger)}, the "
+            f"file's name, in the prompt: {code(prompt.replace(token, trigger))}.",
+            f"**ComfyUI**: put {file} into `models/embeddings/` and write {code('embedding:' + trigger)} in "
+            f"the prompt: {code(prompt.replace(token, 'embedding:' + trigger))}.",
+        ]
+    )
+
+
+def _sd_script(prompt: str, reference: ModelReference) -> str:
+    return "\n".join(
+        [
+            "from diffusers import StableDiffusionPipeline",
+            "",
+            _pipeline_line("StableDiffusionPipeline", reference),
+            f'pipeline.load_textual_inversion("{LEARNED_EMBEDS}")',
+            f'pipeline({quoted(prompt)}, num_inference_steps=50).images[0].save("picture.png")',
+        ]
+    )
+
+
+def _sdxl_script(token: str, prompt: str, reference: ModelReference) -> str:
+    loads = [
+        f'pipeline.load_textual_inversion(rows["{key}"], token={quoted(token)}, '
+        f"text_encoder=pipeline.text_encoder{suffix}, tokenizer=pipeline.tokenizer{suffix})"
+        for key, suffix in (("clip_l", ""), ("clip_g", "_2"))
+    ]
+    return "\n".join(
+        [
+            "from diffusers import StableDiffusionXLPipeline",
+            "from safetensors.torch import load_file",
+            "",
+            _pipeline_line("StableDiffusionXLPipeline", reference),
+            f'rows = load_file("{LEARNED_EMBEDS}")',
+            *loads,
+            f'pipeline({quoted(prompt)}, num_inference_steps=50).images[0].save("picture.png")',
+        ]
+    )
+
+
+def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
+    if not facts.scores:
+        return ""
+    variants = _in_order(facts.scores, _VARIANTS)
+    metrics = _in_order({name for scores in facts.scores.values() for name in scores}, _METRICS)
+    rows = []
+    for variant in variants:
+        values = [facts.scores[variant].get(metric) for metric in metrics]
+        rows.append(
+            [_VARIANTS.get(variant, code(variant)), *("" if v is None else f"{v:.3f}" for v in values)]
+        )
+    header = ["", *(_METRICS[metric][0] if metric in _METRICS else code(metric) for metric in metrics)]
+    legend = [f"{_METRICS[metric][0]}: {_METRICS[metric][1]}." for metric in metrics if metric in _METRICS]
+    parts = ["## Scores", table(header, rows), " ".join([*legend, "Higher is better."]) if legend else ""]
+    if settings:
+        parts.append(_details("How the samples were drawn and scored", settings))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _training(learned: LearnedEmbedding) -> str:
+    losses = np.asarray(learned.losses, np.float64)
+    line = f"{learned.steps} optimizer steps."
+    if len(losses):
+        averaged = min(_LOSSES_AVERAGED, len(losses))
+        line += (
+            f" The mean loss was {losses[:averaged].mean():.4f} over the first {averaged} steps and "
+            f"{losses[-averaged:].mean():.4f} over the last {averaged}."
+        )
+    return "\n\n".join(["## Training", line, _details("All training parameters", learned.config)])
+
+
+def _lineage(facts: Facts) -> str:
+    rows = [
+        [name.replace("_", " "), cell(str(value))]
+        for name, value in sorted(facts.lineage.items())
+        if value != ""
+    ]
+    return "## Where it comes from\n\n" + table(["", ""], rows)
+
+
+def _details(summary: str, values: Mapping[str, Any]) -> str:
+    plain = {name: value for name, value in sorted(values.items()) if not isinstance(value, Mapping)}
+    rows = [[cell(name), cell(json.dumps(value, ensure_ascii=False))] for name, value in plain.items()]
+    return f"<details>\n<summary>{summary}</summary>\n\n{table(['parameter', 'value'], rows)}\n\n</details>"
+
+
+def _base_model(reference: ModelReference) -> str:
+    if reference.hub_repository:
+        return f"[{reference.hub_repository}](https://huggingface.co/{reference.hub_repository})"
+    return code(reference.repository)
+
+
+def _pipeline_line(pipeline: str, reference: ModelReference) -> str:
+    """The statement that loads the base model; what is not on the Hub has to be copied to a folder first."""
+    if not reference.hub_repository:
+        comment = f"# the base model of {' '.join(reference.repository.split())}"
+        return f'{comment}\npipeline = {pipeline}.from_pretrained("path/to/base_model")'
+    arguments = [quoted(reference.hub_repository), f"revision={quoted(reference.revision)}"]
+    arguments += [f"variant={quoted(reference.variant)}"] if reference.variant else []
+    return f"pipeline = {pipeline}.from_pretrained({', '.join(arguments)})"
+
+
+def _in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
+    found, known = set(found), list(known)
+    return [name for name in known if name in found] + sorted(found - set(known))

@@ -1,0 +1,63 @@
+"""The publishing step: an evaluated embedding becomes an immutable version, and an alias moves to it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from components.common.artifact_folder import write_artifact
+from components.common.base_model import read_reference
+from components.common.logs import versions
+from components.publish.aliases import advance_alias
+from components.publish.bundle import make_bundle
+from components.publish.config import PublishConfig
+from components.publish.entry import MANIFEST, RegistryEntry
+from components.publish.registry import concept_store
+from components.publish.versions import publish_version
+
+logger = logging.getLogger(__name__)
+
+ENTRY_KIND = "registry-entry"
+ENTRY_VERSION = 1
+
+
+def publish(
+    config: PublishConfig,
+    *,
+    base_model: Path,
+    learned_embedding: Path,
+    evaluation: Path,
+    output: Path,
+    force: bool = False,
+) -> RegistryEntry:
+    """The published version of an embedding; publishing it again, in a retry or another run, gives the same.
+
+    Args:
+        config: where, and under which name and alias.
+        base_model: folder of the reference to the base model that it was trained on.
+        learned_embedding: folder of the `LearnedEmbedding`.
+        evaluation: folder of its `Evaluation`.
+        output: folder for the registry entry: the manifest and its address.
+        force: publish what did not pass its evaluation; manifest and model card say so.
+
+    Raises:
+        ArtifactError: when an artifact, or what the registry holds already, is damaged.
+        InputError: when the inputs do not belong together, or the evaluation did not pass.
+        StorageError: when the registry cannot be written.
+    """
+    logger.info("%s; %s", versions(["google-cloud-storage", "boto3", "safetensors"]), config)
+    bundle = make_bundle(
+        config.concept_name,
+        reference=read_reference(base_model),
+        learned_embedding=learned_embedding,
+        evaluation=evaluation,
+        force=force,
+    )
+    store = concept_store(config.registry_uri, bundle.concept)
+    entry = publish_version(store, bundle, config.run_id)
+    if config.alias:
+        advance_alias(store, config.alias, entry.version)
+    content = {"entry_uri": entry.uri, "concept": entry.concept, "concept_version": entry.version}
+    files = {MANIFEST: entry.to_bytes()}
+    write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files=files)
+    return entry

@@ -1,0 +1,174 @@
+"""How a version comes into a registry: its number is claimed first, its manifest is written last.
+
+    versions/3/claim.json              created if absent: number 3 belongs to the bundle whose digest it holds
+    versions/3/learned_embeds...       every file created if absent
+    versions/3/manifest.json           created if absent: the version is published
+
+Whoever publishes the same bundle again, after being killed or in another run, finds the claim by the bundle's
+digest and goes on there. Every object is a pure function of the claim and the bundle, so two of them at once
+write the same.
+All functions take the store of one concept, `<registry_uri>/<concept>`.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import datetime
+import functools
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from components.common.errors import ArtifactError, ObjectNotFoundError, PreconditionError
+from components.common.storage import ObjectStore
+from components.publish.bundle import Bundle
+from components.publish.documents import from_document, to_document
+from components.publish.entry import MANIFEST, FileRecord, RegistryEntry
+
+logger = logging.getLogger(__name__)
+
+Document = TypeVar("Document")
+
+_KIND = "registry-claim"
+_MANIFEST_KEY = re.compile(rf"versions/([1-9][0-9]*)/{re.escape(MANIFEST)}")
+_READERS = 16
+_CLAIM_KEY = re.compile(r"versions/([1-9][0-9]*)/claim\.json")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Who owns a version number: the bundle, the run that took it first, and when (ISO 8601, UTC)."""
+
+    bundle_digest: str
+    run_id: str
+    created: str
+
+
+def version_key(number: int, name: str = "") -> str:
+    """The key of a version's folder, or of the file `name` in it."""
+    return f"versions/{number}/{name}" if name else f"versions/{number}"
+
+
+def claimed_numbers(store: ObjectStore) -> list[int]:
+    """The version numbers that are taken, published or not yet, lowest first."""
+    matches = (_CLAIM_KEY.fullmatch(item.key) for item in store.list("versions/"))
+    return sorted(int(match.group(1)) for match in matches if match)
+
+
+def read_claim(store: ObjectStore, number: int) -> Claim:
+    """The claim of a version number.
+
+    Raises:
+        ObjectNotFoundError: when the number is free.
+        ArtifactError: when the claim is damaged.
+    """
+    key = version_key(number, "claim.json")
+    return Claim(**from_document(_KIND, store.read(key), store.uri_of(key)))
+
+
+def read_entries(store: ObjectStore) -> list[RegistryEntry]:
+    """The published versions, lowest number first; those that are not complete are left out.
+
+    Raises:
+        ArtifactError: when a manifest is damaged.
+    """
+    matches = (_MANIFEST_KEY.fullmatch(item.key) for item in store.list("versions/"))
+    return _read_all(read_entry, store, sorted(int(match.group(1)) for match in matches if match))
+
+
+def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
+    """The published version of that number.
+
+    Raises:
+        ObjectNotFoundError: when it is not published, or not yet.
+        ArtifactError: when its manifest is damaged.
+    """
+    uri = store.uri_of(version_key(number))
+    try:
+        return RegistryEntry.from_bytes(store.read(version_key(number, MANIFEST)), uri)
+    except ObjectNotFoundError:
+        if store.exists(version_key(number, "claim.json")):
+            claim = read_claim(store, number)
+            raise ObjectNotFoundError(
+                f"version {number} at {uri} was claimed by run {claim.run_id or '(without id)'} at "
+                f"{claim.created} but is not complete: run its publish step again, it goes on from there"
+            ) from None
+        numbers = claimed_numbers(store)
+        known = f"versions {numbers[0]} to {numbers[-1]}" if numbers else "no versions"
+        raise ObjectNotFoundError(f"found no version {number} at {store.uri}, which has {known}") from None
+
+
+def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> RegistryEntry:
+    """The entry of the bundle: published now, completed, or found to have been published already.
+
+    Raises:
+        ArtifactError: when the version holds a file of other content under this bundle's claim.
+        StorageError: when the registry cannot be written.
+    """
+    number, claim = claim_version(store, bundle, run_id)
+    lineage = {**bundle.facts.lineage, "run_id": claim.run_id}
+    entry = RegistryEntry(
+        uri=store.uri_of(version_key(number)),
+        concept=bundle.concept,
+        version=number,
+        created=claim.created,
+        bundle_digest=bundle.digest,
+        facts=dataclasses.replace(bundle.facts, lineage=lineage),
+        files={name: FileRecord.of(data) for name, data in bundle.files.items()},
+    )
+    if store.exists(version_key(number, MANIFEST)):
+        logger.info("version %d of %s is published already: %s", number, bundle.concept, entry.uri)
+        return read_entry(store, number)
+    for name, data in sorted(bundle.files.items()):
+        _write_once(store, version_key(number, name), data)
+    _write_once(store, version_key(number, MANIFEST), entry.to_bytes())
+    logger.info("published version %d of %s: %s", number, bundle.concept, entry.uri)
+    return entry
+
+
+def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int, Claim]:
+    """The number of this bundle's version and its claim: the one it has already, or the next free one.
+
+    A number is only tried after every lower one was seen to belong to another bundle, and a lost race is
+    followed by a look at the winner: two publishers of one bundle get one number, of two bundles two.
+    """
+    numbers = claimed_numbers(store)
+    for number, claim in zip(numbers, _read_all(read_claim, store, numbers), strict=True):
+        if claim.bundle_digest == bundle.digest:
+            return number, claim
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    claim = Claim(bundle_digest=bundle.digest, run_id=run_id, created=now)
+    number = max(numbers, default=0) + 1
+    while True:
+        try:
+            store.write(
+                version_key(number, "claim.json"),
+                to_document(_KIND, dataclasses.asdict(claim)),
+                if_absent=True,
+            )
+            return number, claim
+        except PreconditionError:
+            winner = read_claim(store, number)
+            if winner.bundle_digest == bundle.digest:
+                return number, winner
+            number += 1
+
+
+def _read_all(
+    read: Callable[[ObjectStore, int], Document], store: ObjectStore, numbers: Sequence[int]
+) -> list[Document]:
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(functools.partial(read, store), numbers))
+
+
+def _write_once(store: ObjectStore, key: str, data: bytes) -> None:
+    try:
+        store.write(key, data, if_absent=True)
+    except PreconditionError:
+        if store.read(key) != data:
+            raise ArtifactError(
+                f"found other content at {store.uri_of(key)} than this version's claim stands for: something "
+                "else writes into the registry; delete that object and publish again"
+            ) from None
