@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components.import_base_model.importing import import_base_model
 from tests.tiny_models import make_tiny_clip, make_tiny_model
 
 
@@ -25,3 +26,22 @@ def tiny_sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP model folder with random weights."""
     return make_tiny_clip(tmp_path_factory.mktemp("models") / "clip")
+
+
+@pytest.fixture(scope="session")
+def sd15_reference(tiny_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imported base model's reference, of `tiny_sd15`."""
+    return imported(tiny_sd15, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_reference(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imported base model's reference, of `tiny_model`: once SD 1.5, once SD 2.1."""
+    return imported(tiny_model, tmp_path_factory)
+
+
+def imported(model: Path, tmp_path_factory: pytest.TempPathFactory, kind: str = "diffusion") -> Path:
+    """The folder of a reference to `model`, imported into a store of its own."""
+    folder = tmp_path_factory.mktemp("imported")
+    import_base_model(str(model), str(folder / "store"), folder / "reference", kind=kind)
+    return folder / "reference"

@@ -71,10 +71,9 @@ def load_noise_scheduler(model: Path) -> DDPMScheduler:
 
 def _load(kind: type[Module], model: Path, subfolder: str, dtype: torch.dtype, device: torch.device) -> Module:
     named: dict[str, Any] = {"torch_dtype": dtype} if kind is not CLIPTextModel else {"dtype": dtype}
-    variant = _variant_in(model / subfolder)
     try:
         module = kind.from_pretrained(  # type: ignore[attr-defined]
-            model, subfolder=subfolder, local_files_only=True, use_safetensors=True, variant=variant, **named
+            model, subfolder=subfolder, local_files_only=True, use_safetensors=True, **named
         )
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
@@ -85,11 +84,3 @@ def _load(kind: type[Module], model: Path, subfolder: str, dtype: torch.dtype, d
 
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _variant_in(folder: Path) -> str | None:
-    """The variant of the folder's weights (`model.fp16.safetensors` is of variant fp16), or None for the plain ones."""
-    weights = [file.name for file in sorted(folder.glob("*.safetensors"))]
-    if not weights or any(name.count(".") == 1 for name in weights):
-        return None
-    return weights[0].removesuffix(".safetensors").split(".", 1)[1].split("-0")[0]
