@@ -6,11 +6,12 @@ the configuration without real weights.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -28,34 +29,55 @@ _EXTRA_WORDS = ("toy", "cat", "circle", "dog", "art", "on", "beach", "grass")
 
 _UNET = {
     "sample_size": 64,
-    "block_out_channels": (40, 80, 160, 160),
-    "norm_num_groups": 8,
     "layers_per_block": 2,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-_PARTS: dict[str, dict[str, dict[str, Any]]] = {
-    "sd15": {
-        "text": {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12},
-        "unet": {"cross_attention_dim": 96, "attention_head_dim": 8},
-        "scheduler": {"prediction_type": "epsilon"},
-    },
-    "sd21": {
-        "text": {
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelWidths:
+    """What differs between base models: arguments of the parts' configurations."""
+
+    text: dict[str, Any]
+    unet: dict[str, Any]
+    vae_channels: tuple[int, ...]
+    norm_num_groups: int
+    scheduler: dict[str, Any]
+
+
+_WIDTHS = {
+    "sd15": ModelWidths(
+        text={
+            "hidden_size": 96,
+            "intermediate_size": 384,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        },
+        unet={"block_out_channels": (40, 80, 160, 160), "cross_attention_dim": 96, "attention_head_dim": 8},
+        vae_channels=(16, 32, 64, 64),
+        norm_num_groups=8,
+        scheduler={"prediction_type": "epsilon"},
+    ),
+    "sd21": ModelWidths(
+        text={
             "hidden_size": 128,
             "intermediate_size": 512,
             "num_hidden_layers": 23,
             "num_attention_heads": 16,
             "hidden_act": "gelu",
         },
-        "unet": {
+        unet={
+            "block_out_channels": (40, 80, 160, 160),
             "cross_attention_dim": 128,
             "attention_head_dim": (5, 10, 20, 20),
             "use_linear_projection": True,
         },
-        "scheduler": {"prediction_type": "v_prediction"},
-    },
+        vae_channels=(16, 32, 64, 64),
+        norm_num_groups=8,
+        scheduler={"prediction_type": "v_prediction"},
+    ),
 }
 
 
@@ -89,8 +111,13 @@ def make_tokenizer() -> CLIPTokenizer:
 
 def make_tiny_model(path: Path, style: str = "sd15", seed: int = 0) -> Path:
     """A diffusers folder at `path` with the configuration `style` (one of `STYLES`) and random weights of a seed."""
+    return make_model(path, _WIDTHS[style], seed)
+
+
+def make_model(path: Path, widths: ModelWidths, seed: int = 0) -> Path:
+    """A diffusers folder at `path` with these widths and random weights of a seed."""
     torch.manual_seed(seed)
-    parts, tokenizer = _PARTS[style], make_tokenizer()
+    tokenizer = make_tokenizer()
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=VOCABULARY,
@@ -98,28 +125,28 @@ def make_tiny_model(path: Path, style: str = "sd15", seed: int = 0) -> Path:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            projection_dim=parts["text"]["hidden_size"],
-            **parts["text"],
+            projection_dim=widths.text["hidden_size"],
+            **widths.text,
         )
     )
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64, 64),
+        block_out_channels=widths.vae_channels,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
         latent_channels=4,
-        norm_num_groups=8,
+        norm_num_groups=widths.norm_num_groups,
         sample_size=512,
         scaling_factor=0.18215,
     )
     scheduler = PNDMScheduler(
-        **_BETAS, num_train_timesteps=1000, skip_prk_steps=True, steps_offset=1, **parts["scheduler"]
+        **_BETAS, num_train_timesteps=1000, skip_prk_steps=True, steps_offset=1, **widths.scheduler
     )
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(**_UNET, **parts["unet"]),
+        unet=UNet2DConditionModel(**_UNET, norm_num_groups=widths.norm_num_groups, **widths.unet),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
@@ -143,11 +170,6 @@ def make_tiny_clip(path: Path, seed: int = 0) -> Path:
     tokenizer.save_pretrained(path)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(path)
     return path
-
-
-def training_scheduler(model: Path) -> DDPMScheduler:
-    """The DDPM training schedule with the betas of the folder's scheduler."""
-    return DDPMScheduler.from_pretrained(model, subfolder="scheduler")
 
 
 def _words(template: str) -> list[str]:

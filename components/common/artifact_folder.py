@@ -36,9 +36,7 @@ class ArtifactFolder:
 
 def canonical_json(value: Any) -> bytes:
     """The one byte string of a JSON value: sorted keys, no spaces, UTF-8. Raises `ValueError` on NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
 
 
 def sha256_of(data: bytes) -> str:
@@ -77,9 +75,7 @@ def write_artifact(
     try:
         digest = sha256_of(canonical_json(body))
     except (TypeError, ValueError) as error:
-        raise ArtifactError(
-            f"the content of the {kind} for {path} cannot be written as JSON: {error}"
-        ) from error
+        raise ArtifactError(f"the content of the {kind} for {path} cannot be written as JSON: {error}") from error
     _refuse_to_replace_foreign_folder(path)
     manifest = json.dumps({**body, "digest": digest}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     try:
@@ -128,13 +124,9 @@ def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
         digest, files, content = body["digest"], body["files"], body["content"]
         covered = {key: body[key] for key in ("format", "version", "content", "files")}
     except KeyError as missing:
-        raise ArtifactError(
-            f"{path / MANIFEST} lacks {missing}: the artifact is damaged; make it again"
-        ) from None
+        raise ArtifactError(f"{path / MANIFEST} lacks {missing}: the artifact is damaged; make it again") from None
     if _digest_of(covered) != digest:
-        raise ArtifactError(
-            f"{path / MANIFEST} does not match its own digest: it was changed by hand; make it again"
-        )
+        raise ArtifactError(f"{path / MANIFEST} does not match its own digest: it was changed by hand; make it again")
     for name, entry in files.items():
         _check_file(path / name, entry)
     return ArtifactFolder(path=path, digest=digest, content=content)
@@ -150,22 +142,14 @@ def _digest_of(covered: Mapping[str, Any]) -> str | None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = path / MANIFEST
     if not manifest.is_file():
-        found = (
-            "a file" if path.is_file() else "a folder without artifact.json" if path.exists() else "nothing"
-        )
-        raise ArtifactError(
-            f"found {found} at {path}, expected an artifact folder: is this the output of a step?"
-        )
+        found = "a file" if path.is_file() else "a folder without artifact.json" if path.exists() else "nothing"
+        raise ArtifactError(f"found {found} at {path}, expected an artifact folder: is this the output of a step?")
     try:
         body = json.loads(manifest.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(
-            f"{manifest} is no JSON ({error}): the artifact is damaged; make it again"
-        ) from error
+        raise ArtifactError(f"{manifest} is no JSON ({error}): the artifact is damaged; make it again") from error
     if not isinstance(body, dict):
-        raise ArtifactError(
-            f"{manifest} holds a {type(body).__name__}, expected an object; make the artifact again"
-        )
+        raise ArtifactError(f"{manifest} holds a {type(body).__name__}, expected an object; make the artifact again")
     return body
 
 
@@ -183,8 +167,6 @@ def _check_file(file: Path, entry: Mapping[str, Any]) -> None:
 
 def _refuse_to_replace_foreign_folder(path: Path) -> None:
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
-        raise ArtifactError(
-            f"{path} is a folder with other things in it: give an output folder that is new or empty"
-        )
+        raise ArtifactError(f"{path} is a folder with other things in it: give an output folder that is new or empty")
     if path.is_file():
         raise ArtifactError(f"{path} is a file: give an output folder that is new or empty")

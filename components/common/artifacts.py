@@ -75,18 +75,14 @@ class ImageSet:
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the pictures as PNG files under `path`."""
         files, records = {}, []
-        for index, (picture, pixels, mask) in enumerate(
-            zip(self.pictures, self.pixels, self.masks, strict=True)
-        ):
+        for index, (picture, pixels, mask) in enumerate(zip(self.pictures, self.pixels, self.masks, strict=True)):
             record = {**dataclasses.asdict(picture), "file": f"pictures/{index:04d}.png", "mask_file": None}
             files[record["file"]] = _png(pixels)
             if mask is not None:
                 record["mask_file"] = f"masks/{index:04d}.png"
                 files[record["mask_file"]] = _png(mask)
             records.append(record)
-        return write_artifact(
-            path, kind=self.KIND, version=self.VERSION, content={"pictures": records}, files=files
-        )
+        return write_artifact(path, kind=self.KIND, version=self.VERSION, content={"pictures": records}, files=files)
 
     @classmethod
     def read(cls, path: Path) -> ImageSet:
@@ -290,8 +286,7 @@ class LearnedEmbedding:
         encoders = folder.content["text_encoders"]
         steps = sorted({int(name.split(".")[0]) for name in history if name.split(".")[0].isdigit()})
         snapshots = [
-            Snapshot(step=step, rows={name: history[f"{step:08d}.{name}"] for name in encoders})
-            for step in steps
+            Snapshot(step=step, rows={name: history[f"{step:08d}.{name}"] for name in encoders}) for step in steps
         ]
         tensors = {
             "rows": read_learned_embeds(path / LEARNED_EMBEDS)[1],

@@ -78,7 +78,7 @@ class DivergedError(TrainingError):
     """The loss or the rows are no longer finite."""
 
 
-class InterruptedTraining(TrainingError):  # noqa: N818 - an interruption is not an error of the training
+class InterruptedTraining(TrainingError):
     """Training was asked to stop; the last completed step is kept."""
 
     exit_code = 143  # what a shell reports for SIGTERM

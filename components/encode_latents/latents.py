@@ -44,7 +44,12 @@ def encode_latents(*, image_set: Path, base_model: Path, accelerator: str, outpu
         weights = None if mask is None else latent_mask(mask, mean.shape[2:])
         latents.append(
             Latents(
-                picture=picture, mean=mean[0], std=std[0], flipped_mean=mean[1], flipped_std=std[1], mask=weights
+                picture=picture,
+                mean=mean[0],
+                std=std[0],
+                flipped_mean=mean[1],
+                flipped_std=std[1],
+                mask=weights,
             )
         )
         logger.info("encoded %d/%d %s as %s", index + 1, len(images.pictures), picture.source, mean.shape[1:])

@@ -77,7 +77,9 @@ def _load(kind: type[Module], model: Path, subfolder: str, dtype: torch.dtype, d
         )
     except (OSError, ValueError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"{model / subfolder} cannot be loaded ({first_line}): import the base model again") from error
+        raise BaseModelError(
+            f"{model / subfolder} cannot be loaded ({first_line}): import the base model again"
+        ) from error
     logger.info("loaded %s: %.1f M parameters, %s", subfolder, _parameters(module) / 1e6, dtype)
     return module.requires_grad_(False).eval().to(device)
 

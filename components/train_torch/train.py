@@ -113,7 +113,10 @@ def train_torch(
 
 
 def _check_that_they_belong_together(latents: LatentSet, embedding: InitialEmbedding, base_model_digest: str) -> None:
-    for name, digest in (("latent set", latents.base_model_digest), ("initial embedding", embedding.base_model_digest)):
+    for name, digest in (
+        ("latent set", latents.base_model_digest),
+        ("initial embedding", embedding.base_model_digest),
+    ):
         if digest != base_model_digest:
             raise ArtifactError(
                 f"the {name} was made with the base model {digest[:12]}, training with {base_model_digest[:12]}: "
@@ -121,7 +124,9 @@ def _check_that_they_belong_together(latents: LatentSet, embedding: InitialEmbed
             )
     shapes = {latent.mean.shape for latent in latents.latents}
     if len(shapes) != 1:
-        raise ArtifactError(f"the latent set has the shapes {sorted(shapes)}, expected one: prepare it at one resolution")
+        raise ArtifactError(
+            f"the latent set has the shapes {sorted(shapes)}, expected one: prepare it at one resolution"
+        )
     if set(embedding.rows) != {"text_encoder"}:
         raise BaseModelError(
             f"the base model has the text encoders {sorted(embedding.rows)}, expected text_encoder alone: "

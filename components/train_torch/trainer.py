@@ -59,7 +59,9 @@ class TorchTrainer:
         self._scaling_factor = latent_set.scaling_factor
         self._prompt_ids = torch.from_numpy(prompt_ids).to(self._device)
         self._rows = place_rows(
-            text_encoder, torch.from_numpy(embedding.rows[TEXT_ENCODER]).to(self._device), embedding.token_ids[0]
+            text_encoder,
+            torch.from_numpy(embedding.rows[TEXT_ENCODER]).to(self._device),
+            embedding.token_ids[0],
         )
         # fp16 gradients of a mean over thousands of elements underflow; those of the sum do not.
         self._loss_scale = float(self._means[0, 0].numel()) if unet.dtype == torch.float16 else 1.0

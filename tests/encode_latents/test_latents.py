@@ -53,9 +53,7 @@ def test_latents_equal_vae_posterior(tmp_path: Path, tiny_model: Path, tiny_refe
 
 
 @pytest.mark.parametrize(("side", "fitting"), [(60, "56 or 64"), (4, "8 or 8")])
-def test_size_is_refused_when_vae_cannot_take_it(
-    tmp_path: Path, sd15_reference: Path, side: int, fitting: str
-) -> None:
+def test_size_is_refused_when_vae_cannot_take_it(tmp_path: Path, sd15_reference: Path, side: int, fitting: str) -> None:
     write_image_set(tmp_path / "images", side)
     with pytest.raises(ImageError, match=rf"{side} x {side} pixels.*multiples of 8.*{fitting}"):
         encode(tmp_path, sd15_reference)
@@ -76,5 +74,8 @@ def test_mask_is_averaged_to_latent_cells(tmp_path: Path, sd15_reference: Path) 
 def test_artifact_of_another_kind_is_refused(tmp_path: Path, sd15_reference: Path) -> None:
     with pytest.raises(ArtifactError, match="base-model-reference.*expected 'textual-inversion/image-set'"):
         encode_latents(
-            image_set=sd15_reference, base_model=sd15_reference, accelerator="cpu", output=tmp_path / "latents"
+            image_set=sd15_reference,
+            base_model=sd15_reference,
+            accelerator="cpu",
+            output=tmp_path / "latents",
         )

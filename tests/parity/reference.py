@@ -41,7 +41,9 @@ class ReferenceTrainer:
 
     def loss(self, batch: Batch, pixels: list[np.ndarray], templates: tuple[str, ...]) -> torch.Tensor:
         """The loss of one batch of the plan, from pixels (uint8 [H, W, 3] per picture)."""
-        chosen = [pixels[i][:, ::-1] if flip else pixels[i] for i, flip in zip(batch.picture, batch.flipped, strict=True)]
+        chosen = [
+            pixels[i][:, ::-1] if flip else pixels[i] for i, flip in zip(batch.picture, batch.flipped, strict=True)
+        ]
         values = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
         distribution = self.vae.encode(values).latent_dist
         latents = distribution.mean + distribution.std * torch.from_numpy(batch.posterior_noise)

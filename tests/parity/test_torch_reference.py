@@ -36,7 +36,11 @@ def _latent_set(model: Path, pixels: list[np.ndarray]) -> LatentSet:
     for index, picture in enumerate(pixels):
         mean, std = posterior(vae, np.stack([picture, picture[:, ::-1]]))
         record = Picture(
-            source=f"{index}.png", caption=None, original_size=(SIDE, SIDE), crop_top_left=(0, 0), size=(SIDE, SIDE)
+            source=f"{index}.png",
+            caption=None,
+            original_size=(SIDE, SIDE),
+            crop_top_left=(0, 0),
+            size=(SIDE, SIDE),
         )
         latents.append(Latents(picture=record, mean=mean[0], std=std[0], flipped_mean=mean[1], flipped_std=std[1]))
     return LatentSet(

@@ -104,13 +104,11 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, sd15_inputs: dic
     np.testing.assert_allclose(saving.rows["text_encoder"], plain.rows["text_encoder"], atol=2e-4)
 
 
-def test_inputs_of_another_model_are_refused(
-    tmp_path: Path, sd15_inputs: dict[str, Path]
-) -> None:
+def test_inputs_of_another_model_are_refused(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
     foreign = LatentSet.read(sd15_inputs["latent_set"])
-    LatentSet(
-        latents=foreign.latents, scaling_factor=1.0, base_model_digest="0" * 64, image_set_digest=""
-    ).write(tmp_path / "foreign")
+    LatentSet(latents=foreign.latents, scaling_factor=1.0, base_model_digest="0" * 64, image_set_digest="").write(
+        tmp_path / "foreign"
+    )
     with pytest.raises(ArtifactError, match="latent set was made with the base model 000000000000"):
         run(tmp_path, {**sd15_inputs, "latent_set": tmp_path / "foreign"})
     assert not (tmp_path / "learned").exists()
@@ -132,7 +130,16 @@ def test_gpu_is_refused_when_there_is_none(tmp_path: Path, sd15_inputs: dict[str
 def command(folder: Path, inputs: dict[str, Path], *flags: str) -> list[str]:
     artifacts = [part for name, path in inputs.items() for part in (f"--{name.replace('_', '-')}", str(path))]
     places = ["--checkpoint-root", str(folder / "checkpoints"), "--output", str(folder / "learned")]
-    return [sys.executable, "-m", "components.train_torch", *artifacts, *places, "--accelerator", "cpu", *flags]
+    return [
+        sys.executable,
+        "-m",
+        "components.train_torch",
+        *artifacts,
+        *places,
+        "--accelerator",
+        "cpu",
+        *flags,
+    ]
 
 
 def execute(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -158,7 +165,9 @@ def test_command_refuses_negative_steps(tmp_path: Path, sd15_inputs: dict[str, P
 
 def test_command_keeps_last_step_when_terminated(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
     flags = ["--max-train-steps", "2000", "--log-steps", "1", "--train-batch-size", "1"]
-    process = subprocess.Popen(command(tmp_path, sd15_inputs, *flags), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tmp_path, sd15_inputs, *flags), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if " step " in line and "/2000" in line:

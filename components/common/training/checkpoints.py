@@ -147,7 +147,9 @@ class CheckpointFolder:
             tensors = safetensors.numpy.load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
             if (header["format"], header["version"]) != (_FORMAT, _VERSION):
-                raise ArtifactError(f"{uri} is a {header['format']} of version {header['version']}, expected {_VERSION}")
+                raise ArtifactError(
+                    f"{uri} is a {header['format']} of version {header['version']}, expected {_VERSION}"
+                )
             if _digest_of(tensors) != header["tensors_sha256"]:
                 raise ArtifactError(f"{uri} does not match its digest: delete it")
             differing = differing_fields(self._key_fields, json.loads(header["key_fields"]))

@@ -81,11 +81,23 @@ class TrainConfig:
         _one_of("learnable_property", self.learnable_property, tuple(TEMPLATES))
         _one_of("lr_scheduler", self.lr_scheduler, LR_SCHEDULERS)
         _one_of("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
-        for name in ("repeats", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "save_steps"):
+        for name in (
+            "repeats",
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "checkpointing_steps",
+            "save_steps",
+        ):
             _at_least(name, getattr(self, name), 1)
         for name in ("lr_num_cycles", "log_steps"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("max_train_steps", "lr_warmup_steps", "checkpoints_total_limit", "adam_weight_decay", "seed"):
+        for name in (
+            "max_train_steps",
+            "lr_warmup_steps",
+            "checkpoints_total_limit",
+            "adam_weight_decay",
+            "seed",
+        ):
             _at_least(name, getattr(self, name), 0)
         for name in ("learning_rate", "adam_epsilon", "lr_power"):
             if not getattr(self, name) > 0:

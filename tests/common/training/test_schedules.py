@@ -20,10 +20,10 @@ def test_learning_rate_equals_diffusers(name: str, warmup: int) -> None:
         lr_scheduler=name, lr_warmup_steps=warmup, max_train_steps=STEPS, lr_num_cycles=3, lr_power=2.0
     )
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
-    theirs = get_scheduler(
-        name, optimizer, num_warmup_steps=warmup, num_training_steps=STEPS, num_cycles=3, power=2.0
-    )
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=STEPS, num_cycles=3, power=2.0)
     for step in range(STEPS + 5):
-        assert learning_rate(config, step=step, peak=PEAK) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12, abs=1e-18)
+        assert learning_rate(config, step=step, peak=PEAK) == pytest.approx(
+            theirs.get_last_lr()[0], rel=1e-12, abs=1e-18
+        )
         optimizer.step()
         theirs.step()

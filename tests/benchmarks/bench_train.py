@@ -1,0 +1,223 @@
+"""The reference script and ours, interleaved, on the same model: `make bench-train UPSTREAM=<path to the script>`.
+
+Milliseconds a sample are the difference between runs of two step counts, so that loading, encoding the latents once
+and writing the result cancel out; memory is the most that a whole process took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.common.logs import versions
+from tests.benchmarks.models import RESOLUTIONS, SIZES, make_benchmark_model, make_benchmark_pictures
+
+REPOSITORY = Path(__file__).parents[2]
+RESULTS = Path(__file__).parent / "results"
+SHIM = Path(__file__).parent / "torchvision_shim"
+BATCH, ACCUMULATION = 1, 4
+"""The guide's worked example."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A process that ended well: wall-clock seconds and peak resident memory in MB."""
+
+    seconds: float
+    peak_mb: float
+
+
+@dataclasses.dataclass(kw_only=True)
+class Contestant:
+    """One way to train, and what was measured of it."""
+
+    name: str
+    command: list[str]
+    samples_ms: list[float] = dataclasses.field(default_factory=list)
+    peaks_mb: list[float] = dataclasses.field(default_factory=list)
+
+    def measure(self, steps: tuple[int, int], folder: Path) -> None:
+        """Runs both step counts and notes the milliseconds a sample and the peak memory."""
+        short, long = (run([*self.command, *self.steps_flag(count, folder)], folder) for count in steps)
+        samples = (steps[1] - steps[0]) * BATCH * ACCUMULATION
+        self.samples_ms.append((long.seconds - short.seconds) * 1000 / samples)
+        self.peaks_mb.append(long.peak_mb)
+        print(f"{self.name:<14} {self.samples_ms[-1]:9.1f} ms/sample  {self.peaks_mb[-1]:7.0f} MB", flush=True)
+
+    def steps_flag(self, count: int, folder: Path) -> list[str]:
+        """The flags for the number of steps and a fresh place for results."""
+        fresh = tempfile.mkdtemp(dir=folder)
+        if "components.train_torch" in self.command:
+            return [f"--max-train-steps={count}", f"--checkpoint-root={fresh}/c", f"--output={fresh}/learned"]
+        return [f"--max_train_steps={count}", f"--output_dir={fresh}"]
+
+
+def run(command: Sequence[str], folder: Path) -> Ended:
+    """Runs a command to its end in a process of its own.
+
+    Raises:
+        SystemExit: with the end of its log, when it fails.
+    """
+    log = folder / "log.txt"
+    environment = dict(os.environ)
+    paths = [str(REPOSITORY), *([] if importlib.util.find_spec("torchvision") else [str(SHIM)])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    started = time.monotonic()
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream)
+        _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text(errors='replace')[-2000:]}")
+    return Ended(seconds=time.monotonic() - started, peak_mb=usage.ru_maxrss / 1024)
+
+
+def prepare(folder: Path, size: str, accelerator: str) -> dict[str, Path]:
+    """The model, the pictures and the artifacts that both trainers take."""
+    model = make_benchmark_model(folder / size, size)
+    pictures = make_benchmark_pictures(folder / f"pictures-{size}", RESOLUTIONS[size])
+    places = {name: folder / size / name for name in ("reference", "image_set", "latent_set", "initial_embedding")}
+    store, side = folder / size / "store", RESOLUTIONS[size]
+    steps = [
+        ["import_base_model", "--source", model, "--store-uri", store, "--output", places["reference"]],
+        ["ingest_images", "--images-uri", pictures, "--resolution", side, "--output", places["image_set"]],
+        ["encode_latents", "--image-set", places["image_set"], "--base-model", places["reference"]]
+        + ["--accelerator", accelerator, "--output", places["latent_set"]],
+        ["init_embedding", "--base-model", places["reference"], "--placeholder-token", "<cat-toy>"]
+        + ["--initializer-token", "toy", "--output", places["initial_embedding"]],
+    ]
+    for step, *flags in steps:
+        run([sys.executable, "-m", f"components.{step}", *map(str, flags)], folder)
+    return {"model": model, "pictures": pictures, **places}
+
+
+def contestants(
+    upstream: Path, places: dict[str, Path], size: str, accelerator: str, precision: str
+) -> list[Contestant]:
+    """The reference script, ours with one fused batch, and ours with the same small batches."""
+    common = [
+        "--learning_rate=5e-4",
+        "--scale_lr",
+        "--lr_scheduler=constant",
+        "--lr_warmup_steps=0",
+        "--seed=0",
+    ]
+    theirs = [
+        f"--pretrained_model_name_or_path={places['model']}",
+        f"--train_data_dir={places['pictures']}",
+        "--placeholder_token=<cat-toy>",
+        "--initializer_token=toy",
+        f"--resolution={RESOLUTIONS[size]}",
+        f"--mixed_precision={precision}",
+        "--checkpointing_steps=100000",
+        "--save_steps=100000",
+    ]
+    ours = [
+        f"--latent-set={places['latent_set']}",
+        f"--base-model={places['reference']}",
+        f"--initial-embedding={places['initial_embedding']}",
+        f"--accelerator={accelerator}",
+        f"--mixed-precision={precision}",
+    ]
+    batch = [f"--train_batch_size={BATCH}", f"--gradient_accumulation_steps={ACCUMULATION}"]
+    trainer = [sys.executable, "-m", "components.train_torch", *ours, *common, *batch]
+    return [
+        Contestant(name="reference", command=[sys.executable, str(upstream), *theirs, *common, *batch]),
+        Contestant(name="ours fused", command=[*trainer, "--fuse-micro-batches=true"]),
+        Contestant(name="ours unfused", command=[*trainer, "--fuse-micro-batches=false"]),
+    ]
+
+
+def table(measured: Sequence[Contestant]) -> str:
+    """A Markdown table of medians and of the ratios to the reference."""
+    reference = measured[0]
+    lines = [
+        "| trainer | ms a sample (median; all) | times the reference | peak memory MB | of the reference's |",
+        "|---|---|---|---|---|",
+    ]
+    for contestant in measured:
+        pairs = zip(reference.samples_ms, contestant.samples_ms, strict=True)
+        ratio = statistics.median(theirs / ours for theirs, ours in pairs)
+        every = ", ".join(f"{value:.0f}" for value in contestant.samples_ms)
+        peak = max(contestant.peaks_mb)
+        lines.append(
+            f"| {contestant.name} | {statistics.median(contestant.samples_ms):.0f} ({every}) | {ratio:.2f} "
+            f"| {peak:.0f} | {peak / max(reference.peaks_mb):.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, writes the table and prints it; the last line is `ratio <x>`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--upstream", type=Path, required=True, help="textual_inversion.py of diffusers, unmodified")
+    parser.add_argument("--size", choices=SIZES, default="cpu-256")
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no")
+    parser.add_argument("--steps", type=int, nargs=2, default=(1, 4), help="the two step counts (default: 1 4)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: 3)")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "textual-inversion-bench")
+    parser.add_argument("--name", default="train-cpu-256", help="name of the table under tests/benchmarks/results")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    places = prepare(arguments.work, arguments.size, arguments.accelerator)
+    measured = contestants(
+        arguments.upstream.resolve(), places, arguments.size, arguments.accelerator, arguments.mixed_precision
+    )
+    for _ in range(arguments.rounds):
+        for contestant in measured:
+            contestant.measure(tuple(arguments.steps), arguments.work)
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "hardware": hardware(arguments.accelerator),
+        "software": versions(["torch", "diffusers", "transformers", "accelerate"]),
+        "size": f"{arguments.size} {dataclasses.asdict(SIZES[arguments.size])}",
+        "resolution": RESOLUTIONS[arguments.size],
+        "batch": f"{BATCH} x {ACCUMULATION} accumulated, {arguments.mixed_precision} precision",
+        "steps": f"difference of {arguments.steps[0]} and {arguments.steps[1]} steps, {arguments.rounds} rounds",
+    }
+    text = "\n".join([f"# Training step: {arguments.name}", "", *(f"- {k}: {v}" for k, v in facts.items()), ""])
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{arguments.name}.md").write_text(f"{text}\n{table(measured)}\n")
+    (RESULTS / f"{arguments.name}.json").write_text(
+        json.dumps(
+            {**facts, "measured": [{k: v for k, v in vars(m).items() if k != "command"} for m in measured]},
+            indent=1,
+        )
+        + "\n"
+    )
+    print(table(measured))
+    pairs = zip(measured[0].samples_ms, measured[1].samples_ms, strict=True)
+    print(f"ratio {statistics.median(theirs / ours for theirs, ours in pairs):.2f}")
+
+
+def hardware(accelerator: str) -> str:
+    """The processor, its cores and memory, or the GPU."""
+    if accelerator == "gpu":
+        import torch
+
+        return torch.cuda.get_device_name()
+    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
+
+
+def cpu_lines() -> list[str]:
+    """The lines of /proc/cpuinfo, or none."""
+    file = Path("/proc/cpuinfo")
+    return file.read_text().splitlines() if file.exists() else []
+
+
+if __name__ == "__main__":
+    main()

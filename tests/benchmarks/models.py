@@ -1,0 +1,65 @@
+"""The models that benchmarks run on: random weights, the widths stated here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.tiny_models import ModelWidths, make_model
+
+SIZES = {
+    "cpu-256": ModelWidths(
+        text={
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        },
+        unet={
+            "block_out_channels": (160, 320, 640, 640),
+            "cross_attention_dim": 768,
+            "attention_head_dim": 8,
+        },
+        vae_channels=(64, 128, 256, 256),
+        norm_num_groups=32,
+        scheduler={"prediction_type": "epsilon"},
+    ),
+    "sd15-512": ModelWidths(
+        text={
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        },
+        unet={
+            "block_out_channels": (320, 640, 1280, 1280),
+            "cross_attention_dim": 768,
+            "attention_head_dim": 8,
+        },
+        vae_channels=(128, 256, 512, 512),
+        norm_num_groups=32,
+        scheduler={"prediction_type": "epsilon"},
+    ),
+}
+"""`cpu-256`: a UNet of 220 M parameters, the CLIP-L text encoder, for 256 px; `sd15-512`: Stable Diffusion 1.5."""
+
+RESOLUTIONS = {"cpu-256": 256, "sd15-512": 512}
+
+
+def make_benchmark_model(path: Path, size: str) -> Path:
+    """A diffusers folder of one of `SIZES` at `path`, made once."""
+    if not (path / "model_index.json").exists():
+        make_model(path, SIZES[size])
+    return path
+
+
+def make_benchmark_pictures(path: Path, side: int, count: int = 5) -> Path:
+    """A folder of random pictures of `side` x `side` pixels."""
+    path.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    for index in range(count):
+        pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path / f"{index}.png")
+    return path
