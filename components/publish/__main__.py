@@ -34,9 +34,7 @@ def _parser() -> argparse.ArgumentParser:
 
     publishing = commands.add_parser("publish", help="publish an evaluated embedding as an immutable version")
     publishing.add_argument("--base-model", type=Path, required=True, help=_REFERENCE_HELP)
-    publishing.add_argument(
-        "--learned-embedding", type=Path, required=True, help="folder of the LearnedEmbedding"
-    )
+    publishing.add_argument("--learned-embedding", type=Path, required=True, help="folder of the LearnedEmbedding")
     publishing.add_argument("--evaluation", type=Path, required=True, help="folder of its Evaluation")
     publishing.add_argument("--output", type=Path, required=True, help="folder for the registry entry")
     publishing.add_argument("--force", action="store_true", help="publish what did not pass its evaluation")
@@ -55,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
     promoting = _command(commands, "promote", "move an alias to a version, forwards or backwards", _promote)
     _add_concept_and_version(promoting)
-    promoting.add_argument(
-        "--alias", default=PublishConfig.alias, help="alias to move (default: %(default)s)"
-    )
+    promoting.add_argument("--alias", default=PublishConfig.alias, help="alias to move (default: %(default)s)")
 
     back = _command(commands, "rollback", "move an alias back to the version it pointed at before", _rollback)
     back.add_argument("concept", help="the concept's name in the registry")
@@ -67,9 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], None]
-) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument("--registry-uri", required=True, help=DESCRIPTIONS["registry_uri"])
     parser.set_defaults(run=run)
@@ -119,11 +113,7 @@ def _version_lines(registry_uri: str, concept: str) -> list[str]:
 
 def _show(arguments: argparse.Namespace) -> None:
     entry = registry.resolve(arguments.registry_uri, arguments.concept, arguments.version)
-    print(
-        json.dumps(
-            {"uri": entry.uri, **json.loads(entry.to_bytes())["content"]}, indent=1, ensure_ascii=False
-        )
-    )
+    print(json.dumps({"uri": entry.uri, **json.loads(entry.to_bytes())["content"]}, indent=1, ensure_ascii=False))
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

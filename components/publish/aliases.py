@@ -123,9 +123,7 @@ def roll_back_alias(store: ObjectStore, name: str) -> Alias:
 
     def change(found: Alias | None) -> Alias:
         if found not in (seen, wanted):
-            raise StorageError(
-                f"{_uri(store, name)} was moved by somebody else just now: look at it and decide again"
-            )
+            raise StorageError(f"{_uri(store, name)} was moved by somebody else just now: look at it and decide again")
         return wanted
 
     return _change(store, name, change)
@@ -156,9 +154,7 @@ def _change(store: ObjectStore, name: str, change: Callable[[Alias | None], Alia
 def _read(store: ObjectStore, name: str) -> tuple[Alias, str]:
     data, token = store.read_versioned(_key(name))
     content = from_document(_KIND, data, _uri(store, name))
-    return Alias(
-        version=content["version"], previous=tuple(content["previous"]), newest=content["newest"]
-    ), token
+    return Alias(version=content["version"], previous=tuple(content["previous"]), newest=content["newest"]), token
 
 
 def _key(name: str) -> str:

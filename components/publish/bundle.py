@@ -51,9 +51,7 @@ class Bundle:
     def digest(self) -> str:
         """The hexadecimal SHA-256 of the concept's name, the facts and all files."""
         files = {name: dataclasses.asdict(FileRecord.of(data)) for name, data in self.files.items()}
-        return sha256_of(
-            canonical_json({"concept": self.concept, "facts": self.facts.as_json(), "files": files})
-        )
+        return sha256_of(canonical_json({"concept": self.concept, "facts": self.facts.as_json(), "files": files}))
 
 
 def make_bundle(
@@ -121,9 +119,7 @@ def _check_belonging(learned: LearnedEmbedding, judged: Evaluation, reference: M
 def _check_passed(judged: Evaluation, force: bool) -> None:
     if not judged.passed and not force:
         reasons = " ".join(judged.reasons)
-        raise InputError(
-            f"{judged.placeholder_token} did not pass its evaluation and is not published: {reasons}"
-        )
+        raise InputError(f"{judged.placeholder_token} did not pass its evaluation and is not published: {reasons}")
 
 
 def _lineage(learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference) -> dict[str, Any]:
@@ -167,8 +163,6 @@ def _shown_samples(evaluation: Path) -> list[CardSample]:
             chosen.append(record)
     chosen += [record for record in after if record not in chosen]
     return [
-        CardSample(
-            prompt=r["prompt"], seed=r["seed"], after=r["file"], before=before.get((r["prompt"], r["seed"]))
-        )
+        CardSample(prompt=r["prompt"], seed=r["seed"], after=r["file"], before=before.get((r["prompt"], r["seed"])))
         for r in chosen[:SHOWN_SAMPLES]
     ]

@@ -33,9 +33,7 @@ class PublishConfig:
 
     def __post_init__(self) -> None:
         if not self.registry_uri.strip():
-            raise ConfigError(
-                f"registry_uri: found {self.registry_uri!r}, expected {DESCRIPTIONS['registry_uri']}"
-            )
+            raise ConfigError(f"registry_uri: found {self.registry_uri!r}, expected {DESCRIPTIONS['registry_uri']}")
         if self.concept_name:
             check_concept_name(self.concept_name)
         if self.alias:
@@ -51,9 +49,7 @@ def check_alias(name: str) -> None:
     """Raises `ConfigError` unless `name` can be an alias: a number would be taken for a version."""
     _check_name("alias", name, "champion")
     if name.isdecimal():
-        raise ConfigError(
-            f"alias: found {name!r}, expected a name such as champion: a number stands for a version"
-        )
+        raise ConfigError(f"alias: found {name!r}, expected a name such as champion: a number stands for a version")
 
 
 def _check_name(field: str, name: str, example: str) -> None:

@@ -34,8 +34,10 @@ def from_document(kind: str, data: bytes, uri: str) -> dict[str, Any]:
     """
     try:
         body = json.loads(data)
-        found, version, digest, content = (body[key] for key in ("format", "version", "digest", "content"))
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        found, version, content = (body[key] for key in ("format", "version", "content"))
+        digest = body.pop("digest")
+        right = digest == sha256_of(canonical_json(body))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # ValueError: no JSON, or NaN in it
         raise ArtifactError(
             f"{uri} is no document of a registry ({type(error).__name__}: {error}): it is damaged; "
             "restore it from a backup"
@@ -45,7 +47,6 @@ def from_document(kind: str, data: bytes, uri: str) -> dict[str, Any]:
             f"found format {found!r} version {version!r} at {uri}, expected {_PREFIX + kind!r} version "
             f"{_VERSION}: use the release of this project that wrote it"
         )
-    body.pop("digest")
-    if digest != sha256_of(canonical_json(body)):
+    if not right:
         raise ArtifactError(f"{uri} does not match its own digest: it was changed; restore it from a backup")
     return dict(content)

@@ -116,9 +116,7 @@ class RegistryEntry:
         content = from_document(_KIND, data, f"{uri}/{MANIFEST}")
         for name in content["files"]:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ArtifactError(
-                    f"{uri}/{MANIFEST} names the file {name!r}, outside its own folder: do not use it"
-                )
+                raise ArtifactError(f"{uri}/{MANIFEST} names the file {name!r}, outside its own folder: do not use it")
         return cls(
             uri=uri,
             concept=content["concept"],

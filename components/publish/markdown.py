@@ -14,9 +14,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def picture(file: str, alternative: str) -> str:
-    """A picture with its alternative text."""
-    return f"![{escaped(alternative)}]({file})"
+def picture(file: str, alternative: str, *, width: int) -> str:
+    """A picture in a table, shown `width` pixels wide; HTML, since Markdown knows no sizes."""
+    source, shown = (html.escape(" ".join(text.split())).replace("|", "&#124;") for text in (file, alternative))
+    return f'<img src="{source}" alt="{shown}" width="{width}">'
 
 
 def quoted(text: str) -> str:

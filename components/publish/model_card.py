@@ -19,13 +19,15 @@ TAGS = ("textual_inversion", "text-to-image", "diffusers")
 _VARIANTS = {
     "before": "before training",
     "after": "learned concept",
-    "true_caption": "true caption, without it",
+    "true_caption": "true caption instead",
+    "real": "the pictures themselves",
 }
 _METRICS = {
     "clip_i": ("CLIP-I", "likeness of the samples to the training pictures"),
     "clip_t": ("CLIP-T", "likeness of each sample to its prompt"),
 }
 _LOSSES_AVERAGED = 50
+_PICTURE_WIDTH = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,18 +115,18 @@ def _pictures(samples: Sequence[CardSample]) -> str:
         return ""
     rows = []
     for sample in samples:
-        before = picture(sample.before, f"{sample.prompt}, before training") if sample.before else ""
-        prompt = f"{cell(sample.prompt)}<br>seed {sample.seed}"
-        rows.append([prompt, picture(sample.after, sample.prompt), before])
+        after = picture(sample.after, sample.prompt, width=_PICTURE_WIDTH)
+        before = ""
+        if sample.before:
+            before = picture(sample.before, f"{sample.prompt}, before training", width=_PICTURE_WIDTH)
+        rows.append([f"{cell(sample.prompt)}<br>seed {sample.seed}", after, before])
     header = ["prompt", _VARIANTS["after"], _VARIANTS["before"]]
     if not any(sample.before for sample in samples):
         header, rows = header[:2], [row[:2] for row in rows]
     return table(header, rows) + "\n\nAll samples are in [the report](report.html)."
 
 
-def _usage(
-    facts: Facts, learned: LearnedEmbedding, reference: ModelReference, samples: Sequence[CardSample]
-) -> str:
+def _usage(facts: Facts, learned: LearnedEmbedding, reference: ModelReference, samples: Sequence[CardSample]) -> str:
     token, trigger = facts.placeholder_token, trigger_word(facts.placeholder_token)
     usual = "a photo of a {}" if facts.learnable_property == "object" else "a painting in the style of {}"
     prompt = next((sample.prompt for sample in samples if token in sample.prompt), usual.format(token))
@@ -182,9 +184,7 @@ def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
     rows = []
     for variant in variants:
         values = [facts.scores[variant].get(metric) for metric in metrics]
-        rows.append(
-            [_VARIANTS.get(variant, code(variant)), *("" if v is None else f"{v:.3f}" for v in values)]
-        )
+        rows.append([_VARIANTS.get(variant, code(variant)), *("" if v is None else f"{v:.3f}" for v in values)])
     header = ["", *(_METRICS[metric][0] if metric in _METRICS else code(metric) for metric in metrics)]
     legend = [f"{_METRICS[metric][0]}: {_METRICS[metric][1]}." for metric in metrics if metric in _METRICS]
     parts = ["## Scores", table(header, rows), " ".join([*legend, "Higher is better."]) if legend else ""]
@@ -206,12 +206,8 @@ def _training(learned: LearnedEmbedding) -> str:
 
 
 def _lineage(facts: Facts) -> str:
-    rows = [
-        [name.replace("_", " "), cell(str(value))]
-        for name, value in sorted(facts.lineage.items())
-        if value != ""
-    ]
-    return "## Where it comes from\n\n" + table(["", ""], rows)
+    rows = [[name.replace("_", " "), cell(str(value))] for name, value in sorted(facts.lineage.items()) if value != ""]
+    return "## Where it comes from\n\n" + table(["what", "value"], rows)
 
 
 def _details(summary: str, values: Mapping[str, Any]) -> str:
@@ -233,7 +229,7 @@ def _pipeline_line(pipeline: str, reference: ModelReference) -> str:
         return f'{comment}\npipeline = {pipeline}.from_pretrained("path/to/base_model")'
     arguments = [quoted(reference.hub_repository), f"revision={quoted(reference.revision)}"]
     arguments += [f"variant={quoted(reference.variant)}"] if reference.variant else []
-    return f"pipeline = {pipeline}.from_pretrained({', '.join(arguments)})"
+    return f"pipeline = {pipeline}.from_pretrained(\n    {', '.join(arguments)}\n)"
 
 
 def _in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:

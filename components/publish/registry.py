@@ -78,9 +78,7 @@ def fetch(entry: RegistryEntry, folder: Path) -> Path:
         InputError: when `folder` is a file or has something in it.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(
-            f"found something at {folder}, expected a folder that is new or empty to download to"
-        )
+        raise InputError(f"found something at {folder}, expected a folder that is new or empty to download to")
     store = open_store(entry.uri)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -182,9 +180,7 @@ def _alias(store: ObjectStore, name: str) -> Alias:
         return aliases.read_alias(store, name)
     except ObjectNotFoundError:
         known = ", ".join(aliases.list_aliases(store)) or "none"
-        raise ObjectNotFoundError(
-            f"found no alias {name!r} of {store.uri}, whose aliases are: {known}"
-        ) from None
+        raise ObjectNotFoundError(f"found no alias {name!r} of {store.uri}, whose aliases are: {known}") from None
 
 
 def _read_file(store: ObjectStore, name: str) -> bytes:

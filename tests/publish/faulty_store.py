@@ -1,0 +1,48 @@
+"""A store whose user dies: what a killed pod leaves behind is what it had written until then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.common.storage import ObjectInfo, ObjectStore
+
+
+class Killed(BaseException):
+    """The process ends here; nothing of ours may catch it."""
+
+
+class MortalStore(ObjectStore):
+    """The real `store`, until `writes` objects are written; the next write kills its caller instead."""
+
+    def __init__(self, store: ObjectStore, *, writes: int) -> None:
+        super().__init__(store.uri)
+        self._store = store
+        self._left = writes
+
+    def write(self, key: str, data: bytes, *, if_version: str | None = None, if_absent: bool = False) -> str:
+        if self._left == 0:
+            raise Killed(key)
+        version = self._store.write(key, data, if_version=if_version, if_absent=if_absent)
+        self._left -= 1
+        return version
+
+    def uri_of(self, key: str) -> str:
+        return self._store.uri_of(key)
+
+    def read_versioned(self, key: str) -> tuple[bytes, str]:
+        return self._store.read_versioned(key)
+
+    def stat(self, key: str) -> ObjectInfo:
+        return self._store.stat(key)
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        return self._store.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self._store.delete(key)
+
+    def upload_file(self, path: Path, key: str, *, if_absent: bool = False) -> None:
+        raise NotImplementedError("publishing writes bytes")
+
+    def download_file(self, key: str, path: Path) -> None:
+        raise NotImplementedError("publishing reads bytes")

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load
+
+from components.common.artifacts import Evaluation, LearnedEmbedding, Sample
+from components.common.errors import ArtifactError, InputError
+from components.publish.bundle import Bundle, make_bundle
+from tests.publish.conftest import REFERENCE, Inputs
+
+OTHER_REFERENCE = dataclasses.replace(REFERENCE, files={"x.json": next(iter(REFERENCE.files.values()))})
+
+
+def bundle_of(inputs: Inputs, concept: str = "", **options: object) -> Bundle:
+    return make_bundle(
+        concept,
+        reference=options.pop("reference", REFERENCE),  # type: ignore[arg-type]
+        learned_embedding=inputs.learned_embedding,
+        evaluation=inputs.evaluation,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_bundle_holds_the_files_that_programs_look_for(inputs: Inputs) -> None:
+    files = bundle_of(inputs).files
+    assert {name for name in files if not name.startswith("samples/")} == {
+        "learned_embeds.safetensors",
+        "cat-toy.safetensors",
+        "token_identifier.txt",
+        "type_of_concept.txt",
+        "README.md",
+        "config.json",
+        "scores.json",
+        "report.html",
+    }
+    assert files["cat-toy.safetensors"] == files["learned_embeds.safetensors"]
+    assert list(load(files["cat-toy.safetensors"])) == ["<cat-toy>"]
+    assert (files["token_identifier.txt"], files["type_of_concept.txt"]) == (b"<cat-toy>", b"object")
+    assert json.loads(files["scores.json"])["after"]["clip_i"] == 0.78
+    config = json.loads(files["config.json"])
+    assert (config["steps"], config["training"]["learning_rate"]) == (3000, 5e-4)
+    assert config["base_model"]["revision"] == REFERENCE.revision
+
+
+def test_bundle_facts_say_where_it_comes_from(inputs: Inputs) -> None:
+    facts = bundle_of(inputs).facts
+    learned, judged = LearnedEmbedding.read(inputs.learned_embedding), Evaluation.read(inputs.evaluation)
+    assert (facts.placeholder_token, facts.tokens) == ("<cat-toy>", ("<cat-toy>", "<cat-toy>_1"))
+    assert facts.lineage == {
+        "framework": "torch",
+        "plan_version": 1,
+        "base_model": REFERENCE.source,
+        "base_model_revision": REFERENCE.revision,
+        "base_model_digest": REFERENCE.digest,
+        "image_set_digest": "12" * 32,
+        "latent_set_digest": "34" * 32,
+        "training_key": "key-of-training",
+        "learned_embedding_digest": learned.digest,
+        "evaluation_digest": judged.digest,
+    }
+
+
+def test_bundle_shows_different_prompts_first_each_beside_its_before(inputs: Inputs) -> None:
+    samples = {name for name in bundle_of(inputs).files if name.startswith("samples/")}
+    # the samples are 0-5 before, 6-11 after; three seeds of the first prompt, then three of the second
+    assert samples == {
+        *(f"samples/{index:04d}-after.png" for index in (6, 9, 7, 8)),
+        *(f"samples/{index:04d}-before.png" for index in (0, 3, 1, 2)),
+    }
+
+
+def test_bundle_when_the_evaluation_has_no_samples(inputs: Inputs) -> None:
+    judged = Evaluation.read(inputs.evaluation)
+    dataclasses.replace(judged, samples=()).write(inputs.evaluation)
+    bundle = bundle_of(inputs)
+    assert not [name for name in bundle.files if name.startswith("samples/")]
+    assert "<img" not in bundle.files["README.md"].decode()
+
+
+def test_bundle_when_samples_have_no_before(inputs: Inputs) -> None:
+    judged = Evaluation.read(inputs.evaluation)
+    after: tuple[Sample, ...] = tuple(sample for sample in judged.samples if sample.variant == "after")
+    dataclasses.replace(judged, samples=after).write(inputs.evaluation)
+    card = bundle_of(inputs).files["README.md"].decode()
+    assert "| prompt | learned concept |\n" in card
+
+
+def test_bundle_is_the_same_for_the_same_inputs(make_inputs: Callable[..., Inputs]) -> None:
+    one, same, other = (bundle_of(make_inputs(seed=seed)) for seed in (1, 1, 2))
+    assert one.files == same.files
+    assert one.digest == same.digest
+    assert one.digest != other.digest
+
+
+def test_bundle_digest_covers_name_facts_and_files(inputs: Inputs) -> None:
+    bundle = bundle_of(inputs)
+    facts = dataclasses.replace(bundle.facts, learnable_property="style")
+    others = [
+        dataclasses.replace(bundle, concept="other"),
+        dataclasses.replace(bundle, facts=facts),
+        dataclasses.replace(bundle, files={**bundle.files, "README.md": b"changed"}),
+    ]
+    assert len({bundle.digest, *(other.digest for other in others)}) == 4
+
+
+def test_concept_name_when_none_is_given(make_inputs: Callable[..., Inputs]) -> None:
+    assert bundle_of(make_inputs()).concept == "cat-toy"
+    assert bundle_of(make_inputs(placeholder="<my/art!>")).concept == "my-art"
+    assert bundle_of(make_inputs(), "toys").concept == "toys"
+
+
+def test_bundle_when_the_evaluation_did_not_pass(make_inputs: Callable[..., Inputs]) -> None:
+    inputs = make_inputs(passed=False)
+    with pytest.raises(InputError, match=r"<cat-toy> did not pass its evaluation .*: CLIP-I 0\.61 is below"):
+        bundle_of(inputs)
+    bundle = bundle_of(inputs, force=True)
+    assert (bundle.facts.passed, len(bundle.facts.reasons)) == (False, 1)
+    assert "published by force.** CLIP-I 0.61" in bundle.files["README.md"].decode()
+
+
+def test_bundle_when_the_evaluation_is_of_another_embedding(make_inputs: Callable[..., Inputs]) -> None:
+    inputs = dataclasses.replace(make_inputs(seed=1), evaluation=make_inputs(seed=2).evaluation)
+    with pytest.raises(InputError, match=r"the evaluation is of the embedding .*, found the embedding"):
+        bundle_of(inputs, force=True)
+
+
+def test_bundle_when_the_base_model_is_another(inputs: Inputs) -> None:
+    with pytest.raises(InputError, match=r"was trained on the base model .* give the one it was trained on"):
+        bundle_of(inputs, reference=OTHER_REFERENCE)
+
+
+def test_bundle_when_an_artifact_is_damaged(inputs: Inputs) -> None:
+    sample = next(inputs.evaluation.glob("samples/*.png"))
+    sample.write_bytes(sample.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=str(sample)):
+        bundle_of(inputs)
+
+
+def test_bundle_when_the_folders_are_exchanged(inputs: Inputs) -> None:
+    exchanged = dataclasses.replace(inputs, evaluation=Path(inputs.learned_embedding))
+    with pytest.raises(ArtifactError, match="expected 'textual-inversion/evaluation'"):
+        bundle_of(exchanged)
