@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from components.common.errors import ImageError, StorageError
 from components.common.storage import ObjectInfo
+from components.common.storage.retries import one_line, with_retries
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import DatasetInfo
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +39,17 @@ class HubDataset:
             StorageError: when the Hub cannot be reached or refuses.
         """
         from huggingface_hub import HfApi
+        from huggingface_hub.utils import disable_progress_bars
 
         parts = _ADDRESS.fullmatch(uri)
         if parts is None:
             raise ImageError(f"found {uri!r}, expected hf://datasets/owner/name, @revision and /folder if wanted")
+        disable_progress_bars()  # one for each picture would spoil a pod's log
         self.uri = uri
         self.name = parts["name"]
         self._below = f"{parts['folder']}/" if parts["folder"] else ""
         self._api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
-        revision = unquote(parts["revision"]) if parts["revision"] else None
-        with self._errors(uri):
-            self._info = self._api.dataset_info(self.name, revision=revision, files_metadata=True)
+        self._info = self._dataset_info(unquote(parts["revision"]) if parts["revision"] else None)
         logger.info("%s: commit %s", uri, self._info.sha)
 
     def list(self) -> list[ObjectInfo]:
@@ -68,30 +71,38 @@ class HubDataset:
         Raises:
             StorageError: when the Hub does not give it.
         """
-        with self._errors(f"{self.uri}: {key}"), tempfile.TemporaryDirectory() as folder:
-            path = self._api.hf_hub_download(
-                self.name,
-                self._below + key,
-                repo_type="dataset",
-                revision=self._info.sha,
-                local_dir=folder,
-            )
-            return Path(path).read_bytes()
 
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        # HTTPError is that of the HTTP client beneath, which depends on the release of huggingface_hub.
-        from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+        def download(_: int) -> bytes:
+            with tempfile.TemporaryDirectory() as folder:
+                path = self._api.hf_hub_download(
+                    self.name, self._below + key, repo_type="dataset", revision=self._info.sha, local_dir=folder
+                )
+                return Path(path).read_bytes()
 
-        try:
-            yield
-        except RepositoryNotFoundError as error:  # the Hub answers alike for absent, private and gated ones
-            raise ImageError(
-                f"{what}: {self._api.endpoint} shows no dataset {self.name}: check its name, and for a "
-                "private or gated one ask for access on its page and set HF_TOKEN"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise ImageError(f"{what}: the dataset has no such revision: give a branch, tag or commit") from error
-        except (OSError, HTTPError) as error:
-            first_line = str(error).strip().partition("\n")[0]
-            raise StorageError(f"{what}: {self._api.endpoint} does not answer as expected: {first_line}") from error
+        return with_retries(f"{self.uri}: {key}", download, self._problem)
+
+    def _dataset_info(self, revision: str | None) -> DatasetInfo:
+        def ask(_: int) -> DatasetInfo:
+            return self._api.dataset_info(self.name, revision=revision, files_metadata=True)
+
+        return with_retries(self.uri, ask, self._problem)
+
+    def _problem(self, error: Exception) -> Exception | None:
+        """The error to raise for a failure of the client library; None when trying again can help."""
+        from huggingface_hub import errors as hub
+
+        match error:
+            case hub.RevisionNotFoundError():
+                return ImageError(f"{self.uri}: the dataset has no such revision: give a branch, tag or commit")
+            case hub.RepositoryNotFoundError():  # the Hub answers alike for absent, private and gated ones
+                return ImageError(
+                    f"{self.uri}: {self._api.endpoint} shows no dataset {self.name}: check its name, and for a "
+                    "private or gated one ask for access on its page and set HF_TOKEN"
+                )
+            case hub.OfflineModeIsEnabled():
+                return StorageError(f"{self.uri}: HF_HUB_OFFLINE is set: unset it to read from the Hub")
+            case hub.HfHubHTTPError() if error.response.status_code < 500 and error.response.status_code != 429:
+                return StorageError(f"{self.uri}: the Hub refuses the request: {one_line(error)}")
+            case hub.HTTPError() | hub.LocalEntryNotFoundError():  # the HTTP client's own, of whatever name
+                return None
+        return error

@@ -46,18 +46,31 @@ class _DatasetHandler(_HubHandler):
     """Serves datasets where the Hub has them."""
 
     def do_GET(self) -> None:
+        hub: DatasetHub = self.server.owner  # type: ignore[attr-defined]
+        if hub.failures_left:
+            hub.failures_left -= 1
+            self.respond(503, {})
+            return
         self.path = self.path.replace("/api/datasets/", "/api/models/").replace("/datasets/", "/")
         super().do_GET()
 
     do_HEAD = do_GET
 
 
+class DatasetHub(HubServer):
+    """A Hub of datasets, which may answer the first requests with 503."""
+
+    failures_left = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server.RequestHandlerClass = _DatasetHandler
+
+
 @pytest.fixture
-def dataset_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+def dataset_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[DatasetHub]:
     """An empty Hub with the environment set for it; `add_repository` adds a dataset."""
-    server = HubServer()
-    server._server.RequestHandlerClass = _DatasetHandler
-    with running(server) as hub:
+    with running(DatasetHub()) as hub:
         for name, value in hub.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)

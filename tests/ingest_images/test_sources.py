@@ -14,8 +14,7 @@ from components.common.errors import ImageError, StorageError
 from components.common.storage import open_store
 from components.ingest_images.config import IngestConfig
 from components.ingest_images.ingest import fingerprint_images, ingest_images
-from tests.ingest_images.conftest import random_pixels
-from tests.servers import HubServer
+from tests.ingest_images.conftest import DatasetHub, random_pixels
 
 
 def ingest(uri: str, output: Path) -> ImageSet:
@@ -67,7 +66,7 @@ def test_bucket_when_absent_says_so(bucket_uri: str, tmp_path: Path) -> None:
 
 
 def test_pictures_when_on_the_hub_are_those_of_the_folder(
-    dataset_hub: HubServer, three_pictures: Path, tmp_path: Path
+    dataset_hub: DatasetHub, three_pictures: Path, tmp_path: Path
 ) -> None:
     (three_pictures / ".gitattributes").write_text("*.png filter=lfs")
     (three_pictures / "README.md").write_text("---\nlicense: mit\n---\n")
@@ -79,7 +78,7 @@ def test_pictures_when_on_the_hub_are_those_of_the_folder(
     assert fetched == {"0.png", "1.png", "2.png", "0.txt"}
 
 
-def test_fingerprint_when_on_the_hub_downloads_nothing(dataset_hub: HubServer, three_pictures: Path) -> None:
+def test_fingerprint_when_on_the_hub_downloads_nothing(dataset_hub: DatasetHub, three_pictures: Path) -> None:
     dataset_hub.add_repository("o/n", three_pictures)
     first = fingerprint_images("hf://datasets/o/n")
     assert fingerprint_images("hf://datasets/o/n/") == first
@@ -89,7 +88,7 @@ def test_fingerprint_when_on_the_hub_downloads_nothing(dataset_hub: HubServer, t
     assert fingerprint_images("hf://datasets/o/n") != first
 
 
-def test_revision_when_given_is_read(dataset_hub: HubServer, three_pictures: Path, tmp_path: Path) -> None:
+def test_revision_when_given_is_read(dataset_hub: DatasetHub, three_pictures: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(three_pictures, old)
     (old / "2.png").unlink()
@@ -100,7 +99,7 @@ def test_revision_when_given_is_read(dataset_hub: HubServer, three_pictures: Pat
     assert len(ingest(f"hf://datasets/o/n@{commit}", tmp_path / "c").pictures) == 2
 
 
-def test_folder_of_a_dataset_when_given_is_read(dataset_hub: HubServer, three_pictures: Path, tmp_path: Path) -> None:
+def test_folder_of_a_dataset_when_given_is_read(dataset_hub: DatasetHub, three_pictures: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     shutil.copytree(three_pictures, repository / "cats" / "toys")
     Image.fromarray(random_pixels(40, 40, seed=8)).save(repository / "other.png")
@@ -111,7 +110,7 @@ def test_folder_of_a_dataset_when_given_is_read(dataset_hub: HubServer, three_pi
 
 
 def test_token_when_the_dataset_is_gated_is_sent(
-    dataset_hub: HubServer, three_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset_hub: DatasetHub, three_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset_hub.add_repository("o/n", three_pictures)
     dataset_hub.token = "hf_secret"
@@ -121,12 +120,12 @@ def test_token_when_the_dataset_is_gated_is_sent(
     assert len(ingest("hf://datasets/o/n", tmp_path / "a").pictures) == 3
 
 
-def test_dataset_when_absent_says_so(dataset_hub: HubServer, tmp_path: Path) -> None:
+def test_dataset_when_absent_says_so(dataset_hub: DatasetHub, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=rf"{dataset_hub.url} shows no dataset o/n"):
         ingest("hf://datasets/o/n", tmp_path / "out")
 
 
-def test_revision_when_absent_says_so(dataset_hub: HubServer, three_pictures: Path, tmp_path: Path) -> None:
+def test_revision_when_absent_says_so(dataset_hub: DatasetHub, three_pictures: Path, tmp_path: Path) -> None:
     dataset_hub.add_repository("o/n", three_pictures)
     with pytest.raises(ImageError, match="no such revision: give a branch, tag or commit"):
         ingest("hf://datasets/o/n@v9", tmp_path / "out")
@@ -134,8 +133,19 @@ def test_revision_when_absent_says_so(dataset_hub: HubServer, three_pictures: Pa
 
 def test_hub_when_it_does_not_answer_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(StorageError, match=r"hf://datasets/o/n: http://127\.0\.0\.1:9 does not answer"):
+    monkeypatch.setattr("components.common.storage.retries.RETRY_BUDGET_S", 0.1)
+    with pytest.raises(StorageError, match=r"hf://datasets/o/n: no usable answer"):
         ingest("hf://datasets/o/n", tmp_path / "out")
+
+
+def test_hub_when_it_fails_for_a_while_is_asked_again(
+    dataset_hub: DatasetHub, three_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.common.storage.retries.FIRST_DELAY_S", 0.01)
+    dataset_hub.add_repository("o/n", three_pictures)
+    dataset_hub.failures_left = 2
+    assert len(ingest("hf://datasets/o/n", tmp_path / "a").pictures) == 3
+    assert dataset_hub.failures_left == 0
 
 
 @pytest.mark.parametrize("uri", ["hf://o/n", "hf://datasets/n", "hf://datasets/o/n@", "hf://datasets/", "hf://"])
