@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 
 import numpy as np
@@ -16,6 +17,9 @@ from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch
 from components.torch_models.placeholder_rows import place_rows
+from components.train_torch.micro_batches import choose_on_cpu, choose_on_gpu
+
+logger = logging.getLogger(__name__)
 
 TEXT_ENCODER = "text_encoder"
 
@@ -67,6 +71,7 @@ class TorchTrainer:
         self._loss_scale = float(self._means[0, 0].numel()) if unet.dtype == torch.float16 else 1.0
         if config.gradient_checkpointing:
             _checkpoint_activations(unet, text_encoder)
+        self._micro_batch_size: int | None = None
         self._optimizer = torch.optim.AdamW(
             [self._rows],
             lr=config.learning_rate,
@@ -76,9 +81,11 @@ class TorchTrainer:
         )
 
     def step(self, batch: Batch, learning_rate: float) -> torch.Tensor:
-        """One optimizer step over this process's samples; gives the global batch's mean loss, float32 [], on the device."""
+        """One optimizer step over this process's samples; gives the global batch's mean loss, float32 [] on the device."""
+        if self._micro_batch_size is None:
+            self._micro_batch_size = self._largest_micro_batch(batch)
         loss = torch.zeros((), device=self._device)
-        size = self._config.train_batch_size
+        size = self._micro_batch_size
         for start in range(0, len(batch), size):
             loss += self.accumulate_gradient(batch.part(slice(start, start + size)), share=size / len(batch))
         return self._update(loss, learning_rate)
@@ -121,6 +128,7 @@ class TorchTrainer:
         zeros = torch.zeros_like(self._rows)
         return TrainingState(
             step=step,
+            micro_batch_size=self._micro_batch_size,
             rows={TEXT_ENCODER: _to_numpy(self._rows)},
             first_moment={TEXT_ENCODER: _to_numpy(moments.get("exp_avg", zeros))},
             second_moment={TEXT_ENCODER: _to_numpy(moments.get("exp_avg_sq", zeros))},
@@ -128,6 +136,9 @@ class TorchTrainer:
 
     def write_state(self, state: TrainingState) -> None:
         """Makes rows and moments those of `state`."""
+        share = self._config.train_batch_size * self._config.gradient_accumulation_steps
+        if state.micro_batch_size is not None and share % state.micro_batch_size == 0:
+            self._micro_batch_size = state.micro_batch_size
         with torch.no_grad():
             self._rows.copy_(torch.from_numpy(state.rows[TEXT_ENCODER]))
         self._optimizer.state[self._rows] = {
@@ -146,6 +157,22 @@ class TorchTrainer:
     def rows(self) -> nn.Parameter:
         """The trained rows, float32 [n, d]; their gradient is that of the last step until the next one clears it."""
         return self._rows
+
+    def _largest_micro_batch(self, batch: Batch) -> int:
+        smallest = self._config.train_batch_size
+        if not self._config.fuse_micro_batches:
+            return smallest
+
+        def try_size(size: int) -> None:
+            try:
+                self.accumulate_gradient(batch.part(slice(0, size)), share=1.0)
+            finally:
+                self._optimizer.zero_grad()
+
+        choose = choose_on_gpu if self._device.type == "cuda" else choose_on_cpu
+        size = choose(len(batch), smallest, try_size)
+        logger.info("%d samples at once, %d to a step of this process", size, len(batch))
+        return size
 
     def _update(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
         assert self._rows.grad is not None

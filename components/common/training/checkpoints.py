@@ -6,7 +6,7 @@ not at all. It holds all that the next step needs, whichever framework and howev
     rows.<text encoder>, first_moment.<..>, second_moment.<..>     float32 [n, d]
     losses                                                         float32 [step]
     snapshot.<step>.<text encoder>                                 float32 [n, d]
-    header: format, version, step, training key, the fields of the key, and a digest of the tensors
+    header: format, version, step, micro-batch size, the fields of the training key, and a digest of the tensors
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ _SUFFIX = ".safetensors"
 class TrainingState:
     """What an optimizer step changes: float32 [n, d] arrays by text encoder, after `step` steps.
 
-    The moments are AdamW's running means of the gradient and of its square, not corrected for their bias.
+    The moments are AdamW's running means of the gradient and of its square, not corrected for their bias. The
+    micro-batch size, samples taken at once, does not determine the rows but how their gradient was rounded.
     """
 
     step: int
     rows: Rows
     first_moment: Rows
     second_moment: Rows
+    micro_batch_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,7 @@ class CheckpointFolder:
             "format": _FORMAT,
             "version": _VERSION,
             "step": str(state.step),
+            "micro_batch_size": json.dumps(state.micro_batch_size),
             "key_fields": json.dumps(self._key_fields, sort_keys=True),
             "tensors_sha256": _digest_of(tensors),
         }
@@ -158,10 +161,10 @@ class CheckpointFolder:
         if differing:
             shown = "; ".join(f"{name}: {theirs!r}, now {ours!r}" for name, (ours, theirs) in differing.items())
             raise ConfigError(f"{uri} belongs to another training ({shown}): give the same values, or start a new one")
-        return _checkpoint(int(header["step"]), tensors)
+        return _checkpoint(int(header["step"]), json.loads(header["micro_batch_size"]), tensors)
 
 
-def _checkpoint(step: int, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
+def _checkpoint(step: int, micro_batch_size: int | None, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
     parts: dict[str, dict[str, np.ndarray]] = {"rows": {}, "first_moment": {}, "second_moment": {}}
     snapshots: dict[int, dict[str, np.ndarray]] = {}
     for name, value in tensors.items():
@@ -172,7 +175,7 @@ def _checkpoint(step: int, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
             at, _, encoder = rest.partition(".")
             snapshots.setdefault(int(at), {})[encoder] = value
     return Checkpoint(
-        state=TrainingState(step=step, **parts),
+        state=TrainingState(step=step, micro_batch_size=micro_batch_size, **parts),
         losses=tensors["losses"],
         snapshots=tuple(Snapshot(step=at, rows=snapshots[at]) for at in sorted(snapshots)),
     )

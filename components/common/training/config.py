@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "flip_probability": "probability that a picture is mirrored left to right, 0 to 1",
     "train_batch_size": "samples a device takes through the UNet at once",
     "gradient_accumulation_steps": "batches summed up for one optimizer step",
+    "fuse_micro_batches": "take accumulated batches at once where memory allows: the same gradient, sooner",
     "max_train_steps": "optimizer steps in all; 0 publishes nothing and shows the untrained concept",
     "learning_rate": "learning rate before scale_lr",
     "scale_lr": "multiply the learning rate by batch size x accumulation x processes",
@@ -57,6 +58,7 @@ class TrainConfig:
     flip_probability: float = 0.5
     train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
+    fuse_micro_batches: bool = True
     max_train_steps: int = 5000
     learning_rate: float = 1e-4
     scale_lr: bool = False
@@ -127,6 +129,7 @@ _OUTSIDE_THE_KEY = (
     "max_train_steps",
     "train_batch_size",
     "gradient_accumulation_steps",
+    "fuse_micro_batches",
     "learning_rate",
     "scale_lr",
     "mixed_precision",
