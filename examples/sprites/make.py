@@ -1,0 +1,154 @@
+"""Makes the tiny world from nothing: ``python -m examples.sprites.make --out DIR [--scale short]``.
+
+The tokenizer first, then the autoencoder and CLIP side by side on one core each, then the UNet with the text encoder
+on two. Everything follows from `--seed`; the weights still differ in the last digits between machines, since the
+kernels of torch do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from transformers import CLIPModel, CLIPTokenizer
+
+from examples.sprites.clip import image_processor, train_clip
+from examples.sprites.diffusion import train_diffusion
+from examples.sprites.tokenizer import save_tokenizer, train_tokenizer
+from examples.sprites.vae import train_vae
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much is drawn and how long is trained."""
+
+    vae_steps: int
+    vae_pictures: int
+    clip_steps: int
+    clip_pictures: int
+    unet_steps: int
+    unet_pictures: int
+
+
+SCALES = {
+    "full": Scale(
+        vae_steps=700,
+        vae_pictures=4000,
+        clip_steps=700,
+        clip_pictures=6000,
+        unet_steps=5000,
+        unet_pictures=12000,
+    ),
+    "short": Scale(
+        vae_steps=12, vae_pictures=64, clip_steps=12, clip_pictures=128, unet_steps=12, unet_pictures=64
+    ),
+}
+
+
+def make_vae(scratch: Path, scale: Scale, seed: int) -> None:
+    """Trains the autoencoder and writes it to ``scratch/vae``."""
+    torch.set_num_threads(1)
+    vae, losses = train_vae(steps=scale.vae_steps, pictures=scale.vae_pictures, seed=seed)
+    vae.save_pretrained(scratch / "vae")
+    _write_losses(scratch, "vae", losses)
+
+
+def make_clip(scratch: Path, scale: Scale, seed: int) -> None:
+    """Trains CLIP and writes it to ``scratch/clip``."""
+    torch.set_num_threads(1)
+    tokenizer = CLIPTokenizer.from_pretrained(scratch / "tokenizer")
+    clip, losses = train_clip(tokenizer, steps=scale.clip_steps, pictures=scale.clip_pictures, seed=seed + 100)
+    clip.save_pretrained(scratch / "clip")
+    _write_losses(scratch, "clip", losses)
+
+
+def make_world(out: Path, scratch: Path, *, scale_name: str, seed: int) -> None:
+    """Makes ``out/base_model`` and ``out/clip`` (fp16); `scratch` keeps fp32 weights and the losses."""
+    started = time.monotonic()
+    scale = SCALES[scale_name]
+    scratch.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_tokenizer()
+    save_tokenizer(tokenizer, scratch / "tokenizer")
+    command = [sys.executable, "-m", "examples.sprites.make", "--out", str(out), "--scratch", str(scratch)]
+    command += ["--scale", scale_name, "--seed", str(seed)]
+    parts = {part: subprocess.Popen([*command, "--part", part]) for part in ("vae", "clip")}
+    failed = [part for part, process in parts.items() if process.wait() != 0]
+    if failed:
+        raise SystemExit(f"training {' and '.join(failed)} failed: its traceback stands above")
+    logger.info("autoencoder and CLIP took %.0f s", time.monotonic() - started)
+    export_clip(scratch / "clip", tokenizer, out / "clip")
+    torch.set_num_threads(2)
+    losses = train_diffusion(
+        AutoencoderKL.from_pretrained(scratch / "vae").eval(),
+        CLIPModel.from_pretrained(scratch / "clip"),
+        tokenizer,
+        steps=scale.unet_steps,
+        pictures=scale.unet_pictures,
+        seed=seed + 200,
+        export=lambda pipeline, step: export_pipeline(pipeline, out / "base_model", step),
+    )
+    _write_losses(scratch, "unet", losses)
+    logger.info("everything took %.0f s", time.monotonic() - started)
+
+
+def export_clip(source: Path, tokenizer: CLIPTokenizer, out: Path) -> None:
+    """Writes CLIP with its tokenizer and image processor as an fp16 folder."""
+    CLIPModel.from_pretrained(source).half().save_pretrained(out)
+    save_tokenizer(tokenizer, out)
+    image_processor().save_pretrained(out)
+
+
+def export_pipeline(pipeline: StableDiffusionPipeline, out: Path, step: int) -> None:
+    """Writes a half-precision copy of the pipeline as a diffusers folder."""
+    half = StableDiffusionPipeline(
+        **{
+            name: copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part
+            for name, part in pipeline.components.items()
+        },
+        requires_safety_checker=False,
+    )
+    half.save_pretrained(out)
+    save_tokenizer(pipeline.tokenizer, out / "tokenizer")
+    logger.info("wrote %s after step %d", out, step)
+
+
+def _write_losses(scratch: Path, part: str, losses: list[float]) -> None:
+    (scratch / f"{part}_losses.json").write_text(json.dumps(losses))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Reads the command line and runs."""
+    parser = argparse.ArgumentParser(description="Make the tiny world.")
+    parser.add_argument("--out", type=Path, required=True, help="where base_model/ and clip/ go")
+    parser.add_argument("--scale", choices=SCALES, default="full")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", type=Path, help="keep the fp32 weights and losses here (default: nowhere)")
+    parser.add_argument("--part", choices=("vae", "clip"), help="train one part only, into --scratch")
+    options = parser.parse_args(argv)
+    if options.part and not options.scratch:
+        parser.error("--part needs --scratch")
+    if options.part:
+        make = {"vae": make_vae, "clip": make_clip}[options.part]
+        make(options.scratch, SCALES[options.scale], options.seed)
+    elif options.scratch:
+        make_world(options.out, options.scratch, scale_name=options.scale, seed=options.seed)
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            make_world(options.out, Path(scratch), scale_name=options.scale, seed=options.seed)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    main()
