@@ -1,0 +1,107 @@
+"""CLIP's text encoder (Radford et al. 2021), with placeholder rows placed into its token embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+
+from components.flax_models.attention import attention
+from components.flax_models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipTextConfig:
+    """The fields of a text encoder's config.json that determine its mathematics, with transformers' defaults."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+
+class ClipTextEncoder(nnx.Module):
+    """Token ids to hidden states; parameters are named as in the model's safetensors file."""
+
+    def __init__(self, config: ClipTextConfig, dtype: Dtype, *, remat: bool = False) -> None:
+        """Takes the weights' dtype; with `remat`, layers are computed again in the backward pass."""
+        self.embeddings = _Embeddings(config, dtype)
+        self.encoder = _Layers(config, dtype, remat)
+        self.final_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def __call__(self, token_ids: jax.Array, rows: jax.Array, first_id: int) -> jax.Array:
+        """The last hidden states, [b, t, hidden].
+
+        Args:
+            token_ids: int32 [b, t]; the placeholder's ids are the last ones, `first_id` up to `first_id + n - 1`.
+            rows: float32 [n, hidden], the embeddings of the placeholder's tokens.
+            first_id: see `token_ids`.
+        """
+        return self.final_layer_norm(self.encoder(self.embeddings(token_ids, rows, first_id)))
+
+
+class _Embeddings(nnx.Module):
+    def __init__(self, config: ClipTextConfig, dtype: Dtype) -> None:
+        self.token_embedding = Embedding(config.vocab_size, config.hidden_size, dtype)
+        self.position_embedding = Embedding(config.max_position_embeddings, config.hidden_size, dtype)
+
+    def __call__(self, token_ids: jax.Array, rows: jax.Array, first_id: int) -> jax.Array:
+        offset = token_ids - first_id
+        is_placeholder = offset >= 0
+        ordinary = self.token_embedding(jnp.where(is_placeholder, 0, token_ids))
+        placed = rows[jnp.maximum(offset, 0)].astype(ordinary.dtype)
+        positions = self.position_embedding(jnp.arange(token_ids.shape[1]))
+        return jnp.where(is_placeholder[..., None], placed, ordinary) + positions
+
+
+class _Layers(nnx.Module):
+    def __init__(self, config: ClipTextConfig, dtype: Dtype, remat: bool) -> None:
+        self.remat = remat
+        self.layers = nnx.List([_Layer(config, dtype) for _ in range(config.num_hidden_layers)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = jax.checkpoint(layer)(x) if self.remat else layer(x)
+        return x
+
+
+class _Layer(nnx.Module):
+    def __init__(self, config: ClipTextConfig, dtype: Dtype) -> None:
+        self.layer_norm1 = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.self_attn = _SelfAttention(config, dtype)
+        self.layer_norm2 = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.mlp = _Mlp(config, dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class _SelfAttention(nnx.Module):
+    def __init__(self, config: ClipTextConfig, dtype: Dtype) -> None:
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.q_proj, self.k_proj = Linear(width, width, dtype), Linear(width, width, dtype)
+        self.v_proj, self.out_proj = Linear(width, width, dtype), Linear(width, width, dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        split = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
+        query, key, value = (project(x).reshape(split) for project in (self.q_proj, self.k_proj, self.v_proj))
+        return self.out_proj(attention(query, key, value, causal=True).reshape(x.shape))
+
+
+class _Mlp(nnx.Module):
+    def __init__(self, config: ClipTextConfig, dtype: Dtype) -> None:
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size, dtype)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size, dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(self.activation(self.fc1(x)))

@@ -1,0 +1,153 @@
+"""The parts of a base model as Flax NNX modules, from a local diffusers folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.typing import Dtype
+
+from components.common.errors import BaseModelError, ConfigError
+from components.flax_models.clip_text import ClipTextEncoder
+from components.flax_models.model_config import read_text_config, read_unet_config, read_vae_config
+from components.flax_models.unet import UNet
+from components.flax_models.vae import Vae
+from components.flax_models.weights import read_weights
+
+logger = logging.getLogger(__name__)
+
+WEIGHT_DTYPES: dict[str, Any] = {"no": jnp.float32, "bf16": jnp.bfloat16}
+"""The dtype of frozen weights by `mixed_precision`."""
+
+Module = TypeVar("Module", ClipTextEncoder, UNet, Vae)
+
+_OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""The names of attention weights in VAEs saved in 2022."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded(Generic[Module]):
+    """A module's definition and its weights apart, so that a compiled function can take the weights as an argument.
+
+    Attributes:
+        config: the module's configuration.
+        definition: what `nnx.merge(definition, weights)` makes a module of.
+        weights: a pytree of arrays; on the host after loading.
+    """
+
+    config: Any
+    definition: nnx.GraphDef[Module]
+    weights: Any
+
+    def module(self, weights: Any) -> Module:
+        """The module with `weights`, which may be traced."""
+        return nnx.merge(self.definition, weights)
+
+
+def weight_dtype(mixed_precision: str) -> Any:
+    """The dtype of frozen weights.
+
+    Raises:
+        ConfigError: for fp16, whose range the modules do not guard by scaling the loss.
+    """
+    if mixed_precision not in WEIGHT_DTYPES:
+        raise ConfigError(
+            f"mixed_precision: found {mixed_precision!r}, expected one of {', '.join(WEIGHT_DTYPES)} with Flax: bf16 "
+            "is what TPUs compute in"
+        )
+    return WEIGHT_DTYPES[mixed_precision]
+
+
+def load_text_encoder(model: Path, *, dtype: Dtype, remat: bool = False) -> Loaded[ClipTextEncoder]:
+    """The CLIP text encoder in the model's folder `text_encoder`; keys with and without `text_model.` are taken."""
+    folder = model / "text_encoder"
+    config = read_text_config(folder)
+    return _load(folder, config, lambda: ClipTextEncoder(config, dtype, remat=remat), _text_key)
+
+
+def load_unet(model: Path, *, dtype: Dtype, remat: bool = False) -> Loaded[UNet]:
+    """The UNet in the model's folder `unet`."""
+    folder = model / "unet"
+    config = read_unet_config(folder)
+    return _load(folder, config, lambda: UNet(config, dtype, remat=remat), lambda key: key)
+
+
+def load_vae(model: Path) -> Loaded[Vae]:
+    """The VAE in the model's folder `vae`, in float32."""
+    folder = model / "vae"
+    config = read_vae_config(folder)
+    return _load(folder, config, lambda: Vae(config), _vae_key)
+
+
+def replicated(weights: Any, mesh: jax.sharding.Mesh) -> Any:
+    """The pytree of host arrays on every device of the mesh, of whichever process."""
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(everywhere, np.asarray(x)), weights)
+
+
+def _load(folder: Path, config: Any, build: Callable[[], Module], rename: Callable[[str], str]) -> Loaded[Module]:
+    given = {rename(key): value for key, value in read_weights(folder).items()}
+    definition, abstract = nnx.split(nnx.eval_shape(build))
+    wanted = {path: variable.get_value() for path, variable in nnx.to_flat_state(abstract)}
+    keys = {path: _key_of(path) for path in wanted}
+    _check_keys(set(keys.values()), set(given), folder)
+    filled = {path: _converted(given[keys[path]], path, shape, folder) for path, shape in wanted.items()}
+    state = nnx.from_flat_state([(path, nnx.Param(filled[path])) for path in filled])
+    count = sum(array.size for array in filled.values())
+    logger.info("loaded %s: %.1f M parameters, %s", folder.name, count / 1e6, next(iter(filled.values())).dtype)
+    return Loaded(config, definition, state)
+
+
+def _key_of(path: tuple[Any, ...]) -> str:
+    """A parameter's key in the safetensors file."""
+    *parents, name = map(str, path)
+    return ".".join([*parents, "bias" if name == "bias" else "weight"])
+
+
+def _converted(given: np.ndarray, path: tuple[Any, ...], wanted: Any, folder: Path) -> np.ndarray:
+    """The array in JAX's layout and the module's dtype: OI becomes IO, OIHW becomes HWIO."""
+    is_kernel = path[-1] == "kernel"
+    order = {2: (1, 0), 4: (2, 3, 1, 0)}[len(wanted.shape)] if is_kernel else tuple(range(len(wanted.shape)))
+    expected = tuple(wanted.shape[order.index(axis)] for axis in range(len(order)))
+    if given.shape != expected:
+        raise BaseModelError(
+            f"{folder}: {_key_of(path)} has the shape {list(given.shape)}, expected {list(expected)} as config.json "
+            "has it: import the base model again"
+        )
+    return np.ascontiguousarray(given.transpose(order).astype(wanted.dtype))
+
+
+def _check_keys(wanted: set[str], given: set[str], folder: Path) -> None:
+    wrong = [
+        f"{len(keys)} {what}: {', '.join(sorted(keys)[:5])}{' ...' if len(keys) > 5 else ''}"
+        for what, keys in (("missing", wanted - given), ("unexpected", given - wanted))
+        if keys
+    ]
+    if wrong:
+        raise BaseModelError(
+            f"the weights in {folder} do not fit its config.json, {'; '.join(wrong)}: import the base model again"
+        )
+
+
+def _text_key(key: str) -> str:
+    return key.removeprefix("text_model.")
+
+
+def _vae_key(key: str) -> str:
+    match = re.fullmatch(r"(.*\.attentions\.\d+)\.(\w+)\.(weight|bias)", key)
+    if match is None or match[2] not in _OLD_VAE_NAMES:
+        return key
+    return f"{match[1]}.{_OLD_VAE_NAMES[match[2]]}.{match[3]}"
+
+
+def tree_bytes(weights: Mapping[str, Any]) -> int:
+    """Bytes of all arrays of a pytree."""
+    return sum(array.nbytes for array in jax.tree.leaves(weights))

@@ -1,0 +1,189 @@
+"""The parts' config.json as the modules' configurations; what the modules do not implement is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from components.common.errors import BaseModelError
+from components.flax_models.clip_text import ClipTextConfig
+from components.flax_models.layers import ACTIVATIONS
+from components.flax_models.unet import UNetConfig
+from components.flax_models.vae import VaeConfig
+
+_Config = TypeVar("_Config", ClipTextConfig, UNetConfig, VaeConfig)
+
+_DOWN_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D")
+_UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D")
+
+_UNET_ONLY: dict[str, tuple[Any, ...]] = {
+    "act_fn": ("silu", "swish"),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+    "mid_block_scale_factor": (1,),
+    "downsample_padding": (1,),
+    "dropout": (0,),
+    "conv_in_kernel": (3,),
+    "conv_out_kernel": (3,),
+    "resnet_time_scale_shift": ("default",),
+    "resnet_out_scale_factor": (1,),
+    "time_embedding_type": ("positional",),
+    "transformer_layers_per_block": (1,),
+    "attention_type": ("default",),
+}
+"""Values of fields that the UNet computes no other way."""
+_UNET_ANY = (
+    "sample_size",
+    "upcast_attention",
+    "projection_class_embeddings_input_dim",
+    "addition_embed_type_num_heads",
+)
+"""Fields without effect: scores are always float32; the others belong to parts that are refused if used."""
+
+_VAE_ONLY: dict[str, tuple[Any, ...]] = {
+    "act_fn": ("silu", "swish"),
+    "mid_block_add_attention": (True,),
+    "use_quant_conv": (True,),
+    "use_post_quant_conv": (True,),
+    "shift_factor": (None, 0),
+}
+_VAE_ANY = ("sample_size", "force_upcast")
+
+
+def read_text_config(folder: Path) -> ClipTextConfig:
+    """The text encoder's configuration in a model's folder `text_encoder`.
+
+    Raises:
+        BaseModelError: when it is missing, no JSON, of another class, or asks for what is not implemented here.
+    """
+    given = _read(folder)
+    if given.get("model_type", "clip_text_model") != "clip_text_model":
+        raise BaseModelError(f"{folder} holds a {given['model_type']}, expected a clip_text_model")
+    config = _picked(ClipTextConfig, given, folder)
+    _check_choice("hidden_act", [config.hidden_act], tuple(ACTIVATIONS), folder)
+    _check_divides("num_attention_heads", config.num_attention_heads, config.hidden_size, folder)
+    return config
+
+
+def read_unet_config(folder: Path) -> UNetConfig:
+    """The UNet's configuration in a model's folder `unet`; errors as of `read_text_config`."""
+    given = _read(folder)
+    _refuse_class(given, "UNet2DConditionModel", folder)
+    _refuse_unknown(given, UNetConfig, _UNET_ONLY, (*_UNET_ANY, "num_attention_heads"), folder)
+    if given.get("num_attention_heads") is not None:
+        raise _not_implemented({"num_attention_heads": given["num_attention_heads"]}, folder)
+    config = _picked(UNetConfig, given, folder)
+    _check_choice("down_block_types", config.down_block_types, _DOWN_BLOCKS, folder)
+    _check_choice("up_block_types", config.up_block_types, _UP_BLOCKS, folder)
+    levels = len(config.block_out_channels)
+    for name in ("down_block_types", "up_block_types", "heads"):
+        if len(getattr(config, name)) != levels:
+            raise BaseModelError(f"{folder}: {name} has {len(getattr(config, name))} entries, expected {levels}")
+    for heads, channels in zip(config.heads, config.block_out_channels, strict=True):
+        _check_divides("attention_head_dim", heads, channels, folder)
+    _check_groups(config, folder)
+    return config
+
+
+def read_vae_config(folder: Path) -> VaeConfig:
+    """The VAE's configuration in a model's folder `vae`; errors as of `read_text_config`."""
+    given = _read(folder)
+    _refuse_class(given, "AutoencoderKL", folder)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
+    for name, allowed in blocks.items():
+        _check_choice(name, given.get(name, allowed), allowed, folder)
+    _refuse_unknown(given, VaeConfig, _VAE_ONLY, (*_VAE_ANY, *blocks), folder)
+    config = _picked(VaeConfig, given, folder)
+    _check_groups(config, folder)
+    return config
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a model's file.
+
+    Raises:
+        BaseModelError: when it is missing or no JSON object.
+    """
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{file} cannot be read ({error}): import the base model again") from error
+    if not isinstance(given, dict):
+        raise BaseModelError(f"{file} holds a {type(given).__name__}, expected an object: import the base model again")
+    return given
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "config.json")
+
+
+def _picked(kind: type[_Config], given: Mapping[str, Any], folder: Path) -> _Config:
+    names = {field.name for field in dataclasses.fields(kind)} & set(given)
+    picked = {name: tuple(given[name]) if isinstance(given[name], list) else given[name] for name in names}
+    wrong = {name: value for name, value in picked.items() if not _fits(kind, name, value)}
+    if wrong:
+        raise _not_implemented(wrong, folder)
+    return kind(**picked)
+
+
+def _fits(kind: type[_Config], name: str, value: Any) -> bool:
+    default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(isinstance(each, type(default[0])) for each in value)
+    if name == "attention_head_dim" and isinstance(value, tuple):
+        return all(isinstance(each, int) for each in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    return isinstance(value, (int, float) if isinstance(default, float) or name == "freq_shift" else type(default))
+
+
+def _refuse_class(given: Mapping[str, Any], expected: str, folder: Path) -> None:
+    found = given.get("_class_name", expected)
+    if found != expected:
+        raise BaseModelError(f"{folder} holds a {found}, expected a {expected}: choose Stable Diffusion 1.x or 2.x")
+
+
+def _refuse_unknown(
+    given: Mapping[str, Any],
+    kind: type[_Config],
+    only: Mapping[str, tuple[Any, ...]],
+    without_effect: Collection[str],
+    folder: Path,
+) -> None:
+    known = {field.name for field in dataclasses.fields(kind)}
+    unknown = {
+        name: value
+        for name, value in given.items()
+        if not name.startswith("_")
+        and name not in known
+        and name not in without_effect
+        and value not in only.get(name, (None, False))
+    }
+    if unknown:
+        raise _not_implemented(unknown, folder)
+
+
+def _not_implemented(fields: Mapping[str, Any], folder: Path) -> BaseModelError:
+    shown = ", ".join(f"{name} = {value!r}" for name, value in sorted(fields.items()))
+    return BaseModelError(
+        f"{folder / 'config.json'} asks for what the Flax modules do not compute: {shown}; choose Stable Diffusion "
+        "1.x or 2.x, or train with PyTorch"
+    )
+
+
+def _check_choice(name: str, found: Collection[str], allowed: tuple[str, ...], folder: Path) -> None:
+    other = [each for each in found if each not in allowed]
+    if other:
+        raise _not_implemented({name: other[0]}, folder)
+
+
+def _check_divides(name: str, divisor: int, whole: int, folder: Path) -> None:
+    if divisor < 1 or whole % divisor:
+        raise BaseModelError(f"{folder}: {name} is {divisor}, expected a divisor of {whole}")
+
+
+def _check_groups(config: UNetConfig | VaeConfig, folder: Path) -> None:
+    for channels in config.block_out_channels:
+        _check_divides("norm_num_groups", config.norm_num_groups, channels, folder)

@@ -1,0 +1,94 @@
+"""The noise schedule of a base model: how much signal is left at each timestep (Ho et al. 2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from components.common.errors import BaseModelError
+from components.flax_models.model_config import read_json
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoiseSchedule:
+    """What training and sampling need of a model's `scheduler_config.json`.
+
+    Attributes:
+        alphas_cumprod: float32 [timesteps], the share of the signal's variance that is left.
+        prediction_type: one of `PREDICTION_TYPES`.
+    """
+
+    alphas_cumprod: np.ndarray
+    prediction_type: str
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """The number of timesteps."""
+        return len(self.alphas_cumprod)
+
+
+def load_noise_schedule(model: Path) -> NoiseSchedule:
+    """The schedule in the model's folder `scheduler`, the same for whichever sampler the folder names.
+
+    Raises:
+        BaseModelError: when it is of a kind that is not implemented.
+    """
+    folder = model / "scheduler"
+    given = read_json(folder / "scheduler_config.json")
+    prediction_type = given.get("prediction_type", "epsilon")
+    if prediction_type not in PREDICTION_TYPES:
+        raise BaseModelError(
+            f"prediction_type is {prediction_type!r} in {folder}, expected epsilon or v_prediction: choose another "
+            "base model"
+        )
+    for name in ("rescale_betas_zero_snr", "thresholding"):
+        if given.get(name):
+            raise BaseModelError(f"{folder} asks for {name}, which the Flax modules do not compute: train with PyTorch")
+    betas = given.get("trained_betas")
+    if betas is None:
+        betas = _betas(
+            given.get("beta_schedule", "linear"),
+            given.get("beta_start", 0.0001),
+            given.get("beta_end", 0.02),
+            given.get("num_train_timesteps", 1000),
+            folder,
+        )
+    alphas = 1.0 - np.asarray(betas, np.float32)
+    return NoiseSchedule(alphas_cumprod=np.cumprod(alphas, dtype=np.float32), prediction_type=prediction_type)
+
+
+def _betas(schedule: str, start: float, end: float, count: int, folder: Path) -> np.ndarray:
+    match schedule:
+        case "linear":
+            return np.linspace(start, end, count, dtype=np.float32)
+        case "scaled_linear":
+            return np.linspace(start**0.5, end**0.5, count, dtype=np.float32) ** 2
+        case "squaredcos_cap_v2":
+            left = [math.cos((step / count + 0.008) / 1.008 * math.pi / 2) ** 2 for step in range(count + 1)]
+            return np.array([min(1 - left[i + 1] / left[i], 0.999) for i in range(count)], np.float32)
+    raise BaseModelError(
+        f"beta_schedule is {schedule!r} in {folder}, expected linear, scaled_linear or squaredcos_cap_v2"
+    )
+
+
+def add_noise(latents: jax.Array, noise: jax.Array, alpha: jax.Array) -> jax.Array:
+    """Noisy latents [b, h, w, c] at timesteps whose `alphas_cumprod` are `alpha`, float32 [b]."""
+    signal, rest = _roots(alpha)
+    return signal * latents + rest * noise
+
+
+def velocity(latents: jax.Array, noise: jax.Array, alpha: jax.Array) -> jax.Array:
+    """The target of v-prediction (Salimans & Ho 2022), arguments as of `add_noise`."""
+    signal, rest = _roots(alpha)
+    return signal * noise - rest * latents
+
+
+def _roots(alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
+    each = alpha[:, None, None, None]
+    return each**0.5, (1.0 - each) ** 0.5

@@ -1,0 +1,132 @@
+"""One optimizer step as one compiled function: every device takes its samples, one sum goes around, AdamW follows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from components.common.training.config import TrainConfig
+from components.flax_models.clip_text import ClipTextEncoder
+from components.flax_models.devices import DATA
+from components.flax_models.loading import Loaded
+from components.flax_models.noise_schedule import add_noise, velocity
+from components.flax_models.unet import UNet
+
+
+class Frozen(NamedTuple):
+    """What no step changes; the same on every device.
+
+    P pictures as they are and mirrored, latents [C, h, w]; the modules' weights are pytrees.
+    """
+
+    text_encoder: Any
+    unet: Any
+    means: jax.Array  # float32 [P, 2, C, h, w]
+    stds: jax.Array  # float32 [P, 2, C, h, w]
+    prompt_ids: jax.Array  # int32 [templates, t]
+    alphas_cumprod: jax.Array  # float32 [timesteps]
+
+
+class Samples(NamedTuple):
+    """The samples of one step as [micro-batches, samples, ...], cut along the samples."""
+
+    picture: jax.Array
+    flipped: jax.Array
+    template: jax.Array
+    timestep: jax.Array
+    posterior_noise: jax.Array
+    diffusion_noise: jax.Array
+
+
+class Trained(NamedTuple):
+    """What a step changes: the rows, float32 [n, d], and AdamW's state; the same on every device."""
+
+    rows: jax.Array
+    adam: optax.ScaleByAdamState
+
+
+@dataclasses.dataclass(frozen=True)
+class StepFunction:
+    """The mathematics of a step.
+
+    Attributes:
+        config: betas, epsilon and decay of AdamW.
+        mesh: the devices.
+        text_encoder, unet: the modules' definitions.
+        first_id: the first placeholder id.
+        scaling_factor: of the latents.
+        v_prediction: whether the UNet predicts the velocity instead of the noise.
+    """
+
+    config: TrainConfig
+    mesh: Mesh
+    text_encoder: Loaded[ClipTextEncoder]
+    unet: Loaded[UNet]
+    first_id: int
+    scaling_factor: float
+    v_prediction: bool
+
+    def lower(self, frozen: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
+        """The step lowered for the shapes of its arguments, which may be abstract."""
+        rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
+        # Else TPUs multiply float32 by one pass of bfloat16, and GPUs as TF32.
+        exact = self.config.mixed_precision == "no" and not self.config.allow_tf32
+        with jax.default_matmul_precision("highest" if exact else "default"):
+            return jax.jit(self._step).lower(frozen, trained, samples, rate)
+
+    def initial(self, rows: Any) -> Trained:
+        """The state before the first step."""
+        return Trained(rows=rows, adam=self._adam().init(rows))
+
+    def _step(
+        self, frozen: Frozen, trained: Trained, samples: Samples, learning_rate: jax.Array
+    ) -> tuple[Trained, jax.Array]:
+        """The state after the step and the global batch's mean loss, float32 []."""
+        loss, gradient = jax.shard_map(
+            self._mean_over_devices,
+            mesh=self.mesh,
+            in_specs=(P(), P(), P(None, DATA)),
+            out_specs=(P(), P()),
+            check_vma=False,
+        )(frozen, trained.rows, samples)
+        direction, adam = self._adam().update(gradient, trained.adam)
+        decayed = direction + self.config.adam_weight_decay * trained.rows
+        return Trained(rows=trained.rows - learning_rate * decayed, adam=adam), loss
+
+    def _mean_over_devices(
+        self, frozen: Frozen, rows: jax.Array, samples: Samples
+    ) -> tuple[jax.Array, jax.Array]:
+        def add(sums: tuple[jax.Array, jax.Array], part: Samples) -> tuple[tuple[jax.Array, jax.Array], None]:
+            added = jax.value_and_grad(self.loss)(rows, frozen, part)
+            return jax.tree.map(jnp.add, sums, added), None
+
+        zeros = (jnp.zeros(()), jnp.zeros_like(rows))
+        sums, _ = jax.lax.scan(add, zeros, samples)
+        # The one thing that devices tell each other.
+        return jax.lax.pmean(jax.tree.map(lambda x: x / len(samples.picture), sums), DATA)
+
+    def loss(self, rows: jax.Array, frozen: Frozen, samples: Samples) -> jax.Array:
+        """The mean squared error of the UNet's prediction over samples [b, ...], float32 []."""
+        drawn = (samples.picture, samples.flipped)
+        latents = frozen.means[drawn] + frozen.stds[drawn] * samples.posterior_noise
+        latents = _channels_last(latents * self.scaling_factor)
+        noise, alpha = _channels_last(samples.diffusion_noise), frozen.alphas_cumprod[samples.timestep]
+        text_encoder, unet = self.text_encoder.module(frozen.text_encoder), self.unet.module(frozen.unet)
+        prompt = text_encoder(frozen.prompt_ids[samples.template], rows, self.first_id)
+        prediction = unet(add_noise(latents, noise, alpha), samples.timestep, prompt)
+        target = velocity(latents, noise, alpha) if self.v_prediction else noise
+        return jnp.square(prediction - target).mean()
+
+    def _adam(self) -> optax.GradientTransformation:
+        config = self.config
+        return optax.scale_by_adam(b1=config.adam_beta1, b2=config.adam_beta2, eps=config.adam_epsilon)
+
+
+def _channels_last(latents: jax.Array) -> jax.Array:
+    return latents.transpose(0, 2, 3, 1)

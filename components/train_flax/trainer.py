@@ -1,0 +1,181 @@
+"""One optimizer step in JAX, on placeholder rows alone: what the training loop asks of a framework."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from components.common.artifacts import InitialEmbedding, LatentSet
+from components.common.training.checkpoints import TrainingState
+from components.common.training.config import TrainConfig
+from components.common.training.sampling_plan import Batch
+from components.flax_models.clip_text import ClipTextEncoder
+from components.flax_models.devices import DATA
+from components.flax_models.loading import Loaded, replicated
+from components.flax_models.noise_schedule import NoiseSchedule
+from components.flax_models.unet import UNet
+from components.train_flax.micro_batches import memory_limit, memory_needed, sizes_that_fit
+from components.train_flax.step import Frozen, Samples, StepFunction, Trained
+
+logger = logging.getLogger(__name__)
+
+TEXT_ENCODER = "text_encoder"
+
+
+class FlaxTrainer:
+    """Latents, frozen models and the rows on every device of the mesh; the gradient is averaged over all of them.
+
+    The mathematics is that of `components.train_torch.trainer.TorchTrainer`, number for number (`tests/parity`). The
+    step is compiled once, when the first batch comes; the frozen weights are its arguments, not its constants.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: TrainConfig,
+        latent_set: LatentSet,
+        embedding: InitialEmbedding,
+        prompt_ids: np.ndarray,
+        text_encoder: Loaded[ClipTextEncoder],
+        unet: Loaded[UNet],
+        noise_schedule: NoiseSchedule,
+        mesh: Mesh,
+    ) -> None:
+        """Places everything that a step needs on the devices.
+
+        Args:
+            config: batch size, optimizer and memory options.
+            latent_set: all pictures; their latents must have one shape.
+            embedding: the rows to start from.
+            prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+            text_encoder: the frozen text encoder.
+            unet: the frozen UNet.
+            noise_schedule: the model's training schedule.
+            mesh: the devices of all processes.
+
+        Raises:
+            ConfigError: when the batch cannot be shared equally among the devices.
+        """
+        self._config, self._mesh = config, mesh
+        self._sizes = sizes_that_fit(config, len(mesh.local_devices))
+        means, stds = _stacked_latents(latent_set)
+        host = Frozen(
+            text_encoder=text_encoder.weights,
+            unet=unet.weights,
+            means=means,
+            stds=stds,
+            prompt_ids=prompt_ids.astype(np.int32),
+            alphas_cumprod=noise_schedule.alphas_cumprod,
+        )
+        self._frozen: Frozen = replicated(host, mesh)
+        self._function = StepFunction(
+            config=config,
+            mesh=mesh,
+            text_encoder=text_encoder,
+            unet=unet,
+            first_id=embedding.token_ids[0],
+            scaling_factor=latent_set.scaling_factor,
+            v_prediction=noise_schedule.prediction_type == "v_prediction",
+        )
+        self._trained: Trained = replicated(self._function.initial(embedding.rows[TEXT_ENCODER]), mesh)
+        self._micro_batch_size: int | None = None
+        self._compiled: jax.stages.Compiled | None = None
+
+    def step(self, batch: Batch, learning_rate: float) -> jax.Array:
+        """One optimizer step over this process's samples; gives the global batch's mean loss, float32 [] on the device."""
+        if self._compiled is None:
+            self._compile(batch)
+        assert self._compiled is not None and self._micro_batch_size is not None
+        samples = self._placed(batch, self._micro_batch_size)
+        rate = replicated(np.float32(learning_rate), self._mesh)
+        self._trained, loss = self._compiled(self._frozen, self._trained, samples, rate)
+        return loss
+
+    def read_losses(self, handles: list[jax.Array]) -> np.ndarray:
+        """The losses behind the handles, float32 [k]; waits for the devices."""
+        return np.array([_to_numpy(handle) for handle in handles], np.float32)
+
+    def read_state(self, step: int) -> TrainingState:
+        """A copy of rows and moments as they are after `step` steps; waits for the devices."""
+        rows, adam = self._trained
+        return TrainingState(
+            step=step,
+            micro_batch_size=self._micro_batch_size,
+            rows={TEXT_ENCODER: _to_numpy(rows)},
+            first_moment={TEXT_ENCODER: _to_numpy(adam.mu)},
+            second_moment={TEXT_ENCODER: _to_numpy(adam.nu)},
+        )
+
+    def write_state(self, state: TrainingState) -> None:
+        """Makes rows and moments those of `state`."""
+        if state.micro_batch_size in self._sizes:
+            self._sizes = [state.micro_batch_size]
+            self._compiled = None
+        adam = optax.ScaleByAdamState(
+            count=np.int32(state.step),
+            mu=state.first_moment[TEXT_ENCODER],
+            nu=state.second_moment[TEXT_ENCODER],
+        )
+        self._trained = replicated(Trained(rows=state.rows[TEXT_ENCODER], adam=adam), self._mesh)
+
+    def memory_bytes(self) -> int:
+        """The most memory used so far: the first device's where it can tell, else the process's."""
+        stats = self._mesh.local_devices[0].memory_stats()
+        if stats and "peak_bytes_in_use" in stats:
+            return int(stats["peak_bytes_in_use"])
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    @property
+    def compiled(self) -> jax.stages.Compiled | None:
+        """The compiled step, once there was one: its text, memory and cost can be read."""
+        return self._compiled
+
+    def _compile(self, batch: Batch) -> None:
+        limit = memory_limit(self._mesh.local_devices[0])
+        for size in self._sizes:
+            samples = self._placed(batch, size)
+            compiled = self._function.lower(self._frozen, self._trained, samples).compile()
+            needed = memory_needed(compiled)
+            if limit is None or needed <= limit or size == self._sizes[-1]:
+                break
+            logger.info("%d samples at once would take %.1f GB of %.1f GB", size, needed / 1e9, limit / 1e9)
+        self._compiled, self._micro_batch_size = compiled, size
+        logger.info(
+            "%d samples at once, %d to a step of this process; compiled for %.2f GB", size, len(batch), needed / 1e9
+        )
+
+    def _placed(self, batch: Batch, size: int) -> Samples:
+        """This process's samples as its part of the global arrays [micro-batches, samples, ...]."""
+        sharding = NamedSharding(self._mesh, P(None, DATA))
+
+        def place(values: np.ndarray) -> jax.Array:
+            parts = values.reshape(-1, size, *values.shape[1:])
+            return jax.make_array_from_process_local_data(sharding, parts)
+
+        return Samples(
+            *(
+                place(values.astype(np.int32))
+                for values in (batch.picture, batch.flipped, batch.template, batch.timestep)
+            ),
+            posterior_noise=place(batch.posterior_noise),
+            diffusion_noise=place(batch.diffusion_noise),
+        )
+
+
+def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations, float32 [pictures, 2, C, h, w]: as it is, and mirrored."""
+    means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
+    stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
+    return np.stack(means), np.stack(stds)
+
+
+def _to_numpy(array: Any) -> np.ndarray:
+    return np.array(array.addressable_data(0), jnp.float32)
