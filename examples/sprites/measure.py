@@ -51,6 +51,29 @@ class Asked:
     attributes: Attributes
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """N captions, S samples of each, and the judge's word.
+
+    Attributes:
+        attributes: rows ``(N, 4)`` of what the samples should show.
+        samples: uint8 ``(S, N, 32, 32, 3)``.
+        right: for each of the judge's attributes, whether the samples show it ``(S, N)``.
+    """
+
+    attributes: Attributes
+    samples: Pictures
+    right: dict[str, NDArray[np.bool_]]
+
+    def only(self, chosen: NDArray[np.bool_]) -> Judged:
+        """The captions that a mask ``(N,)`` chooses."""
+        return Judged(
+            attributes=self.attributes[chosen],
+            samples=self.samples[:, chosen],
+            right={name: values[:, chosen] for name, values in self.right.items()},
+        )
+
+
 def asked_in_full() -> Asked:
     """All 144 combinations by their full captions, the places taking turns."""
     combinations = all_combinations()
@@ -86,57 +109,60 @@ def is_held_out_style(attributes: Attributes) -> NDArray[np.bool_]:
     return np.array([words_of(row)[:2] == HELD_OUT_STYLE for row in attributes])
 
 
-def captions_wrong_in_one_word(attributes: Attributes) -> list[str]:
-    """The full captions of one row ``(4,)``: the right one, and behind it the 17 that differ in one attribute."""
-    rows = [attributes]
+def wrong_in_one_word(attributes: Attributes) -> Attributes:
+    """The 17 rows ``(17, 4)`` that differ from one row ``(4,)`` in one attribute."""
+    rows = []
     for column, count in enumerate(_VALUES):
         for value in range(count):
             if value != attributes[column]:
                 rows.append(np.array([*attributes[:column], value, *attributes[column + 1 :]]))
-    return [full_caption(row) for row in rows]
+    return np.stack(rows)
 
 
 @torch.no_grad()
 def clip_is_right(clip: CLIPModel, tokenizer: CLIPTokenizer, attributes: Attributes, *, seed: int) -> NDArray[np.bool_]:
-    """For each of N rows ``(N, 4)``, whether CLIP finds the right caption of a fresh picture among the 18."""
+    """For each of N rows ``(N, 4)``, whether CLIP finds the caption of a fresh picture among the 17 that are wrong."""
+    every_row = np.stack([grid.ravel() for grid in np.indices(_VALUES)], axis=1)
+    captions = embed_captions(clip, tokenize(tokenizer, [full_caption(row) for row in every_row]))
     pictures = embed_pictures(clip, to_tensor(draw_pictures(attributes, np.random.default_rng(seed))))
-    right = []
-    for picture, row in zip(pictures, attributes, strict=True):
-        captions = embed_captions(clip, tokenize(tokenizer, captions_wrong_in_one_word(row)))
-        right.append(bool((captions @ picture).argmax() == 0))
-    return np.array(right)
+    similarity = (pictures @ captions.T).numpy().reshape(-1, *_VALUES)
+    return np.array(
+        [
+            one[tuple(row)] > one[tuple(wrong_in_one_word(row).T)].max()
+            for one, row in zip(similarity, attributes, strict=True)
+        ]
+    )
 
 
-def judged(pipeline: StableDiffusionPipeline, asked: Asked, *, seeds: int) -> tuple[dict[str, NDArray], Pictures]:
-    """For each attribute, whether each of the N x `seeds` samples shows it, ``(seeds, N)``, and the first N samples."""
+def judge_captions(pipeline: StableDiffusionPipeline, asked: Asked, *, seeds: int) -> Judged:
+    """What the judge says about `seeds` samples of each caption."""
     samples = [draw_samples(pipeline, asked.captions, seed=SEED + i) for i in range(seeds)]
     right = agreement(np.concatenate(samples), np.tile(asked.attributes, (seeds, 1)))
-    return {name: values.reshape(seeds, -1) for name, values in right.items()}, samples[0]
+    return Judged(
+        attributes=asked.attributes,
+        samples=np.stack(samples),
+        right={name: values.reshape(seeds, -1) for name, values in right.items()},
+    )
 
 
-def judge_table(pipeline: StableDiffusionPipeline, *, seeds: int) -> tuple[str, Pictures]:
-    """A Markdown table of the share of right samples with a list of the weak captions, and 144 samples to look at."""
-    full = asked_in_full()
-    right, shown = judged(pipeline, full, seeds=seeds)
-    held_out = {
-        "of these, held-out objects": is_held_out_object(full.attributes),
-        "of these, held-out style": is_held_out_style(full.attributes),
-    }
-    lines = [f"| captions | samples | {' | '.join(ATTRIBUTES)} | all |", "|---" * (len(ATTRIBUTES) + 3) + "|"]
-    lines.append(_judge_row("full captions", right))
-    lines += [_judge_row(name, {k: v[:, rows] for k, v in right.items()}) for name, rows in held_out.items()]
-    others = {
-        "nouns": asked_by_noun(),
-        "style words": asked_in_style(STYLES),
-        "held-out style in words": asked_in_style({" ".join(HELD_OUT_STYLE): HELD_OUT_STYLE}),
-    }
-    lines += [_judge_row(name, judged(pipeline, asked, seeds=seeds)[0]) for name, asked in others.items()]
+def judge_table(groups: dict[str, Judged]) -> str:
+    """A Markdown table of the share of samples that show what was asked for, a line for each group."""
+    lines = [f"| captions | samples | {' | '.join(ATTRIBUTES)} | all four |", "|---" * (len(ATTRIBUTES) + 3) + "|"]
+    for name, group in groups.items():
+        values = [*(group.right[attribute] for attribute in ATTRIBUTES)]
+        values.append(np.logical_and.reduce(values))
+        lines.append(f"| {name} | {values[0].size} | {' | '.join(f'{v.mean():.1%}' for v in values)} |")
+    return "\n".join(lines)
+
+
+def weak_captions(group: Judged) -> str:
+    """What was drawn wrongly and how often, the worst first: "black dotted cross: texture (2 of 4)"."""
     weak: Counter[str] = Counter()
-    for name, values in right.items():
-        for row, wrong in zip(full.attributes, (~values).sum(0), strict=True):
+    for name, values in group.right.items():
+        for row, wrong in zip(group.attributes, (~values).sum(0), strict=True):
             weak[f"{' '.join(words_of(row)[:3])}: {name}"] += int(wrong)
-    listed = [f"{caption} ({count} of {seeds})" for caption, count in weak.most_common() if count]
-    return "\n".join([*lines, "", f"Wrong with full captions: {'; '.join(listed) or 'none'}"]), shown
+    listed = [f"{caption} ({count} of {len(group.samples)})" for caption, count in weak.most_common() if count]
+    return "; ".join(listed) or "none"
 
 
 def clip_table(clip: CLIPModel, tokenizer: CLIPTokenizer, *, per_combination: int) -> str:
@@ -152,11 +178,6 @@ def clip_table(clip: CLIPModel, tokenizer: CLIPTokenizer, *, per_combination: in
     return "\n".join(lines)
 
 
-def _judge_row(name: str, right: dict[str, NDArray]) -> str:
-    values = [*(right[attribute] for attribute in ATTRIBUTES), np.logical_and.reduce(list(right.values()))]
-    return f"| {name} | {values[0].size} | {' | '.join(f'{v.mean():.1%}' for v in values)} |"
-
-
 def main(argv: list[str] | None = None) -> None:
     """Reads the command line, measures, prints and writes."""
     parser = argparse.ArgumentParser(description="Measure what the base model draws and what CLIP tells apart.")
@@ -166,9 +187,21 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     clip = CLIPModel.from_pretrained(options.folder / "clip", dtype=torch.float32).eval()
     print(clip_table(clip, CLIPTokenizer.from_pretrained(options.folder / "clip"), per_combination=4), flush=True)
-    table, samples = judge_table(load_pipeline(options.folder / "base_model"), seeds=options.seeds)
-    print(f"\n{table}")
-    sheet_of(samples, columns=len(COLOURS) * len(TEXTURES)).save(options.out, optimize=True)
+    pipeline = load_pipeline(options.folder / "base_model")
+    full = judge_captions(pipeline, asked_in_full(), seeds=options.seeds)
+    groups = {
+        "full captions": full,
+        "of these, held-out objects": full.only(is_held_out_object(full.attributes)),
+        "of these, the held-out style": full.only(is_held_out_style(full.attributes)),
+    }
+    others = {
+        "nouns": asked_by_noun(),
+        "style words": asked_in_style(STYLES),
+        "the held-out style spelled out": asked_in_style({" ".join(HELD_OUT_STYLE): HELD_OUT_STYLE}),
+    }
+    groups |= {name: judge_captions(pipeline, asked, seeds=options.seeds) for name, asked in others.items()}
+    print(f"\n{judge_table(groups)}\n\nWrong with full captions: {weak_captions(full)}")
+    sheet_of(full.samples[0], columns=len(COLOURS) * len(TEXTURES)).save(options.out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _BATCH = 48
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     """The base model in fp32, without a progress bar."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
