@@ -139,10 +139,8 @@ def check_registry(registry_uri: str) -> None:
     key = f"probe-{uuid.uuid4().hex}.json"
     try:
         first = store.write(key, b"1", if_absent=True)
-        ignored = _is_written(store, key, b"2", if_absent=True)
-        if not ignored:
-            store.write(key, b"3", if_version=first)
-            ignored = _is_written(store, key, b"4", if_version=first)
+        store.write(key, b"2")
+        ignored = _is_written(store, key, b"3", if_absent=True) or _is_written(store, key, b"4", if_version=first)
         store.delete(key)
     except StorageError as error:
         raise StorageError(

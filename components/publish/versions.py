@@ -32,9 +32,10 @@ logger = logging.getLogger(__name__)
 Document = TypeVar("Document")
 
 _KIND = "registry-claim"
+_CLAIM = "claim.json"
+_CLAIM_KEY = re.compile(rf"versions/([1-9][0-9]*)/{re.escape(_CLAIM)}")
 _MANIFEST_KEY = re.compile(rf"versions/([1-9][0-9]*)/{re.escape(MANIFEST)}")
 _READERS = 16
-_CLAIM_KEY = re.compile(r"versions/([1-9][0-9]*)/claim\.json")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,7 @@ def version_key(number: int, name: str = "") -> str:
 
 def claimed_numbers(store: ObjectStore) -> list[int]:
     """The version numbers that are taken, published or not yet, lowest first."""
-    matches = (_CLAIM_KEY.fullmatch(item.key) for item in store.list("versions/"))
-    return sorted(int(match.group(1)) for match in matches if match)
+    return _numbers_of(_CLAIM_KEY, store)
 
 
 def read_claim(store: ObjectStore, number: int) -> Claim:
@@ -64,7 +64,7 @@ def read_claim(store: ObjectStore, number: int) -> Claim:
         ObjectNotFoundError: when the number is free.
         ArtifactError: when the claim is damaged.
     """
-    key = version_key(number, "claim.json")
+    key = version_key(number, _CLAIM)
     return Claim(**from_document(_KIND, store.read(key), store.uri_of(key)))
 
 
@@ -74,8 +74,7 @@ def read_entries(store: ObjectStore) -> list[RegistryEntry]:
     Raises:
         ArtifactError: when a manifest is damaged.
     """
-    matches = (_MANIFEST_KEY.fullmatch(item.key) for item in store.list("versions/"))
-    return _read_all(read_entry, store, sorted(int(match.group(1)) for match in matches if match))
+    return _read_all(read_entry, store, _numbers_of(_MANIFEST_KEY, store))
 
 
 def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
@@ -89,7 +88,7 @@ def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
     try:
         return RegistryEntry.from_bytes(store.read(version_key(number, MANIFEST)), uri)
     except ObjectNotFoundError:
-        if store.exists(version_key(number, "claim.json")):
+        if store.exists(version_key(number, _CLAIM)):
             claim = read_claim(store, number)
             raise ObjectNotFoundError(
                 f"version {number} at {uri} was claimed by run {claim.run_id or '(without id)'} at "
@@ -144,7 +143,7 @@ def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int,
     while True:
         try:
             store.write(
-                version_key(number, "claim.json"),
+                version_key(number, _CLAIM),
                 to_document(_KIND, dataclasses.asdict(claim)),
                 if_absent=True,
             )
@@ -154,6 +153,11 @@ def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int,
             if winner.bundle_digest == bundle.digest:
                 return number, winner
             number += 1
+
+
+def _numbers_of(pattern: re.Pattern[str], store: ObjectStore) -> list[int]:
+    matches = (pattern.fullmatch(item.key) for item in store.list("versions/"))
+    return sorted(int(match.group(1)) for match in matches if match)
 
 
 def _read_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -22,6 +23,42 @@ from components.train_torch.micro_batches import choose_on_cpu, choose_on_gpu
 logger = logging.getLogger(__name__)
 
 TEXT_ENCODER = "text_encoder"
+
+
+class TorchStateCopy:
+    """Rows and moments after a step and some losses, on the device until they are read."""
+
+    def __init__(self, *, step: int, micro_batch_size: int | None, parts: torch.Tensor, losses: torch.Tensor) -> None:
+        """Takes the three parts (rows, first and second moment), float32 [3, n, d], and the losses, float32 [k]."""
+        self._step, self._micro_batch_size = step, micro_batch_size
+        self._parts, self._losses = parts, losses
+        self._finished: torch.cuda.Event | None = None
+        if parts.device.type == "cuda":
+            self._finished = torch.cuda.Event()
+            self._finished.record()
+
+    def done(self) -> bool:
+        """Whether the device has come this far."""
+        return self._finished is None or self._finished.query()
+
+    def read(self) -> tuple[TrainingState, np.ndarray]:
+        """The state and the losses; waits for the device to come this far, not for what was queued after."""
+        if self._finished is None:
+            parts, losses = self._parts, self._losses
+        else:
+            aside = torch.cuda.Stream(self._parts.device)
+            aside.wait_event(self._finished)
+            with torch.cuda.stream(aside):
+                parts, losses = self._parts.cpu(), self._losses.cpu()
+        rows, first, second = ({TEXT_ENCODER: part.copy()} for part in parts.numpy())
+        state = TrainingState(
+            step=self._step,
+            rows=rows,
+            first_moment=first,
+            second_moment=second,
+            micro_batch_size=self._micro_batch_size,
+        )
+        return state, losses.numpy().copy()
 
 
 class TorchTrainer:
@@ -81,7 +118,7 @@ class TorchTrainer:
         )
 
     def step(self, batch: Batch, learning_rate: float) -> torch.Tensor:
-        """One optimizer step over this process's samples; gives the global batch's mean loss, float32 [] on the device."""
+        """One optimizer step over this process's samples; gives the mean loss, float32 [], of the global batch."""
         if self._micro_batch_size is None:
             self._micro_batch_size = self._largest_micro_batch(batch)
         loss = torch.zeros((), device=self._device)
@@ -118,20 +155,16 @@ class TorchTrainer:
             target = noise
         return nn.functional.mse_loss(prediction.float(), target)
 
-    def read_losses(self, handles: list[torch.Tensor]) -> np.ndarray:
-        """The losses behind the handles, float32 [k]; waits for the device."""
-        return torch.stack(handles).cpu().numpy()
-
-    def read_state(self, step: int) -> TrainingState:
-        """A copy of rows and moments as they are after `step` steps; waits for the device."""
+    def copy_state(self, step: int, losses: Sequence[torch.Tensor]) -> TorchStateCopy:
+        """A copy of rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
         moments = self._optimizer.state[self._rows]
         zeros = torch.zeros_like(self._rows)
-        return TrainingState(
+        parts = (self._rows, moments.get("exp_avg", zeros), moments.get("exp_avg_sq", zeros))
+        return TorchStateCopy(
             step=step,
             micro_batch_size=self._micro_batch_size,
-            rows={TEXT_ENCODER: _to_numpy(self._rows)},
-            first_moment={TEXT_ENCODER: _to_numpy(moments.get("exp_avg", zeros))},
-            second_moment={TEXT_ENCODER: _to_numpy(moments.get("exp_avg_sq", zeros))},
+            parts=torch.stack([part.detach() for part in parts]),
+            losses=torch.stack(list(losses)) if losses else torch.zeros(0, device=self._device),
         )
 
     def write_state(self, state: TrainingState) -> None:
@@ -200,7 +233,3 @@ def _checkpoint_activations(unet: UNet2DConditionModel, text_encoder: CLIPTextMo
     unet.enable_gradient_checkpointing()
     text_encoder.train()
     text_encoder.gradient_checkpointing_enable()
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32, copy=True).numpy()

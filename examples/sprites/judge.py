@@ -44,30 +44,30 @@ class Verdict:
 
     Attributes:
         colour, texture, shape, place: the words.
-        overlaps: for each shape the intersection over union, 0 to 1, with its best drawn silhouette.
+        overlap: the intersection over union, 0 to 1, with the best drawn silhouette of that shape.
     """
 
+    shape: str
     colour: str
     texture: str
-    shape: str
     place: str
-    overlaps: dict[str, float]
+    overlap: float
 
 
 def judge(picture: NDArray[np.uint8]) -> Verdict:
-    """What a picture uint8 ``(32, 32, 3)`` shows; always an answer, even for noise: look at `overlaps` too."""
+    """What a picture uint8 ``(32, 32, 3)`` shows; always an answer, even for noise: look at `overlap` too."""
     background = _background(picture)
     silhouette = _silhouette(picture, background)
-    overlaps = {shape: _best_overlap(silhouette, shape) for shape in SHAPES}
+    overlap, shape = max((_best_overlap(silhouette, shape), shape) for shape in SHAPES)
     inside = _eroded(silhouette)
     pixels = picture[inside].astype(float)
     colour = min(COLOURS, key=lambda name: _tone_distance(pixels, name).mean() if len(pixels) else 0.0)
     return Verdict(
+        shape=shape,
         colour=colour,
         texture=_texture(inside, _second_tone_share(pixels, colour)),
-        shape=max(overlaps, key=overlaps.__getitem__),
         place=min(PLACES, key=lambda name: float(np.linalg.norm(background - PLACES[name]))),
-        overlaps=overlaps,
+        overlap=overlap,
     )
 
 

@@ -9,20 +9,36 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from components.common.artifacts import Snapshot
-from components.common.errors import ConfigError, InterruptedTraining
+from components.common.errors import ConfigError
 from components.common.logs import human_duration
 from components.common.training.checkpoints import Checkpoint, CheckpointFolder, TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch, SamplingPlan
 from components.common.training.schedules import learning_rate
-from components.common.training.stopping import check_finite, check_finite_rows, listening_for_stop_signals
+from components.common.training.stopping import answering_stop_signals, check_finite, check_finite_rows
 
 logger = logging.getLogger(__name__)
+
+_STEPS_KEPT = 4
+"""How far the host may be ahead of the device when a stop signal asks for the last step that the device finished."""
+
+
+class StateCopy(Protocol):
+    """What a trainer's state was after some step, copied on its device."""
+
+    def done(self) -> bool:
+        """Whether the device has come this far; then `read` does not wait."""
+
+    def read(self) -> tuple[TrainingState, np.ndarray]:
+        """The state, and the losses (float32 [k]) that it was asked to keep with it; any thread may call it."""
 
 
 class Trainer(Protocol):
@@ -34,11 +50,8 @@ class Trainer(Protocol):
         The handle may be a value that the device has not computed yet: nothing here waits for it.
         """
 
-    def read_losses(self, handles: list[Any]) -> np.ndarray:
-        """The losses behind the handles, float32 [k]; waits for the device."""
-
-    def read_state(self, step: int) -> TrainingState:
-        """A copy of rows and moments as they are after `step` steps; waits for the device."""
+    def copy_state(self, step: int, losses: Sequence[Any]) -> StateCopy:
+        """A copy of rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
 
     def write_state(self, state: TrainingState) -> None:
         """Makes rows and moments those of `state`."""
@@ -70,24 +83,36 @@ def train(
 ) -> Checkpoint:
     """The finished training: rows, losses of every step and snapshots; resumed where an earlier start left off.
 
+    SIGTERM and Ctrl-C end the process, with the last completed step kept and the exit code of `InterruptedTraining`.
+
     Raises:
-        InterruptedTraining: after SIGTERM or Ctrl-C; a checkpoint of the last completed step was written.
         DivergedError: when a loss is not finite; names the step and the last good checkpoint.
         ConfigError: when `resume_from_checkpoint` names a checkpoint of another training.
         StorageError: when checkpoints cannot be written or read.
     """
     run = _Run(trainer, config, plan, checkpoints, placement or Placement())
     run.resume()
-    with listening_for_stop_signals() as stop:
+    with answering_stop_signals(run.keep_last_completed_step), ThreadPoolExecutor(1) as planner:
+        ahead = planner.submit(run.plan_batch, run.step)
         while run.step < config.max_train_steps:
-            run.take_step()
-            if stop.signal_name:
-                run.save()
-                raise InterruptedTraining(
-                    f"{stop.signal_name} after step {run.step} of {config.max_train_steps}; "
-                    f"kept as {run.last_checkpoint}: start the same command again to go on from there"
-                )
-    return run.finish()
+            batch = ahead.result()
+            ahead = planner.submit(run.plan_batch, run.step + 1)
+            run.take_step(batch)
+    return run.checkpoint()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Completed:
+    """All that is known after a step: the state on the device, losses read before, snapshots taken."""
+
+    step: int
+    copy: StateCopy
+    losses: np.ndarray
+    snapshots: tuple[Snapshot, ...]
+
+    def checkpoint(self) -> Checkpoint:
+        state, losses = self.copy.read()
+        return Checkpoint(state=state, losses=np.concatenate([self.losses, losses]), snapshots=self.snapshots)
 
 
 class _Run:
@@ -106,58 +131,79 @@ class _Run:
         self._peak = config.peak_learning_rate(placement.num_processes)
         self._losses = np.zeros(0, np.float32)
         self._pending: list[Any] = []
-        self._snapshots: list[Snapshot] = []
+        self._snapshots: tuple[Snapshot, ...] = ()
         self._saved_step: int | None = None
-        self.step = 0
-        self.last_checkpoint: str | None = None
+        self._last_checkpoint: str | None = None
+        self._completed: deque[_Completed] = deque(maxlen=_STEPS_KEPT)
         self._progress_from = (time.monotonic(), 0)
+        self.step = 0
 
     def resume(self) -> None:
         """Goes on from the checkpoint that `resume_from_checkpoint` asks for, if there is one."""
         checkpoint = self._wanted_checkpoint()
         if checkpoint is None:
             logger.info("training from the initial rows; key %s", self._checkpoints.training_key[:12])
-            return
-        self._trainer.write_state(checkpoint.state)
-        self.step = self._saved_step = checkpoint.state.step
-        self._losses = checkpoint.losses
-        self._snapshots = list(checkpoint.snapshots)
-        self.last_checkpoint = self._checkpoints.uri_of(checkpoint)
-        self._progress_from = (time.monotonic(), self.step)
-        if self.step == self._config.max_train_steps:
-            logger.info("nothing to train: all %d steps are in %s", self.step, self.last_checkpoint)
         else:
-            logger.info("resuming after step %d from %s", self.step, self.last_checkpoint)
+            self._take_over(checkpoint)
+        self._note_completed()
 
-    def take_step(self) -> None:
+    def plan_batch(self, step: int) -> Batch:
+        """This process's samples of a step."""
+        return self._plan.batch(step, self._placement.positions(self._plan.global_batch))
+
+    def take_step(self, batch: Batch) -> None:
         """One optimizer step, and what is due after it: a progress line, a snapshot, a checkpoint."""
-        batch = self._plan.batch(self.step, self._placement.positions(self._plan.global_batch))
         rate = learning_rate(self._config, step=self.step, peak=self._peak)
         self._pending.append(self._trainer.step(batch, rate))
         self.step += 1
+        self._note_completed()
         last = self.step == self._config.max_train_steps
-        if last or self.step % self._config.log_steps == 0:
-            self._read_losses()
-            self._log_progress(rate)
         if self.step % self._config.save_steps == 0 and not last:
-            self._snapshots.append(Snapshot(step=self.step, rows=self._trainer.read_state(self.step).rows))
+            rows = self._read().state.rows
+            self._snapshots = (*self._snapshots, Snapshot(step=self.step, rows=rows))
+            self._note_completed()
+        if last or self.step % self._config.log_steps == 0:
+            self._read()
+            self._log_progress(rate)
         if last or self.step % self._config.checkpointing_steps == 0:
-            self.save()
+            self._save(self._read())
 
-    def save(self) -> None:
-        """Writes a checkpoint of the last completed step, unless it is there already; the first process alone writes."""
-        self._read_losses()
-        checkpoint = self._checkpoint()
-        check_finite_rows(checkpoint.state.rows, step=self.step, last_checkpoint=self.last_checkpoint)
-        self.last_checkpoint = self._checkpoints.uri_of(checkpoint)
-        if self._saved_step != self.step and self._placement.rank == 0:
+    def checkpoint(self) -> Checkpoint:
+        """The training as it is now."""
+        return self._read()
+
+    def keep_last_completed_step(self, signal_name: str) -> None:
+        """Writes a checkpoint of the newest step that the device has finished; may be called from any thread."""
+        completed = next((c for c in reversed(tuple(self._completed)) if c.copy.done()), None)
+        if completed is None:
+            logger.warning("%s before the first step was finished: start the same command again", signal_name)
+            return
+        if completed.step > (self._saved_step or 0):
+            self._save(completed.checkpoint())
+        kept = f"kept as {self._last_checkpoint}" if completed.step else "nothing to keep yet"
+        logger.warning(
+            "%s after step %d of %d; %s: start the same command again to go on from there",
+            *(signal_name, completed.step, self._config.max_train_steps, kept),
+        )
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        step = checkpoint.state.step
+        check_finite(checkpoint.losses, first_step=0, last_checkpoint=self._last_checkpoint)
+        check_finite_rows(checkpoint.state.rows, step=step, last_checkpoint=self._last_checkpoint)
+        if self._saved_step != step and self._placement.rank == 0:
             self._checkpoints.save(checkpoint)
-        self._saved_step = self.step
+        self._saved_step, self._last_checkpoint = step, self._checkpoints.uri_of(checkpoint)
 
-    def finish(self) -> Checkpoint:
-        """The finished training."""
-        self._read_losses()
-        return self._checkpoint()
+    def _take_over(self, checkpoint: Checkpoint) -> None:
+        self._trainer.write_state(checkpoint.state)
+        self.step = self._saved_step = checkpoint.state.step
+        self._losses, self._snapshots = checkpoint.losses, checkpoint.snapshots
+        self._last_checkpoint = self._checkpoints.uri_of(checkpoint)
+        self._progress_from = (time.monotonic(), self.step)
+        if self.step == self._config.max_train_steps:
+            logger.info("nothing to train: all %d steps are in %s", self.step, self._last_checkpoint)
+        else:
+            logger.info("resuming after step %d from %s", self.step, self._last_checkpoint)
 
     def _wanted_checkpoint(self) -> Checkpoint | None:
         wanted, most = self._config.resume_from_checkpoint, self._config.max_train_steps
@@ -173,17 +219,19 @@ class _Run:
             )
         return checkpoint
 
-    def _checkpoint(self) -> Checkpoint:
-        state = self._trainer.read_state(self.step)
-        return Checkpoint(state=state, losses=self._losses, snapshots=tuple(self._snapshots))
+    def _note_completed(self) -> None:
+        copy = self._trainer.copy_state(self.step, tuple(self._pending))
+        self._completed.append(_Completed(step=self.step, copy=copy, losses=self._losses, snapshots=self._snapshots))
 
-    def _read_losses(self) -> None:
-        if not self._pending:
-            return
-        losses = self._trainer.read_losses(self._pending)
-        check_finite(losses, first_step=len(self._losses), last_checkpoint=self.last_checkpoint)
-        self._losses = np.concatenate([self._losses, losses])
-        self._pending = []
+    def _read(self) -> Checkpoint:
+        """Waits for the device; raises `DivergedError` when a loss read for the first time is not finite."""
+        checkpoint = self._completed[-1].checkpoint()
+        known = len(self._losses)
+        check_finite(checkpoint.losses[known:], first_step=known, last_checkpoint=self._last_checkpoint)
+        if len(checkpoint.losses) > known:
+            self._losses, self._pending = checkpoint.losses, []
+            self._note_completed()
+        return checkpoint
 
     def _log_progress(self, rate: float) -> None:
         now, total = time.monotonic(), self._config.max_train_steps

@@ -3,42 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import numpy as np
 
 from components.common.artifacts import Rows
-from components.common.errors import DivergedError
+from components.common.errors import DivergedError, InterruptedTraining
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Kubernetes sends SIGTERM before it takes a pod away; SIGINT is Ctrl-C."""
 
-
-class StopRequest:
-    """Whether one of `STOP_SIGNALS` has come, and which."""
-
-    def __init__(self) -> None:
-        """Starts with no signal seen."""
-        self.signal_name: str | None = None
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler: remembers the signal; a second Ctrl-C ends the process at once."""
-        self.signal_name = signal.Signals(number).name
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+SECONDS_TO_EXIT = 1.8
+"""How long the last words may take: KFP kills a terminated step after about 2 seconds."""
 
 
 @contextlib.contextmanager
-def listening_for_stop_signals() -> Iterator[StopRequest]:
-    """A `StopRequest` that hears the stop signals while the block runs; call it in the main thread."""
-    request = StopRequest()
-    earlier = {number: signal.signal(number, request.receive) for number in STOP_SIGNALS}
+def answering_stop_signals(last_words: Callable[[str], None]) -> Iterator[None]:
+    """While the block runs, a stop signal ends the process with `InterruptedTraining.exit_code`, after `last_words`.
+
+    The main thread may be deep in a kernel for seconds, where Python runs no signal handler, so a thread of its own
+    waits for the signal, calls `last_words` with the signal's name, and exits. It exits without them when they take
+    longer than `SECONDS_TO_EXIT`. Call it in the main thread.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    listener = threading.Thread(target=_exit_on_signal, args=(reading, last_words), daemon=True, name="stop-signals")
+    earlier = {number: signal.signal(number, _leave_it_to_the_thread) for number in STOP_SIGNALS}
+    earlier_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    listener.start()
     try:
-        yield request
+        yield
     finally:
+        signal.set_wakeup_fd(earlier_descriptor)
         for number, handler in earlier.items():
             signal.signal(number, handler)
+        os.close(writing)
+        listener.join()
+        os.close(reading)
+
+
+def _leave_it_to_the_thread(number: int, frame: FrameType | None) -> None:
+    """The handler in the main thread: the signal's number is on its way to the listener already."""
+
+
+def _exit_on_signal(reading: int, last_words: Callable[[str], None]) -> None:
+    while number := os.read(reading, 1):
+        if number[0] not in STOP_SIGNALS:
+            continue
+        deadline = threading.Timer(SECONDS_TO_EXIT, os._exit, [InterruptedTraining.exit_code])
+        deadline.daemon = True
+        deadline.start()
+        try:
+            last_words(signal.Signals(number[0]).name)
+        finally:
+            os._exit(InterruptedTraining.exit_code)
 
 
 def check_finite(losses: np.ndarray, *, first_step: int, last_checkpoint: str | None) -> None:

@@ -5,8 +5,12 @@ It is a real implementation of the loop's `Trainer` protocol in numpy: fast, and
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,22 @@ from components.common.training.loop import train
 from components.common.training.sampling_plan import Batch, SamplingPlan
 
 ENCODER = "text_encoder"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BowlState:
+    """A copy of a bowl's state with some losses."""
+
+    state: TrainingState
+    losses: np.ndarray
+
+    def done(self) -> bool:
+        """Nothing is computed later."""
+        return True
+
+    def read(self) -> tuple[TrainingState, np.ndarray]:
+        """The state and the losses."""
+        return self.state, self.losses
 
 
 class BowlTrainer:
@@ -41,16 +61,15 @@ class BowlTrainer:
         self.steps_taken += 1
         if batch.step == self._terminates_at:
             os.kill(os.getpid(), signal.SIGTERM)
+            while True:  # a step that takes for ever
+                time.sleep(1)
         return np.float32(np.nan) if batch.step == self._diverges_at else np.float32((gradient**2).mean())
 
-    def read_losses(self, handles: list[Any]) -> np.ndarray:
-        """The losses."""
-        return np.array(handles, np.float32)
-
-    def read_state(self, step: int) -> TrainingState:
+    def copy_state(self, step: int, losses: Sequence[Any]) -> BowlState:
         """A copy of the state."""
         parts = {"rows": self.rows, "first_moment": self.first, "second_moment": self.second}
-        return TrainingState(step=step, **{name: {ENCODER: value.copy()} for name, value in parts.items()})
+        state = TrainingState(step=step, **{name: {ENCODER: value.copy()} for name, value in parts.items()})
+        return BowlState(state=state, losses=np.array(losses, np.float32))
 
     def write_state(self, state: TrainingState) -> None:
         """Takes over a state."""
@@ -100,3 +119,7 @@ def train_bowl(root: Path | str, trainer: BowlTrainer | None = None, **changes: 
     config = bowl_config(**changes)
     folder = bowl_checkpoints(root, total_limit=config.checkpoints_total_limit, seed=config.seed)
     return train(trainer or BowlTrainer(), config=config, plan=bowl_plan(config), checkpoints=folder)
+
+
+if __name__ == "__main__":
+    train_bowl(sys.argv[1], BowlTrainer(terminates_at=int(sys.argv[2])))

@@ -1,0 +1,308 @@
+"""Base models by reference: a small artifact that names every file of a model, and the folder made from it.
+
+The store, filled once by `components.import_base_model`, is content-addressed, so that models share files and
+nothing is overwritten:
+
+    <store>/blobs/sha256/<ab>/<digest>                             the files
+    <store>/references/<repository>/<revision>/<kind>[.<variant>].json   what an earlier import found
+
+`materialize` gives a folder with the parts that a step needs:
+
+    <cache>/blobs/sha256/<ab>/<digest>         downloads, each verified when it was written
+    <cache>/models/<digest>/<parts>/...        links to them, or to the store where that is a local folder
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from components.common.artifact_folder import (
+    canonical_json,
+    read_artifact,
+    sha256_of,
+    sha256_of_file,
+    write_artifact,
+)
+from components.common.errors import (
+    ArtifactError,
+    BaseModelError,
+    InputError,
+    ObjectNotFoundError,
+    StorageError,
+)
+from components.common.storage import ObjectStore, open_store
+from components.common.storage.file_store import FileStore
+from components.common.storage.local_files import local_errors, locked_file, temporary_beside
+from components.common.storage.store import checked_key, run_parallel
+
+logger = logging.getLogger(__name__)
+
+KIND = "base-model-reference"
+VERSION = 1
+CACHE_VARIABLE = "TEXTUAL_INVERSION_CACHE"
+"""Environment variable that names the folder for downloaded models."""
+DEFAULT_CACHE = "~/.cache/textual-inversion"
+MODEL_KINDS = ("diffusion", "clip")
+"""What can be imported: a Stable Diffusion folder of diffusers, or a CLIPModel folder of transformers."""
+
+
+class ModelFile(NamedTuple):
+    """One file of a model: hexadecimal SHA-256 and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelReference:
+    """A base model, named by its content.
+
+    Attributes:
+        source: what the user gave: `hf://owner/name@revision`, a URI or a folder.
+        repository: `owner/name` on the Hub, else the URI of the folder.
+        revision: the commit on the Hub, else a digest of the folder's listing.
+        kind: one of `MODEL_KINDS`.
+        variant: the variant of weights that was asked for, such as `fp16`; empty for the plain ones. It is no
+            longer part of file names: `unet/diffusion_pytorch_model.fp16.safetensors` became
+            `unet/diffusion_pytorch_model.safetensors`, so that loaders need not be told.
+        store: URI of the model store that holds the files.
+        files: SHA-256 and size by path in the model's folder.
+    """
+
+    source: str
+    repository: str
+    revision: str
+    kind: str
+    variant: str
+    store: str
+    files: Mapping[str, ModelFile]
+
+    def __post_init__(self) -> None:
+        """Checks the fields; the table of files may come from a document that somebody else wrote.
+
+        Raises:
+            BaseModelError: if a field cannot be right.
+        """
+        if self.kind not in MODEL_KINDS:
+            raise BaseModelError(f"found a base model of kind {self.kind!r}, expected one of {', '.join(MODEL_KINDS)}")
+        if not self.files:
+            raise BaseModelError(f"found no files in the reference to {self.source}")
+        for path, file in self.files.items():
+            try:
+                checked_key(path)
+            except InputError as error:
+                raise BaseModelError(f"found the file {path!r} in the reference to {self.source}: {error}") from error
+            if not re.fullmatch(r"[0-9a-f]{64}", file.sha256) or file.size < 0:
+                raise BaseModelError(f"found {file} for {path} in the reference to {self.source}")
+
+    @property
+    def digest(self) -> str:
+        """The identity of the model: a SHA-256 over paths, contents and sizes, wherever it came from."""
+        return sha256_of(canonical_json({path: list(file) for path, file in self.files.items()}))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files.values())
+
+    @property
+    def subfolders(self) -> tuple[str, ...]:
+        """The parts of the model, sorted: `("scheduler", "text_encoder", "tokenizer", "unet", "vae")`."""
+        return tuple(sorted({path.split("/")[0] for path in self.files if "/" in path}))
+
+    @property
+    def hub_repository(self) -> str | None:
+        """`owner/name` if the model came from the Hugging Face Hub."""
+        return self.repository if self.source.startswith("hf://") else None
+
+
+def blob_key(sha256: str) -> str:
+    """Where a store or cache keeps the content with this digest."""
+    return f"blobs/sha256/{sha256[:2]}/{sha256}"
+
+
+def reference_key(repository: str, revision: str, kind: str, variant: str) -> str:
+    """Where a store keeps the reference to one revision of a model."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", repository).strip("-.")[-80:]
+    name = f"{kind}.{variant}" if variant else kind
+    return f"references/{readable}-{sha256_of(repository.encode())[:8]}/{revision}/{name}.json"
+
+
+def reference_content(reference: ModelReference) -> dict[str, Any]:
+    """The reference as JSON values; `reference_from` gives it back."""
+    return {
+        **dataclasses.asdict(reference),
+        "files": {name: list(file) for name, file in reference.files.items()},
+    }
+
+
+def reference_from(content: Any, *, where: str) -> ModelReference:
+    """The reference that JSON values describe.
+
+    Raises:
+        ArtifactError: if they describe none; the message begins with `where`.
+    """
+    try:
+        files = {str(name): ModelFile(str(digest), int(size)) for name, (digest, size) in content["files"].items()}
+        return ModelReference(**{**content, "files": files})
+    except (AttributeError, KeyError, TypeError, ValueError, BaseModelError) as error:
+        raise ArtifactError(f"{where} holds no reference to a base model ({error}): import the model again") from error
+
+
+def human_size(size: float) -> str:
+    """A number of bytes as a person says it: `317 kB`, `9.2 MB`, `3.44 GB`."""
+    for unit, digits, factor in (("kB", 0, 1e3), ("MB", 1, 1e6)):
+        if size < 1000 * factor:
+            return f"{size / factor:.{digits}f} {unit}"
+    return f"{size / 1e9:.2f} GB"
+
+
+def write_reference(reference: ModelReference, path: Path) -> None:
+    """Writes the reference as an artifact folder.
+
+    Raises:
+        ArtifactError: if it cannot be written there.
+    """
+    write_artifact(path, kind=KIND, version=VERSION, content=reference_content(reference), files={})
+
+
+def read_reference(path: Path) -> ModelReference:
+    """The reference that the artifact folder at `path` holds.
+
+    Raises:
+        ArtifactError: if there is none, it is newer than this release, or damaged.
+    """
+    return reference_from(read_artifact(path, kind=KIND, version=VERSION).content, where=str(path))
+
+
+def materialize(
+    reference: ModelReference, subfolders: Sequence[str] | None = None, cache_dir: Path | None = None
+) -> Path:
+    """A local folder with the named parts of the model and its top-level JSON files; all of it for None.
+
+    Files are verified by SHA-256 when they enter the cache and by size ever after, so that a second call
+    reads nothing from the store. Several processes may ask at once: one fetches. With a store in a local
+    folder the files are links into it. The folder is shared: it must not be changed.
+
+    Args:
+        reference: the model.
+        subfolders: such as `["vae"]`; an empty list gives the top-level JSON files alone.
+        cache_dir: where models are kept; default: `CACHE_VARIABLE`, else `DEFAULT_CACHE`.
+
+    Raises:
+        BaseModelError: if the model has no such part.
+        ArtifactError: if the store lacks a file or holds a damaged one.
+        StorageError: if the store or the cache cannot be used.
+    """
+    cache = _cache_folder(cache_dir)
+    wanted = _files_of(reference, subfolders)
+    parts = "all" if subfolders is None else "+".join(sorted(set(subfolders))) or "top"
+    folder = cache / "models" / reference.digest / parts
+    with local_errors(str(folder)):
+        if not _damaged(folder, wanted):
+            return folder
+        with locked_file(cache / "locks" / reference.digest):
+            missing = _damaged(folder, wanted)
+            if missing:
+                _fill(folder, {path: wanted[path] for path in missing}, open_store(reference.store), cache)
+    return folder
+
+
+def _cache_folder(cache_dir: Path | None) -> Path:
+    try:
+        cache = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser().absolute()
+        cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        raise StorageError(
+            f"the folder for downloaded models cannot be made ({error}): set {CACHE_VARIABLE} to one that can"
+        ) from error
+    return cache
+
+
+def _files_of(reference: ModelReference, subfolders: Sequence[str] | None) -> dict[str, ModelFile]:
+    if subfolders is None:
+        return dict(reference.files)
+    if isinstance(subfolders, str) or (unknown := sorted(set(subfolders) - set(reference.subfolders))):
+        raise BaseModelError(
+            f"found no part {subfolders if isinstance(subfolders, str) else ', '.join(unknown)} in the base"
+            f" model {reference.source}: it has {', '.join(reference.subfolders) or 'top-level files only'}"
+        )
+    return {
+        path: file
+        for path, file in reference.files.items()
+        if path.split("/")[0] in subfolders or ("/" not in path and path.endswith(".json"))
+    }
+
+
+def _damaged(folder: Path, wanted: Mapping[str, ModelFile]) -> list[str]:
+    """The paths of `wanted` that are absent or of another size."""
+    return [path for path, file in wanted.items() if not _has_size(folder / path, file.size)]
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _fill(folder: Path, files: Mapping[str, ModelFile], store: ObjectStore, cache: Path) -> None:
+    started = time.monotonic()
+    size = sum(file.size for file in files.values())
+    logger.info("%d files of a base model, %s, from %s to %s", len(files), human_size(size), store.uri, folder)
+
+    def fetch(file: ModelFile) -> tuple[ModelFile, Path]:
+        return file, _verified_blob(store, file, cache)
+
+    blobs = dict(run_parallel(fetch, [(file,) for file in sorted(set(files.values()))]))
+    for path, file in files.items():
+        with temporary_beside(folder / path) as link:
+            _link(blobs[file], link)
+            os.replace(link, folder / path)
+    seconds = max(time.monotonic() - started, 1e-3)
+    logger.info("%s in %.1f s (%s/s)", human_size(size), seconds, human_size(size / seconds))
+
+
+def _verified_blob(store: ObjectStore, file: ModelFile, cache: Path) -> Path:
+    """A local file with the content of `file`: the store's own, or a download in the cache."""
+    key = blob_key(file.sha256)
+    if isinstance(store, FileStore):
+        blob = store.path_of(key)
+        if not blob.is_file():
+            raise _lacking(store, key)
+        _verify(blob, file, store, key)
+        return blob
+    blob = cache / key
+    if not _has_size(blob, file.size):
+        with temporary_beside(blob) as download:
+            try:
+                store.download_file(key, download)
+            except ObjectNotFoundError as error:
+                raise _lacking(store, key) from error
+            _verify(download, file, store, key)
+            os.replace(download, blob)
+    return blob
+
+
+def _lacking(store: ObjectStore, key: str) -> ArtifactError:
+    return ArtifactError(f"{store.uri_of(key)}: the model store lacks this file: import the base model again")
+
+
+def _verify(path: Path, file: ModelFile, store: ObjectStore, key: str) -> None:
+    if not _has_size(path, file.size) or sha256_of_file(path) != file.sha256:
+        raise ArtifactError(
+            f"{store.uri_of(key)}: the content does not match its SHA-256 ({file.size} bytes expected):"
+            " delete this object and import the base model again"
+        )
+
+
+def _link(target: Path, link: Path) -> None:
+    """A hard link, which outlives the store's own name, or where that cannot be a symbolic one."""
+    try:
+        os.link(target, link)
+    except OSError:
+        link.symlink_to(target)

@@ -1,0 +1,85 @@
+"""Storage addresses: which store a URI belongs to, and what its parts are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from components.common.errors import InputError, StorageError
+from components.common.storage.store import ObjectStore
+
+EXPECTED = "gs://bucket/prefix, s3://bucket/prefix, minio://bucket/prefix, file:///folder or a local folder"
+"""The forms of address that `open_store` takes, as error messages name them."""
+
+
+def open_store(uri: str) -> ObjectStore:
+    """The store for the objects below `uri`; nothing is created, and a bucket has to exist already.
+
+    `minio://` is what Kubeflow Pipelines calls the S3 server it comes with: it is read as `s3://`.
+
+    Raises:
+        InputError: if the scheme is unknown or the address has no bucket or absolute folder.
+        StorageError: if the client library is not installed or finds no credentials.
+    """
+    try:
+        match scheme_of(uri):
+            case "gs":
+                from components.common.storage.gs_store import GsStore
+
+                return GsStore(uri)
+            case "s3" | "minio":
+                from components.common.storage.s3_store import S3Store
+
+                return S3Store(uri)
+            case "file" | "":
+                from components.common.storage.file_store import FileStore
+
+                return FileStore(local_path(uri))
+            case scheme:
+                raise InputError(f"Unsupported storage URI scheme {scheme!r} in {uri!r}: expected one of {EXPECTED}")
+    except ModuleNotFoundError as error:
+        raise StorageError(
+            f"{uri}: the client library for this address is not installed ({error}): install"
+            " google-cloud-storage for gs://, boto3 for s3://, or run an image that has it"
+        ) from error
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """The URI of the folder that holds an object, and its name there: `open_store(parent).read(name)`.
+
+    Raises:
+        InputError: if `uri` names a bucket, a folder (it ends with `/`) or nothing.
+    """
+    scheme, separator, rest = uri.rpartition("://")
+    parent, slash, name = rest.rpartition("/")
+    if not name or (scheme and not parent and scheme != "file"):
+        raise InputError(f"found {uri!r}, expected the address of one object, such as gs://bucket/folder/name")
+    if scheme == "file":
+        name = unquote(name)
+    return f"{scheme}{separator}{parent or slash or '.'}", name
+
+
+def scheme_of(uri: str) -> str:
+    """The part of an address before `://`, in lower case; empty for a local path."""
+    return uri.partition("://")[0].lower() if "://" in uri else ""
+
+
+def local_path(uri: str) -> Path:
+    """The absolute folder that a `file://` URI (percent-encoded) or a plain path names.
+
+    Raises:
+        InputError: if there is no path, or a `file://` URI names a host or a relative path.
+    """
+    if scheme_of(uri) != "file":
+        if not uri:
+            raise InputError(f"found an empty storage address, expected one of {EXPECTED}")
+        return Path(uri).expanduser().absolute()
+    path = unquote(uri.partition("://")[2])
+    if not path.startswith("/"):
+        raise InputError(f"found {uri!r}, expected file:/// and an absolute path")
+    return Path(path)
+
+
+def local_uri(path: Path) -> str:
+    """The `file://` URI of an absolute path; `local_path` gives the path back."""
+    return "file://" + quote(path.as_posix())

@@ -1,0 +1,66 @@
+"""Trying again when object storage does not answer for a while."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from components.common.errors import StorageError, TextualInversionError
+
+logger = logging.getLogger(__name__)
+
+RETRY_BUDGET_S = 90.0
+"""How long one operation is tried for in all: longer than a small storage server takes to restart."""
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 10.0
+
+Result = TypeVar("Result")
+
+
+def with_retries(
+    uri: str, operation: Callable[[int], Result], translate: Callable[[Exception], Exception | None]
+) -> Result:
+    """What `operation(attempt)` returns, tried again while its failures are transient.
+
+    Attempts are counted from 1. Waits grow exponentially with jitter, and each one is a line in the log.
+    `translate` gives None for a transient failure, the error to raise instead for any other, or the same
+    error to leave it as it is.
+
+    Raises:
+        StorageError: if the time budget `RETRY_BUDGET_S` is spent.
+        Exception: whatever `translate` gives.
+    """
+    deadline = time.monotonic() + RETRY_BUDGET_S
+    delay = FIRST_DELAY_S
+    attempt = 1
+    while True:
+        try:
+            return operation(attempt)
+        except TextualInversionError:
+            raise
+        except Exception as error:
+            problem = translate(error)
+            if problem is error:
+                raise
+            if problem is not None:
+                raise problem from error
+            wait = delay * random.uniform(0.5, 1.0)
+            if time.monotonic() + wait > deadline:
+                raise StorageError(
+                    f"{uri}: no usable answer in {RETRY_BUDGET_S:.0f} s and {attempt} attempts, the last one"
+                    f" failed with: {one_line(error)}. Check that the storage server is up and that its"
+                    " address (STORAGE_EMULATOR_HOST, AWS_ENDPOINT_URL) is right, then run the step again"
+                ) from error
+            logger.warning("%s: %s; attempt %d, next in %.1f s", uri, one_line(error), attempt, wait)
+        time.sleep(wait)
+        delay = min(2 * delay, LONGEST_DELAY_S)
+        attempt += 1
+
+
+def one_line(error: BaseException, *, longest: int = 300) -> str:
+    """The type and message of an error as one line of a log."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -1,0 +1,232 @@
+"""The evaluation from artifacts to artifact: draws, scores, judges, and writes the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, LearnedEmbedding, Sample
+from components.common.base_model import ModelReference, materialize, read_reference
+from components.common.errors import ArtifactError, BaseModelError, ImageError
+from components.common.logs import versions
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.gate import run_checks
+from components.evaluate.health import Vocabulary, embedding_health, largest_norm_ratio
+from components.evaluate.report import render_report
+from components.evaluate.report_view import ReportContent
+from components.evaluate.samples import draw_samples, scoring_texts
+from components.evaluate.scorer import ClipScorer
+from components.evaluate.scores import (
+    Scores,
+    VariantScores,
+    score_samples,
+    score_scoring_pictures,
+    summarize,
+    table_lines,
+)
+from components.torch_models.loading import device_for
+from components.torch_models.sampling import Pipeline, load_pipeline
+
+logger = logging.getLogger(__name__)
+
+_SAMPLING_PARTS = {
+    "scheduler",
+    "text_encoder",
+    "text_encoder_2",
+    "tokenizer",
+    "tokenizer_2",
+    "unet",
+    "vae",
+}
+_TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationInputs:
+    """What is looked at, read and checked to belong together."""
+
+    base_model: ModelReference
+    scorer: ModelReference
+    learned: LearnedEmbedding
+    learned_folder: Path
+    scoring_set: ImageSet
+
+
+def evaluate(
+    config: EvaluateConfig,
+    *,
+    base_model: Path,
+    scorer: Path,
+    initial_embedding: Path,
+    learned_embedding: Path,
+    scoring_set: Path,
+    accelerator: str,
+    output: Path,
+) -> Evaluation:
+    """The evaluation, written to `output`; whether the concept passed is in it, and is no error.
+
+    Args:
+        config: how to draw, score and judge.
+        base_model: folder of the base model's reference.
+        scorer: folder of the reference to a CLIP model.
+        initial_embedding: folder of the InitialEmbedding that training started from.
+        learned_embedding: folder of the LearnedEmbedding.
+        scoring_set: folder of the ImageSet to hold the samples against.
+        accelerator: `cpu` (float32) or `gpu` (float16).
+        output: folder for the Evaluation.
+
+    Raises:
+        InputError, ArtifactError: before anything is drawn, when an input cannot be used.
+    """
+    device = device_for(accelerator)
+    logger.info("%s on %s", versions(["torch", "diffusers", "transformers"]), device)
+    logger.info("config %s", dataclasses.asdict(config))
+    inputs = _read_inputs(base_model, scorer, initial_embedding, learned_embedding, scoring_set)
+    evaluation = _evaluate(config, inputs, device)
+    evaluation.write(output)
+    for line in evaluation.reasons:
+        logger.warning("not accepted: %s", line)
+    logger.info("%s: %s", evaluation.placeholder_token, "passed" if evaluation.passed else "did not pass")
+    return evaluation
+
+
+def metrics_of(evaluation: Evaluation) -> dict[str, float]:
+    """The numbers for a run's list of metrics: `clip_i_after`, ..., `clip_i_gain`, `norm_ratio`."""
+    scores = evaluation.scores
+    metrics = {f"{metric}_{variant}": value for variant, row in scores.items() for metric, value in row.items()}
+    for metric in scores["after"]:
+        metrics[f"{metric}_gain"] = scores["after"][metric] - scores["before"][metric]
+    return {**metrics, "norm_ratio": evaluation.settings["norm_ratio"]}
+
+
+def _read_inputs(
+    base_model: Path, scorer: Path, initial_embedding: Path, learned_embedding: Path, scoring_set: Path
+) -> EvaluationInputs:
+    inputs = EvaluationInputs(
+        base_model=read_reference(base_model),
+        scorer=read_reference(scorer),
+        learned=LearnedEmbedding.read(learned_embedding),
+        learned_folder=learned_embedding,
+        scoring_set=ImageSet.read(scoring_set),
+    )
+    for kind, reference in (("diffusion", inputs.base_model), ("clip", inputs.scorer)):
+        if reference.kind != kind:
+            raise BaseModelError(f"found a model of kind {reference.kind!r} at {reference.source}, expected {kind!r}")
+    if not inputs.scoring_set.pixels:
+        raise ImageError(f"the scoring set at {scoring_set} has no pictures, expected one or more")
+    _check_that_they_belong_together(inputs, InitialEmbedding.read(initial_embedding))
+    return inputs
+
+
+def _check_that_they_belong_together(inputs: EvaluationInputs, initial: InitialEmbedding) -> None:
+    digest = inputs.base_model.digest
+    if initial.base_model_digest != digest:
+        raise ArtifactError(
+            f"the initial embedding was made with the base model {initial.base_model_digest[:12]}, this one is "
+            f"{digest[:12]}: evaluate with the base model that the concept was learned on"
+        )
+    learned = inputs.learned
+    same_rows = set(learned.initial_rows) == set(initial.rows) and all(
+        np.array_equal(learned.initial_rows[name], rows) for name, rows in initial.rows.items()
+    )
+    if learned.tokens != initial.tokens or not same_rows:
+        raise ArtifactError(
+            f"the learned embedding ({learned.placeholder_token}) was not trained from this initial embedding "
+            f"({initial.placeholder_token}): pass the one that its training began with"
+        )
+
+
+def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, device: torch.device) -> Evaluation:
+    learned = inputs.learned
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    parts = sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))
+    pipeline = load_pipeline(materialize(inputs.base_model, parts), device=device, dtype=dtype)
+    clip = ClipScorer(materialize(inputs.scorer), device=device)
+    vocabularies = {encoder: _vocabulary(pipeline, encoder) for encoder in learned.rows}
+    health = embedding_health(learned.tokens, learned.rows, learned.initial_rows, vocabularies)
+    drawn = draw_samples(pipeline, config, learned, inputs.learned_folder)
+    by_sample = _score(clip, drawn.variants, scoring_texts(config, learned), inputs.scoring_set.pixels)
+    scores = summarize(by_sample, seed=config.seed)
+    for line in table_lines(scores):
+        logger.info("%s", line)
+    norm_ratio = largest_norm_ratio(health)
+    after = [found.pixels for found in drawn.variants["after"]]
+    checks = run_checks(config, learned=learned, scores=scores, samples=after, norm_ratio=norm_ratio)
+    settings = _settings(config, inputs, pipeline, scores, norm_ratio, list(after[0].shape[:2]))
+    report = render_report(
+        ReportContent(
+            config=config,
+            learned=learned,
+            base_model=inputs.base_model.hub_repository or inputs.base_model.source,
+            scoring_set=inputs.scoring_set,
+            drawn=drawn,
+            by_sample=by_sample,
+            scores=scores,
+            checks=checks,
+            health=health,
+            settings=settings,
+        )
+    )
+    reasons = tuple(check.sentence for check in checks if not check.passed)
+    return Evaluation(
+        placeholder_token=learned.placeholder_token,
+        passed=not reasons,
+        reasons=reasons,
+        scores=scores.values(),
+        settings=settings,
+        samples=drawn.all(),
+        report_html=report,
+        learned_embedding_digest=learned.digest,
+    )
+
+
+def _vocabulary(pipeline: Pipeline, encoder: str) -> Vocabulary:
+    """The table of a text encoder before the concept is loaded."""
+    table = getattr(pipeline, encoder).get_input_embeddings().weight.float().cpu().numpy()
+    tokenizer = getattr(pipeline, _TOKENIZERS[encoder])
+    size = min(len(tokenizer), len(table))
+    return Vocabulary(tokens=tokenizer.convert_ids_to_tokens(list(range(size))), table=table[:size].copy())
+
+
+def _score(
+    clip: ClipScorer,
+    variants: Mapping[str, Sequence[Sample]],
+    texts: Sequence[str],
+    scoring_pictures: Sequence[np.ndarray],
+) -> dict[str, VariantScores]:
+    pictures, text_embeddings = clip.embed_pictures(scoring_pictures), clip.embed_texts(texts)
+    found = {
+        name: score_samples(clip.embed_pictures([s.pixels for s in samples]), text_embeddings, pictures)
+        for name, samples in variants.items()
+    }
+    real = score_scoring_pictures(pictures, text_embeddings[0])
+    return found if real is None else {**found, "real": real}
+
+
+def _settings(
+    config: EvaluateConfig,
+    inputs: EvaluationInputs,
+    pipeline: Pipeline,
+    scores: Scores,
+    norm_ratio: float,
+    size: list[int],
+) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(config),
+        "prompts": list(config.prompts_for(inputs.learned.learnable_property)),
+        "height_and_width": size,
+        "scheduler": type(pipeline.scheduler).__name__,
+        "precision": str(pipeline.unet.dtype).removeprefix("torch."),
+        "scorer": inputs.scorer.hub_repository or inputs.scorer.source,
+        "norm_ratio": norm_ratio,
+        "intervals": scores.intervals(),
+        "base_model_digest": inputs.base_model.digest,
+        "scorer_digest": inputs.scorer.digest,
+        "scoring_set_digest": inputs.scoring_set.digest,
+    }

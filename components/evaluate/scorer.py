@@ -1,0 +1,73 @@
+"""Unit embeddings of pictures and texts in the shared space of a CLIP model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from components.common.errors import BaseModelError
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 32
+
+
+class ClipScorer:
+    """A CLIP model (arXiv 2103.00020) with its own tokenizer and picture preparation, always in float32."""
+
+    def __init__(self, folder: Path, *, device: torch.device) -> None:
+        """Loads the folder of a `CLIPModel`.
+
+        Raises:
+            BaseModelError: when a file is missing or is of another model.
+        """
+        try:
+            model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+            self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            # The preparation in Pillow: the other one needs torchvision, and resizes a little differently.
+            self._processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise BaseModelError(
+                f"{folder} is no folder of a CLIP model with tokenizer and image processor ({first_line}): "
+                "import the scorer again, from a repository such as openai/clip-vit-large-patch14"
+            ) from error
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._device = device
+        text_config: Any = model.config.text_config
+        self._max_tokens = min(self._tokenizer.model_max_length, text_config.max_position_embeddings)
+        logger.info("loaded the scorer from %s", folder)
+
+    def embed_pictures(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit embeddings, float32 [n, d], of n pictures, uint8 [H, W, 3] each and of any sizes."""
+        found = []
+        for start in range(0, len(pictures), _BATCH):
+            batch = [Image.fromarray(picture) for picture in pictures[start : start + _BATCH]]
+            pixels = self._processor(images=batch, return_tensors="pt").pixel_values.to(self._device)
+            with torch.inference_mode():
+                pooled = self._model.vision_model(pixel_values=pixels).pooler_output
+                found.append(self._unit(self._model.visual_projection(pooled)))
+        return np.concatenate(found)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit embeddings, float32 [n, d], of n texts, each cut off at the model's number of tokens."""
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
+        ).to(self._device)
+        with torch.inference_mode():
+            pooled = self._model.text_model(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+            ).pooler_output
+            return self._unit(self._model.text_projection(pooled))
+
+    @staticmethod
+    def _unit(features: torch.Tensor) -> np.ndarray:
+        return functional.normalize(features.float(), dim=-1).cpu().numpy()

@@ -1,0 +1,104 @@
+"""The placeholder as new tokens of a tokenizer, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import BaseModelError, TokenError
+from components.common.prompts import TEMPLATES
+
+Tokenizer = Any
+"""`transformers.CLIPTokenizer`, which is imported only where it is used."""
+
+_END_OF_WORD = "</w>"  # how CLIP marks the piece that ends a word
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The CLIP tokenizer in a folder; needs no torch.
+
+    Raises:
+        BaseModelError: when there is none.
+    """
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the parsers of vocabularies raise whatever they run into
+        first_line = str(error).strip().partition("\n")[0]
+        raise BaseModelError(f"{folder} holds no CLIP tokenizer that can be read: {first_line}") from error
+
+
+def initializer_id(tokenizer: Tokenizer, initializer_token: str) -> int:
+    """The id of the one token that the initializer is.
+
+    Raises:
+        TokenError: when it is several tokens, none, or one that the tokenizer does not know.
+    """
+    pieces = tokenizer.tokenize(initializer_token)
+    ids = tokenizer.convert_tokens_to_ids(pieces)
+    known_words = "choose one common word"
+    if len(ids) == 1 and ids[0] not in tokenizer.all_special_ids:
+        return int(ids[0])
+    if not ids or set(ids) & set(tokenizer.all_special_ids):
+        raise TokenError(f"initializer_token: the tokenizer does not know {initializer_token!r}: {known_words}")
+    shown = ", ".join(repr(piece.removesuffix(_END_OF_WORD)) for piece in pieces)
+    raise TokenError(
+        f"initializer_token: {initializer_token!r} is {len(ids)} tokens ({shown}), expected one: {known_words}"
+    )
+
+
+def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], initializer_token: str) -> tuple[int, ...]:
+    """The ids of `tokens` after adding them to the tokenizer.
+
+    Raises:
+        TokenError: when the tokenizer has one of them already, or with them reads prompts in another way.
+    """
+    vocabulary = tokenizer.get_vocab()
+    taken = [
+        token
+        for token in tokens
+        if any(spelling in vocabulary for spelling in (token, token.lower(), token.lower() + _END_OF_WORD))
+    ]
+    if taken:
+        raise TokenError(
+            f"placeholder_token: the tokenizer has {', '.join(map(repr, taken))} already: "
+            f"choose a word that the model does not know, such as <my-{initializer_token}>"
+        )
+    plain_prompts = [template.format(initializer_token) for template in _templates()]
+    before = [tokenizer.encode(prompt) for prompt in plain_prompts]
+    tokenizer.add_tokens(list(tokens))
+    ids = tuple(int(token_id) for token_id in tokenizer.convert_tokens_to_ids(list(tokens)))
+    for prompt, expected in zip(plain_prompts, before, strict=True):
+        if tokenizer.encode(prompt) != expected:
+            raise TokenError(
+                f"placeholder_token: {tokens[0]!r} is part of other words and changes how {prompt!r} is read: "
+                f"choose one in angle brackets, such as <my-{initializer_token}>"
+            )
+    if tuple(tokenizer.encode(" ".join(tokens), add_special_tokens=False)) != ids:
+        raise TokenError(
+            f"placeholder_token: {' '.join(tokens)!r} is not read as {len(tokens)} tokens of their own: "
+            f"choose letters, digits and '-' in angle brackets, such as <my-{initializer_token}>"
+        )
+    return ids
+
+
+def check_prompt_length(tokenizer: Tokenizer, initializer_token: str, num_vectors: int, longest_prompt: int) -> None:
+    """Checks that the paper's longest prompt has room for all vectors of the placeholder.
+
+    Raises:
+        TokenError: when it is longer than `longest_prompt` tokens, start and end included.
+    """
+    lengths = {template: len(tokenizer.encode(template.format(initializer_token))) for template in _templates()}
+    template = max(lengths, key=lambda template: lengths[template])
+    most = longest_prompt - (lengths[template] - 1)  # the initializer is one token
+    if num_vectors > most:
+        raise TokenError(
+            f"num_vectors: found {num_vectors}, expected at most {most}: the text encoder takes prompts of "
+            f"{longest_prompt} tokens, and {template!r} has {lengths[template] - 1} beside the placeholder"
+        )
+
+
+def _templates() -> list[str]:
+    return [template for templates in TEMPLATES.values() for template in templates]

@@ -1,0 +1,87 @@
+"""The first step of a run: everything that would go wrong later and can be seen now."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.common.errors import InputError, StorageError, TextualInversionError
+from components.common.storage import open_store
+from components.import_base_model.sources import resolve_revision
+from components.ingest_images.ingest import fingerprint_images
+from components.preflight.parameters import check_parameters
+
+logger = logging.getLogger(__name__)
+
+PROBE = "preflight-probe"
+"""The object that is written to see whether the storage can be; it stays, so that nothing needs to be deleted."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What the steps after this one are given.
+
+    Attributes:
+        images_fingerprint: names the state of the training pictures.
+        scoring_images_fingerprint: names the state of the pictures to score against.
+        base_model_fingerprint: names the state of the base model's source, a commit on the Hub.
+        scorer_fingerprint: the same of the scorer's.
+        models_uri: where base models are kept.
+        checkpoints_uri: where checkpoints are kept.
+        registry_uri: where concepts are published.
+    """
+
+    images_fingerprint: str
+    scoring_images_fingerprint: str
+    base_model_fingerprint: str
+    scorer_fingerprint: str
+    models_uri: str
+    checkpoints_uri: str
+    registry_uri: str
+
+
+def preflight(parameters: Mapping[str, Any]) -> Checked:
+    """The state of every source and the addresses below `storage_uri`, when nothing stands in the run's way.
+
+    Args:
+        parameters: every parameter of the pipeline by its name.
+
+    Raises:
+        ConfigError: when a parameter cannot be right.
+        InputError: when a source is not there or is nothing that can be used.
+        StorageError: when a source cannot be read or the storage cannot be written.
+    """
+    run = check_parameters(parameters)
+    logger.info("the values of %d parameters can be right", len(parameters))
+    problems: list[TextualInversionError] = []
+
+    def attempt(function: Callable[[str], str], address: str) -> str:
+        try:
+            return function(address)
+        except (InputError, StorageError) as error:
+            problems.append(error)
+            return ""
+
+    checked = Checked(
+        images_fingerprint=attempt(fingerprint_images, run.images_uri),
+        scoring_images_fingerprint=attempt(fingerprint_images, run.scoring_images_uri or run.images_uri),
+        base_model_fingerprint=attempt(resolve_revision, run.base_model),
+        scorer_fingerprint=attempt(resolve_revision, run.scorer),
+        models_uri=run.models_uri,
+        checkpoints_uri=run.checkpoints_uri,
+        registry_uri=run.registry_uri,
+    )
+    attempt(_check_writable, run.storage_uri)
+    if problems:
+        # One kind of error for all: the first one's, since that decides what a person looks at first.
+        raise type(problems[0])("; ".join(dict.fromkeys(str(problem) for problem in problems)))
+    logger.info("all sources are there and %s can be written", run.storage_uri)
+    return checked
+
+
+def _check_writable(storage_uri: str) -> str:
+    store = open_store(storage_uri)
+    store.write(PROBE, b"written by the preflight step\n")
+    return store.uri

@@ -1,0 +1,202 @@
+"""Pictures drawn by a Stable Diffusion pipeline: one seed, one picture, whatever else is in the batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from components.common.artifacts import Rows, read_learned_embeds
+from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.common.prompts import placeholder_tokens
+
+logger = logging.getLogger(__name__)
+
+Pipeline = Any
+"""A `StableDiffusionPipeline`. The lazy imports of diffusers show type checkers a stand-in without its methods."""
+
+_TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How pictures are drawn.
+
+    Attributes:
+        num_inference_steps: denoising steps for each picture.
+        guidance_scale: weight of classifier-free guidance (arXiv 2207.12598); 1 or less turns it off.
+        height, width: pixels; None takes the size that the UNet was trained for.
+        batch_size: pictures drawn at once; it changes nothing but the last digits of the arithmetic.
+    """
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    height: int | None = None
+    width: int | None = None
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` on a value that cannot be right."""
+        for name in ("num_inference_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: found {getattr(self, name)}, expected 1 or more")
+        if self.guidance_scale < 0:
+            raise ConfigError(f"guidance_scale: found {self.guidance_scale}, expected 0 or more")
+        if (self.height is None) != (self.width is None):
+            raise ConfigError(f"found height {self.height} and width {self.width}, expected both or neither")
+
+
+def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> Pipeline:
+    """The `StableDiffusionPipeline` of a local diffusers folder, with the scheduler that the folder names.
+
+    There is no safety checker, and nothing is fetched from a network. From here on diffusers and transformers
+    draw no progress bars: in a pod's log they are torn lines.
+
+    Raises:
+        BaseModelError: when the folder lacks a part or a part cannot be loaded.
+    """
+    if not (model / "model_index.json").is_file():
+        raise BaseModelError(
+            f"{model} has no model_index.json, expected a diffusers folder: import the base model again"
+        )
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    index = DiffusionPipeline.load_config(model, local_files_only=True)
+    absent: dict[str, Any] = {part: None for part in ("safety_checker", "feature_extractor") if part in index}
+    if "requires_safety_checker" in index:
+        absent["requires_safety_checker"] = False
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            model,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            **absent,
+        )
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise BaseModelError(f"{model} cannot be loaded ({first_line}): import the base model again") from error
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def load_concept(pipeline: Pipeline, file: Path) -> tuple[str, ...]:
+    """The placeholder's tokens, after loading a learned-embedding file as users do: `load_textual_inversion`.
+
+    In a prompt stands the placeholder alone, the first token, also when there are several: the pipeline
+    itself replaces it by all of them.
+
+    Raises:
+        TokenError: when the placeholder is in the vocabulary already.
+        InputError: when the rows are of another width than the pipeline's text encoder.
+    """
+    header, rows = read_learned_embeds(file)
+    token = header["placeholder_token"]
+    for encoder, values in rows.items():
+        _check_rows(pipeline, encoder, token, values, file)
+    if len(rows) == 1:
+        pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, local_files_only=True)
+    else:
+        for encoder, values in rows.items():
+            pipeline.load_textual_inversion(
+                torch.from_numpy(values),
+                token=token,
+                tokenizer=getattr(pipeline, _TOKENIZERS[encoder]),
+                text_encoder=getattr(pipeline, encoder),
+            )
+    return placeholder_tokens(token, len(next(iter(rows.values()))))
+
+
+def write_rows(pipeline: Pipeline, tokens: Sequence[str], rows: Rows) -> None:
+    """Puts other rows, float32 [n, d] by text encoder, under tokens that `load_concept` gave."""
+    for encoder, values in rows.items():
+        ids = getattr(pipeline, _TOKENIZERS[encoder]).convert_tokens_to_ids(list(tokens))
+        weight = getattr(pipeline, encoder).get_input_embeddings().weight
+        with torch.no_grad():
+            weight[ids] = torch.from_numpy(np.ascontiguousarray(values)).to(weight)
+
+
+def sample(
+    pipeline: Pipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    config: SamplingConfig,
+    *,
+    negative_prompt: str = "",
+    label: str = "sampling",
+) -> list[np.ndarray]:
+    """One picture, uint8 [H, W, 3], for each prompt and its seed.
+
+    The starting noise of a picture comes from its own generator on the host, so it is the same in every batch
+    and on every device. A picture whose pixels are not finite is black.
+
+    Args:
+        pipeline: from `load_pipeline`.
+        prompts: the prompts, with the placeholder alone for a concept of several vectors.
+        seeds: one for each prompt.
+        config: how to draw.
+        negative_prompt: what guidance leads away from; it may hold a learned placeholder.
+        label: what the progress lines in the log begin with; empty for none.
+    """
+    pictures: list[np.ndarray] = []
+    started = time.monotonic()
+    pairs = list(zip(prompts, seeds, strict=True))
+    for start in range(0, len(pairs), config.batch_size):
+        batch = pairs[start : start + config.batch_size]
+        output = pipeline(
+            prompt=[prompt for prompt, _ in batch],
+            negative_prompt=[negative_prompt] * len(batch),
+            generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in batch],
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            height=config.height,
+            width=config.width,
+            output_type="np",
+        )
+        pictures += [_to_uint8(picture) for picture in output.images]
+        if label:
+            logger.info("%s", progress_line(label, len(pictures), len(pairs), time.monotonic() - started))
+    return pictures
+
+
+def progress_line(label: str, done: int, total: int, seconds: float) -> str:
+    """A line such as `sampling 12/48  1.3 img/s  eta 0:27`."""
+    rate = done / max(seconds, 1e-9)
+    minutes, rest = divmod(round((total - done) / rate), 60)
+    return f"{label} {done:{len(str(total))}d}/{total}  {rate:.2g} img/s  eta {minutes}:{rest:02d}"
+
+
+def _to_uint8(picture: np.ndarray) -> np.ndarray:
+    if not np.isfinite(picture).all():
+        logger.warning("a picture has pixels that are not finite: it is left black")
+        return np.zeros(picture.shape, np.uint8)
+    return (picture * 255).round().astype(np.uint8)
+
+
+def _check_rows(pipeline: Pipeline, encoder: str, token: str, rows: np.ndarray, file: Path) -> None:
+    tokenizer, text_encoder = (getattr(pipeline, name, None) for name in (_TOKENIZERS[encoder], encoder))
+    if tokenizer is None or text_encoder is None:
+        raise InputError(
+            f"{file} has rows for {encoder}, which this pipeline does not have: "
+            "use the base model that the concept was learned on"
+        )
+    width = text_encoder.get_input_embeddings().weight.shape[1]
+    if rows.shape[1] != width:
+        raise InputError(
+            f"{file} has rows of width {rows.shape[1]}, expected the width {width} of {encoder}: "
+            "use the base model that the concept was learned on"
+        )
+    if token in tokenizer.get_vocab():
+        raise TokenError(f"the placeholder {token!r} is in the tokenizer's vocabulary already: choose another one")

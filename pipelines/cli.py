@@ -1,0 +1,140 @@
+"""The command `textual-inversion`: runs the pipeline on this machine, and compiles it for a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components import __version__
+from components.common.errors import ConfigError, TextualInversionError
+from components.common.logs import human_duration
+from components.preflight.parameters import check_parameters
+from pipelines.compiling import COMPILED, compile_all
+from pipelines.local_run import read_pipeline, run_pipeline
+from pipelines.parameters import add_parameter_flags, default_parameters, given_parameters
+from pipelines.presets import PRESETS
+from pipelines.summary import summarize
+
+PROGRAM = "textual-inversion"
+PIPELINE = COMPILED / "textual_inversion.yaml"
+STEP_FAILED = 1
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+_REWRITTEN_BY_KFP = "python3"
+"""`kfp.local` (2.17) replaces this text wherever it stands in a step's command line, parameters' values included."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command and gives its exit code; on an error its message is the last line on standard error."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.command(parsed)
+    except TextualInversionError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Teaches an image generator a new word from a handful of pictures."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="run the pipeline on this machine, without a cluster",
+        description=run_.__doc__,
+        usage="%(prog)s [--preset NAME] [--out FOLDER] [--no-reuse] [--PARAMETER VALUE ...]",
+        allow_abbrev=False,
+    )
+    run.add_argument(
+        "--preset", choices=sorted(PRESETS), default="guide", help="parameters to start from (default: %(default)s)"
+    )
+    run.add_argument(
+        "--out", type=Path, default=Path("out/run"), help="folder for everything that is made (default: %(default)s)"
+    )
+    run.add_argument("--no-reuse", action="store_true", help="run every step, whatever earlier runs in --out have made")
+    if PIPELINE.is_file():  # else it is `compile` that makes it
+        add_parameter_flags(run, read_pipeline(PIPELINE))
+    run.set_defaults(command=run_)
+
+    compile_ = commands.add_parser("compile", help="write the pipelines as YAML", description=compile_command.__doc__)
+    compile_.add_argument("--out", type=Path, default=COMPILED, help="folder (default: %(default)s)")
+    compile_.set_defaults(command=compile_command)
+    return parser
+
+
+def run_(arguments: argparse.Namespace) -> int:
+    """Runs the compiled pipeline, each step as a process of its own.
+
+    A step whose inputs did not change since an earlier run in the same folder is not run again.
+    """
+    pipeline = read_pipeline(PIPELINE)
+    out = arguments.out.absolute()
+    given = given_parameters(arguments, pipeline)
+    parameters = {
+        **default_parameters(pipeline),
+        **PRESETS[arguments.preset],
+        "storage_uri": (out / "storage").as_uri(),
+        **given,
+    }
+    if parameters["accelerator"] == "cpu" and "accelerator_count" not in given:
+        parameters["accelerator_count"] = "0"
+    check_parameters(parameters)
+    _check_that_it_runs_here(parameters, out)
+    run = run_pipeline(PIPELINE, parameters, out=out, reuse=not arguments.no_reuse)
+    if run.failures:
+        failure = run.failures[0]
+        return _fail(f"{failure.message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED)
+    summary = summarize(run)
+    summary.write(out / "summary.json")
+    took = human_duration(sum(run.seconds.values()))
+    print(f"\n{summary.for_people(_shown)}\nsummary           {_shown(out / 'summary.json')}\ntook              {took}")
+    return 0
+
+
+def compile_command(arguments: argparse.Namespace) -> int:
+    """Writes the pipelines as YAML files for a cluster, always the same bytes for the same source."""
+    for file in compile_all(arguments.out):
+        print(_shown(file))
+    return 0
+
+
+def _check_that_it_runs_here(parameters: Mapping[str, Any], out: Path) -> None:
+    for name, value in {**parameters, "--out": out}.items():
+        if _REWRITTEN_BY_KFP in str(value):
+            raise ConfigError(
+                f"{name}: found {str(value)!r}, expected a value without {_REWRITTEN_BY_KFP!r}, which kfp.local "
+                "would replace by the path of its interpreter: choose another name or folder"
+            )
+    if parameters["accelerator"] == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "accelerator: found gpu, but PyTorch sees no GPU on this machine: "
+                "give --accelerator cpu, or run on a machine that has one"
+            )
+
+
+def _shown(path: Path | str) -> str:
+    """A path as a person would type it here; an address as it is."""
+    here = Path.cwd()
+    return shlex.quote(str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path))
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"\n{PROGRAM}: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

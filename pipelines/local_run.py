@@ -1,0 +1,170 @@
+"""A compiled pipeline run on this machine: each step a process of its own, no cluster and no containers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from kfp import components, local
+
+from components.common.cli import TIMINGS_VARIABLE
+from pipelines.step_log import Failure, StepLog
+
+SOURCE = Path(__file__).resolve().parents[1]
+"""The folder that holds the packages `components` and `pipelines`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalRun:
+    """What a local run left behind.
+
+    Attributes:
+        outputs: the pipeline's outputs by name: strings, or the local paths of artifacts; empty when a step failed.
+        failures: the steps that failed.
+        reused: the names of the tasks whose outputs were taken from an earlier run.
+        seconds: wall-clock seconds by step, of the steps that ran.
+        folder: where this run's own artifacts are; None when every output was taken from earlier runs.
+    """
+
+    outputs: Mapping[str, Any]
+    failures: tuple[Failure, ...]
+    reused: tuple[str, ...]
+    seconds: Mapping[str, float]
+    folder: Path | None
+
+
+def run_pipeline(
+    compiled: Path, parameters: Mapping[str, Any], *, out: Path, reuse: bool = True, screen: TextIO | None = None
+) -> LocalRun:
+    """Runs the compiled pipeline `compiled` by `kfp.local` and waits for its end.
+
+    Artifacts go to `<out>/artifacts`, the whole log to `<out>/run.log`. A step whose source, parameters and input
+    artifacts are those of an earlier run in `out` is not run again.
+
+    Args:
+        compiled: the pipeline's YAML file.
+        parameters: the pipeline's parameters.
+        out: a folder, made if need be.
+        reuse: whether outputs of earlier runs in `out` may be reused.
+        screen: where the steps' lines are shown; standard output if None.
+    """
+    pipeline = read_pipeline(compiled)
+    _forget_retries(pipeline)
+    artifacts, timings = out / "artifacts", out / "timings.jsonl"
+    artifacts.mkdir(parents=True, exist_ok=True)
+    timings.unlink(missing_ok=True)
+    before = set(artifacts.iterdir())
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(artifacts),
+        raise_on_error=False,
+        enable_caching=reuse,
+        cache_root=str(out / "cache" / source_digest()[:16]),
+    )
+    with (out / "run.log").open("w", encoding="utf-8") as full_log, _environment(timings):
+        log = StepLog(full_log=full_log, screen=screen or sys.stdout, titles=_titles(pipeline))
+        with _everything_goes_to(log):
+            task = components.load_component_from_text(yaml.safe_dump(pipeline))(**parameters)
+    own_folder = set(artifacts.iterdir()) - before
+    return LocalRun(
+        outputs={name: getattr(value, "path", value) for name, value in task.outputs.items()},
+        failures=tuple(log.failures),
+        reused=tuple(log.reused),
+        seconds=_seconds(timings),
+        folder=next(iter(own_folder), None),
+    )
+
+
+def read_pipeline(compiled: Path) -> dict[str, Any]:
+    """The pipeline's specification: the first document of the YAML file; a second one is for Kubernetes alone."""
+    pipeline: dict[str, Any] = next(yaml.safe_load_all(compiled.read_text(encoding="utf-8")))
+    return pipeline
+
+
+def source_digest() -> str:
+    """The hexadecimal SHA-256 of this project's source and its installed packages.
+
+    On a cluster the image's tag stands for the code in a cache key. `kfp.local` runs the working copy instead of an
+    image, so its cache is kept apart for each state of the code.
+    """
+    digest = hashlib.sha256()
+    for package in ("components", "pipelines"):
+        for file in sorted((SOURCE / package).rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.relative_to(SOURCE)}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    packages = sorted(f"{package.name}=={package.version}" for package in importlib.metadata.distributions())
+    digest.update("\n".join(packages).encode())
+    return digest.hexdigest()
+
+
+def _forget_retries(pipeline: dict[str, Any]) -> None:
+    # Retries are for pods that are lost and networks that stutter. Here a failed step has failed, and waiting for
+    # the back-off would only keep its message from the person who waits for it.
+    dags = [pipeline["root"]["dag"], *(c["dag"] for c in pipeline["components"].values() if "dag" in c)]
+    for dag in dags:
+        for task in dag["tasks"].values():
+            task.pop("retryPolicy", None)
+
+
+def _titles(pipeline: Mapping[str, Any]) -> dict[str, str]:
+    dags = [pipeline["root"]["dag"], *(c["dag"] for c in pipeline["components"].values() if "dag" in c)]
+    return {name: task["taskInfo"]["name"] for dag in dags for name, task in dag["tasks"].items()}
+
+
+@contextlib.contextmanager
+def _environment(timings: Path) -> Iterator[None]:
+    """Sets what the steps' processes inherit: their source, unbuffered output and the file for durations."""
+    before = dict(os.environ)
+    path = [str(SOURCE), *filter(None, [before.get("PYTHONPATH")])]
+    os.environ.update(
+        {
+            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONUNBUFFERED": "1",
+            "TQDM_DISABLE": "1",  # each state of a bar would be a line
+            TIMINGS_VARIABLE: str(timings.resolve()),
+        }
+    )
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _everything_goes_to(log: StepLog) -> Iterator[None]:
+    """Sends standard output and the root logger to `log`: `kfp.local` reports a reused task by the latter alone."""
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d - %(levelname)s - %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(log), warnings.catch_warnings():
+            # It warns of every image that is not called python, and of every setting that only a cluster knows.
+            warnings.filterwarnings("ignore", module=r"kfp\.local\.")
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _seconds(timings: Path) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for line in timings.read_text(encoding="utf-8").splitlines() if timings.exists() else []:
+        entry = json.loads(line)
+        seconds[entry["step"]] = round(seconds.get(entry["step"], 0.0) + entry["seconds"], 3)
+    return seconds

@@ -1,0 +1,64 @@
+"""Named sets of parameters: the guide's worked example, whose values are the pipeline's defaults, and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.preflight.parameters import defaults
+
+_SPRITES = Path(__file__).resolve().parents[1] / "examples" / "sprites"
+
+GUIDE_EXAMPLE: Mapping[str, Any] = {
+    **defaults(),
+    "images_uri": "hf://datasets/diffusers/cat_toy_example",
+    "base_model": "hf://stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "scorer": "hf://openai/clip-vit-base-patch32",
+    "placeholder_token": "<cat-toy>",
+    "initializer_token": "toy",
+    "learnable_property": "object",
+    "resolution": 512,
+    "train_batch_size": 1,
+    "gradient_accumulation_steps": 4,
+    "max_train_steps": 3000,
+    "learning_rate": 5e-4,
+    "scale_lr": True,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+}
+"""The worked example of the Hugging Face guide: a cat toy, on Stable Diffusion 1.5, in 3000 steps."""
+
+SPRITES_DEMO: Mapping[str, Any] = {
+    **GUIDE_EXAMPLE,
+    "images_uri": str(_SPRITES / "concepts" / "purple-dotted-star" / "training"),
+    "scoring_images_uri": str(_SPRITES / "concepts" / "purple-dotted-star" / "scoring"),
+    "base_model": str(_SPRITES / "base_model"),
+    "scorer": str(_SPRITES / "clip"),
+    "accelerator": "cpu",
+    "accelerator_count": "0",
+    "placeholder_token": "<purple-dotted-star>",
+    "initializer_token": "circle",
+    "resolution": 32,
+    "train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_train_steps": 200,
+    "learning_rate": 5e-3,
+    "scale_lr": False,
+    "adam_weight_decay": 0.0,
+    "checkpointing_steps": 50,
+    "save_steps": 50,
+    "log_steps": 20,
+    "evaluation_reference_prompt": "purple dotted star",
+    "evaluation_prompts": ["a photo of a {}", "a photo of a {} on the snow", "a photo of a {} on the grass"],
+    "evaluation_num_inference_steps": 20,
+    "evaluation_guidance_scale": 2.5,
+    "evaluation_images_per_prompt": 8,
+    "evaluation_sampling_batch_size": 8,
+    "evaluation_min_clip_i_gain": 0.35,
+    "evaluation_min_clip_i": 0.65,
+    "evaluation_min_clip_t": 0.7,
+}
+"""A tiny Stable Diffusion model that draws sprites learns a purple dotted star, on a CPU and in minutes."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {"guide": GUIDE_EXAMPLE, "sprites": SPRITES_DEMO}

@@ -1,0 +1,53 @@
+"""What each step asks of a cluster: processors, memory, accelerators, and how often it is tried."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from kfp import dsl
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Processors and memory in Kubernetes' notation.
+
+    Request and limit are alike, so that a step is never evicted for memory that it was promised.
+    """
+
+    cpu: str
+    memory: str
+
+
+LIGHT = Resources(cpu="500m", memory="1Gi")
+"""Reads and writes a few objects."""
+
+MEDIUM = Resources(cpu="1", memory="4Gi")
+"""Holds pictures, a text encoder, or a weight file at a time."""
+
+MODEL = Resources(cpu="4", memory="16Gi")
+"""Holds a model of Stable Diffusion's size."""
+
+
+def request(task: dsl.PipelineTask, resources: Resources) -> dsl.PipelineTask:
+    """The task with its processors and memory."""
+    task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
+    return task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+
+
+def request_accelerators(task: dsl.PipelineTask, *, resource: str, count: str) -> dsl.PipelineTask:
+    """The task with accelerators, both given by pipeline parameters.
+
+    Args:
+        task: the task.
+        resource: the Kubernetes resource, such as `nvidia.com/gpu`.
+        count: how many, as text: a count that is an integer parameter is dropped when a pipeline is compiled.
+    """
+    return task.set_accelerator_type(resource).set_accelerator_limit(count)
+
+
+def retry(task: dsl.PipelineTask, *, times: int = 2) -> dsl.PipelineTask:
+    """The task, tried again after 30 s, 1 min, 2 min, ...: for lost pods and networks that stutter.
+
+    Every step may be tried again: it resumes, or overwrites what is its own.
+    """
+    return task.set_retry(times, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")

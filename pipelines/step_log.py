@@ -1,0 +1,128 @@
+"""What a person sees of a local run: the steps' own lines as they come, without the runner's bookkeeping."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections.abc import Mapping
+from typing import TextIO
+
+_RUNNER_LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - \w+ - (?P<message>.*)")
+_EXECUTING = re.compile(r"Executing task '(?P<task>[^']+)'")
+_FINISHED = re.compile(r"Task '(?P<task>[^']+)' finished with status (?P<status>\w+)")
+_REUSED = re.compile(r"Task (?P<task>\S+) cache hit")
+_RECORD = re.compile(r"\[KFP Executor \S+ (?P<time>[\d:]+),\d+ (?P<level>\w+)\]: (?P<message>.*)")
+_BOOKKEEPING = (
+    "Looking for component ",
+    "Loading KFP component ",
+    "Got executor_input:",
+    "Wrote executor output",
+    "Did not",
+)
+_COLOUR = re.compile(r"\x1b\[\d+m")
+_INDENT = "    "
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A step that failed, and its own last word."""
+
+    task: str
+    message: str
+
+
+class StepLog(io.TextIOBase):
+    """A text stream for everything that `kfp.local` (2.17) prints.
+
+    All of it goes to `full_log`; `screen` gets each step's title and the lines that the step wrote. What it does not
+    recognise while a step runs it shows.
+
+    Args:
+        full_log: an open text file.
+        screen: an open text stream, such as standard output.
+        titles: what to call a task, by its name.
+    """
+
+    def __init__(self, *, full_log: TextIO, screen: TextIO, titles: Mapping[str, str]) -> None:
+        self.failures: list[Failure] = []
+        self.reused: list[str] = []
+        self._full_log, self._screen, self._titles = full_log, screen, titles
+        self._unfinished_line = ""
+        self._task: str | None = None
+        self._in_executor_input = self._in_traceback = False
+        self._last_line = self._last_error = ""
+
+    def writable(self) -> bool:
+        """True: this stream is written to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """The number of characters taken: all of `text`."""
+        text = _COLOUR.sub("", text)
+        self._full_log.write(text)
+        *lines, self._unfinished_line = (self._unfinished_line + text).split("\n")
+        for line in lines:
+            self._take(line.rstrip())
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes both streams."""
+        self._full_log.flush()
+        self._screen.flush()
+
+    def _take(self, line: str) -> None:
+        runner_line = _RUNNER_LINE.fullmatch(line)
+        if runner_line:
+            self._take_from_runner(runner_line["message"])
+        elif self._task is not None:
+            self._take_from_step(line.removeprefix(_INDENT))
+
+    def _take_from_runner(self, message: str) -> None:
+        if started := _EXECUTING.match(message):
+            self._task = started["task"]
+            self._last_line = self._last_error = ""
+            self._show(f"\n{self._title(self._task)}")
+        elif finished := _FINISHED.match(message):
+            self._task = None
+            if finished["status"] == "FAILURE":
+                said = self._last_error or self._last_line or "it ended without a word; see the log"
+                self.failures.append(Failure(task=finished["task"], message=said))
+        elif reused := _REUSED.match(message):
+            self.reused.append(reused["task"])
+            self._show(f"\n{self._title(reused['task'])}\n{_INDENT}reused: the same step ran before on the same inputs")
+
+    def _take_from_step(self, line: str) -> None:
+        if self._in_executor_input:
+            self._in_executor_input = line != "}"
+        elif record := _RECORD.fullmatch(line):
+            self._take_record(**record.groupdict())
+        elif line:
+            self._remember(line)
+            self._show(_INDENT + line)
+
+    def _take_record(self, time: str, level: str, message: str) -> None:
+        # The executor's process formats the records of the step's own loggers, too.
+        if message.startswith(_BOOKKEEPING):
+            self._in_executor_input = message.startswith("Got executor_input:")
+            return
+        self._last_line = message
+        if level == "ERROR":
+            self._last_error = message
+        self._show(f"{_INDENT}{time} {'' if level == 'INFO' else level + ' '}{message}")
+
+    def _remember(self, line: str) -> None:
+        self._last_line = line
+        if line.startswith("Traceback (most recent call last)"):
+            self._in_traceback = True
+        elif self._in_traceback and not line.startswith(" "):
+            self._last_error = line
+            self._in_traceback = False
+
+    def _title(self, task: str) -> str:
+        return self._titles.get(task, task)
+
+    def _show(self, line: str) -> None:
+        # Not print(): kfp.local replaces that built-in by an indenting one while a step runs.
+        self._screen.write(f"{line}\n")
+        self._screen.flush()

@@ -1,0 +1,97 @@
+"""What a run came to, for a person and as `summary.json` for a program."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
+from components.common.base_model import materialize, read_reference
+from pipelines.local_run import LocalRun
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run of the pipeline came to.
+
+    Attributes:
+        embedding: the learned embedding, for `load_textual_inversion`.
+        report: the evaluation's report, a web page.
+        registry_entry: the published version's folder or address; None when nothing was published.
+        base_model: the base model's folder, for `from_pretrained`.
+        placeholder_token: what stands in a prompt.
+        initializer_token: what training started from.
+        scores: by variant (before, after, true_caption) and score (clip_i, clip_t).
+        seconds: wall-clock seconds by step, of the steps that ran.
+        passed: whether the quality gate let the embedding pass.
+        reasons: why it did not.
+    """
+
+    embedding: str
+    report: str
+    registry_entry: str | None
+    base_model: str
+    placeholder_token: str
+    initializer_token: str
+    scores: Mapping[str, Mapping[str, float]]
+    seconds: Mapping[str, float]
+    passed: bool
+    reasons: tuple[str, ...]
+
+    def write(self, file: Path) -> None:
+        """Writes the summary as JSON."""
+        file.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    def for_people(self, shown: Callable[[str], str]) -> str:
+        """A few lines that say where things are and how good they are; `shown` writes a path or an address."""
+        lines = [f"not published     {reason}" for reason in self.reasons]
+        if self.registry_entry:
+            lines.append(f"published         {shown(self.registry_entry)}")
+        lines += [f"learned embedding {shown(self.embedding)}", f"report            {shown(self.report)}"]
+        for variant, scores in self.scores.items():
+            values = "   ".join(f"{_label(name)} {value:.3f}" for name, value in sorted(scores.items()))
+            lines.append(f"{variant.replace('_', ' '):<17} {values}")
+        return "\n".join(lines)
+
+
+def summarize(run: LocalRun) -> Summary:
+    """The summary of a local run in which no step failed.
+
+    Raises:
+        ArtifactError: when an artifact of the run is damaged.
+    """
+    learned = LearnedEmbedding.read(Path(run.outputs["learned_embedding"]))
+    evaluation = Evaluation.read(Path(run.outputs["evaluation"]))
+    reference = read_reference(Path(run.outputs["base_model"]))
+    return Summary(
+        embedding=str(Path(run.outputs["learned_embedding"]) / LEARNED_EMBEDS),
+        report=str(Path(run.outputs["evaluation"]) / Evaluation.REPORT),
+        registry_entry=_published(run.folder) if evaluation.passed and run.folder else None,
+        base_model=str(materialize(reference)),
+        placeholder_token=learned.placeholder_token,
+        initializer_token=learned.initializer_token,
+        scores=evaluation.scores,
+        seconds=run.seconds,
+        passed=evaluation.passed,
+        reasons=evaluation.reasons,
+    )
+
+
+def _published(folder: Path) -> str:
+    """The address of the version that this run published: an output of a conditional step is none of the pipeline."""
+    executed: dict[str, Any] = json.loads((folder / "publish" / "executor_output.json").read_text(encoding="utf-8"))
+    return local_path(executed["parameterValues"]["Output"])
+
+
+def local_path(uri: str) -> str:
+    """The path that a `file://` URI stands for; any other address as it is."""
+    parts = urlsplit(uri)
+    return unquote(parts.path) if parts.scheme == "file" else uri
+
+
+def _label(score: str) -> str:
+    return score.upper().replace("_", "-")

@@ -1,0 +1,181 @@
+"""The pipeline `textual-inversion`: from a handful of pictures to a published word. The graph alone."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.encode_latents.component import encode_latents
+from components.evaluate.component import evaluate
+from components.import_base_model.component import import_base_model
+from components.ingest_images.component import ingest_images
+from components.init_embedding.component import init_embedding
+from components.preflight.component import preflight
+from components.preflight.parameters import EVALUATION, PICTURES, PLACEHOLDER, TRAINING, fields_of
+from components.publish.component import publish
+from components.train_torch.component import train_torch
+from pipelines.presets import GUIDE_EXAMPLE as DEFAULT
+from pipelines.resources import LIGHT, MEDIUM, MODEL, request, request_accelerators, retry
+
+
+class Outputs(NamedTuple):
+    """What a run gives when every step succeeds; a published version is found in the registry."""
+
+    base_model: dsl.Model
+    learned_embedding: dsl.Model
+    evaluation: dsl.Artifact
+    report: dsl.HTML
+
+
+@dsl.pipeline(
+    name="textual-inversion",
+    display_name="Textual Inversion",
+    description="Teaches a Stable Diffusion model a new word from a handful of pictures, and publishes the word's "
+    "embedding when samples show that it was learned.",
+)
+def textual_inversion(
+    storage_uri: str,
+    images_uri: str = DEFAULT["images_uri"],
+    scoring_images_uri: str = DEFAULT["scoring_images_uri"],
+    base_model: str = DEFAULT["base_model"],
+    base_model_variant: str = DEFAULT["base_model_variant"],
+    scorer: str = DEFAULT["scorer"],
+    accelerator: str = DEFAULT["accelerator"],
+    accelerator_resource: str = DEFAULT["accelerator_resource"],
+    accelerator_count: str = DEFAULT["accelerator_count"],
+    resolution: int = DEFAULT["resolution"],
+    interpolation: str = DEFAULT["interpolation"],
+    center_crop: bool = DEFAULT["center_crop"],
+    small_images: str = DEFAULT["small_images"],
+    placeholder_token: str = DEFAULT["placeholder_token"],
+    initializer_token: str = DEFAULT["initializer_token"],
+    num_vectors: int = DEFAULT["num_vectors"],
+    learnable_property: str = DEFAULT["learnable_property"],
+    seed: int = DEFAULT["seed"],
+    repeats: int = DEFAULT["repeats"],
+    flip_probability: float = DEFAULT["flip_probability"],
+    train_batch_size: int = DEFAULT["train_batch_size"],
+    gradient_accumulation_steps: int = DEFAULT["gradient_accumulation_steps"],
+    fuse_micro_batches: bool = DEFAULT["fuse_micro_batches"],
+    max_train_steps: int = DEFAULT["max_train_steps"],
+    learning_rate: float = DEFAULT["learning_rate"],
+    scale_lr: bool = DEFAULT["scale_lr"],
+    lr_scheduler: str = DEFAULT["lr_scheduler"],
+    lr_warmup_steps: int = DEFAULT["lr_warmup_steps"],
+    lr_num_cycles: int = DEFAULT["lr_num_cycles"],
+    lr_power: float = DEFAULT["lr_power"],
+    adam_beta1: float = DEFAULT["adam_beta1"],
+    adam_beta2: float = DEFAULT["adam_beta2"],
+    adam_weight_decay: float = DEFAULT["adam_weight_decay"],
+    adam_epsilon: float = DEFAULT["adam_epsilon"],
+    mixed_precision: str = DEFAULT["mixed_precision"],
+    allow_tf32: bool = DEFAULT["allow_tf32"],
+    gradient_checkpointing: bool = DEFAULT["gradient_checkpointing"],
+    checkpointing_steps: int = DEFAULT["checkpointing_steps"],
+    checkpoints_total_limit: int = DEFAULT["checkpoints_total_limit"],
+    resume_from_checkpoint: str = DEFAULT["resume_from_checkpoint"],
+    save_steps: int = DEFAULT["save_steps"],
+    log_steps: int = DEFAULT["log_steps"],
+    evaluation_prompts: list[str] = DEFAULT["evaluation_prompts"],
+    evaluation_reference_prompt: str = DEFAULT["evaluation_reference_prompt"],
+    evaluation_images_per_prompt: int = DEFAULT["evaluation_images_per_prompt"],
+    evaluation_num_inference_steps: int = DEFAULT["evaluation_num_inference_steps"],
+    evaluation_guidance_scale: float = DEFAULT["evaluation_guidance_scale"],
+    evaluation_negative_prompt: str = DEFAULT["evaluation_negative_prompt"],
+    evaluation_sampling_batch_size: int = DEFAULT["evaluation_sampling_batch_size"],
+    evaluation_seed: int = DEFAULT["evaluation_seed"],
+    evaluation_min_clip_i_gain: float = DEFAULT["evaluation_min_clip_i_gain"],
+    evaluation_min_clip_i: float = DEFAULT["evaluation_min_clip_i"],
+    evaluation_min_clip_t: float = DEFAULT["evaluation_min_clip_t"],
+    concept_name: str = DEFAULT["concept_name"],
+    registry_alias: str = DEFAULT["registry_alias"],
+) -> Outputs:
+    """Pictures to ImageSet to LatentSet to LearnedEmbedding to Evaluation to registry entry.
+
+    What each parameter means is said beside its default, in the `DESCRIPTIONS` of the steps' configs; compiling puts
+    it into the YAML.
+    """
+    parameters = dict(locals())
+
+    # Looks at what is there now, so it is never answered from the cache. Its fingerprints of the sources are inputs
+    # of the steps that read them: as long as a source stays as it is, those are answered from the cache.
+    checked = preflight(**parameters).set_display_name("Check everything").set_caching_options(False)
+    request(checked, LIGHT)
+
+    model = import_base_model(
+        source=base_model,
+        source_fingerprint=checked.outputs["base_model_fingerprint"],
+        store_uri=checked.outputs["models_uri"],
+        kind="diffusion",
+        variant=base_model_variant,
+    ).set_display_name("Import base model")
+    clip = import_base_model(
+        source=scorer,
+        source_fingerprint=checked.outputs["scorer_fingerprint"],
+        store_uri=checked.outputs["models_uri"],
+        kind="clip",
+        variant="",
+    ).set_display_name("Import scorer")
+    pictures = ingest_images(
+        images_uri=images_uri,
+        fallback_images_uri="",
+        images_fingerprint=checked.outputs["images_fingerprint"],
+        **fields_of(PICTURES, parameters),
+    ).set_display_name("Prepare pictures")
+    scoring_pictures = ingest_images(
+        images_uri=scoring_images_uri,
+        fallback_images_uri=images_uri,
+        images_fingerprint=checked.outputs["scoring_images_fingerprint"],
+        **fields_of(PICTURES, parameters),
+    ).set_display_name("Prepare pictures to score against")
+    for task in (model, clip, pictures, scoring_pictures):
+        retry(request(task, MEDIUM))
+
+    initial = init_embedding(
+        base_model=model.outputs["reference"],
+        **fields_of(PLACEHOLDER, parameters),
+    ).set_display_name("Add the placeholder")
+    retry(request(initial, MEDIUM))
+    latents = encode_latents(
+        image_set=pictures.outputs["image_set"], base_model=model.outputs["reference"], accelerator=accelerator
+    ).set_display_name("Encode pictures")
+    learned = train_torch(
+        latent_set=latents.outputs["latent_set"],
+        base_model=model.outputs["reference"],
+        initial_embedding=initial.outputs["initial_embedding"],
+        checkpoint_root=checked.outputs["checkpoints_uri"],
+        accelerator=accelerator,
+        **fields_of(TRAINING, parameters),
+    ).set_display_name("Train")
+    evaluated = evaluate(
+        base_model=model.outputs["reference"],
+        scorer=clip.outputs["reference"],
+        initial_embedding=initial.outputs["initial_embedding"],
+        learned_embedding=learned.outputs["learned_embedding"],
+        scoring_set=scoring_pictures.outputs["image_set"],
+        accelerator=accelerator,
+        **fields_of(EVALUATION, parameters),
+    ).set_display_name("Sample and score")
+    for task in (latents, learned, evaluated):
+        retry(request(task, MODEL))
+        request_accelerators(task, resource=accelerator_resource, count=accelerator_count)
+
+    with dsl.If(evaluated.outputs["Output"] == "pass", name="It was learned"):
+        # What it does is in the registry, where others move aliases too: an earlier answer says nothing about now.
+        # It may run again at any time: what is published already is found and not published twice.
+        published = publish(
+            base_model=model.outputs["reference"],
+            learned_embedding=learned.outputs["learned_embedding"],
+            evaluation=evaluated.outputs["evaluation"],
+            registry_uri=checked.outputs["registry_uri"],
+            concept_name=concept_name,
+            alias=registry_alias,
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        ).set_display_name("Publish")
+        retry(request(published, LIGHT)).set_caching_options(False)
+
+    return Outputs(
+        base_model=model.outputs["reference"],
+        learned_embedding=learned.outputs["learned_embedding"],
+        evaluation=evaluated.outputs["evaluation"],
+        report=evaluated.outputs["report"],
+    )

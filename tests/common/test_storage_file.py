@@ -1,0 +1,150 @@
+"""Addresses of stores, and what is special about a store in a local folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.common.errors import InputError, ObjectNotFoundError, StorageError
+from components.common.storage import open_store, split_uri
+from components.common.storage.file_store import HASHED_BYTES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Writes two contents of 4 MiB in turn and tells when each one is there.
+WRITE_FOR_EVER = """
+import itertools, sys
+from components.common.storage import open_store
+
+store = open_store(sys.argv[1])
+for letter in itertools.cycle([b"a", b"b"]):
+    store.write("key", letter * 2**22)
+    print(flush=True)
+"""
+
+
+def test_open_when_the_scheme_is_unknown_names_the_ones_expected() -> None:
+    with pytest.raises(InputError, match=r"Unsupported storage URI scheme 'ftp' in .*gs://bucket/prefix, s3://"):
+        open_store("ftp://host/folder")
+
+
+@pytest.mark.parametrize("address", ["", "gs://", "s3:///prefix", "file://host/folder", "file://folder"])
+def test_open_when_the_address_has_a_hole_says_what_is_expected(address: str) -> None:
+    with pytest.raises(InputError, match="expected"):
+        open_store(address)
+
+
+def test_open_when_the_prefix_would_leave_the_bucket_is_refused(gcs_bucket_uri: str) -> None:
+    with pytest.raises(InputError, match=r"without '\.\.'"):
+        open_store(f"{gcs_bucket_uri}/../other")
+
+
+def test_open_when_given_a_path_or_its_uri_is_the_same_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "100% cats" / "ß"
+    monkeypatch.chdir(tmp_path)
+
+    by_path, by_uri, relative = (
+        open_store(str(folder)),
+        open_store(folder.as_uri()),
+        open_store(os.path.relpath(folder)),
+    )
+
+    by_path.write("key", b"content")
+    assert by_path.uri == by_uri.uri == relative.uri == folder.as_uri()
+    assert by_uri.read("key") == relative.read("key") == (folder / "key").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [
+        ("gs://bucket/a/b.json", ("gs://bucket/a", "b.json")),
+        ("gs://bucket/b.json", ("gs://bucket", "b.json")),
+        ("file:///a/b%20c.json", ("file:///a", "b c.json")),
+        ("/a/b.json", ("/a", "b.json")),
+        ("/b.json", ("/", "b.json")),
+        ("b.json", (".", "b.json")),
+    ],
+)
+def test_split_when_given_one_object_gives_its_folder_and_name(uri: str, parts: tuple[str, str]) -> None:
+    assert split_uri(uri) == parts
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket", "gs://bucket/", "gs://bucket/folder/", "/folder/", ""])
+def test_split_when_there_is_no_object_is_refused(uri: str) -> None:
+    with pytest.raises(InputError, match="expected the address of one object"):
+        split_uri(uri)
+
+
+def test_write_when_killed_leaves_a_whole_object(tmp_path: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None
+    for _ in range(5):
+        writer.stdout.readline()
+    writer.kill()
+    writer.communicate()
+
+    store = open_store(str(tmp_path))
+    content = store.read("key")
+    assert [info.key for info in store.list()] == ["key"]
+    assert content in (b"a" * 2**22, b"b" * 2**22)
+    assert store.write("key", b"small") == store.stat("key").version  # the dead writer's lock is gone
+
+
+@pytest.mark.parametrize("key", [".textual-inversion-lock", "folder/.textual-inversion-1-abc.part"])
+def test_key_when_it_is_the_name_of_a_lock_or_part_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(InputError, match="reserved"):
+        open_store(str(tmp_path)).write(key, b"")
+
+
+def test_upload_when_the_folder_is_a_store_leaves_its_lock_behind(tmp_path: Path) -> None:
+    open_store(str(tmp_path / "one")).write("key", b"content")
+
+    open_store(str(tmp_path / "two")).upload_folder(tmp_path / "one", "copy")
+
+    assert [info.key for info in open_store(str(tmp_path / "two")).list()] == ["copy/key"]
+
+
+def test_version_when_a_large_file_is_overwritten_changes(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+
+    first = store.write("key", b"a" * (HASHED_BYTES + 1))
+    second = store.write("key", b"b" * (HASHED_BYTES + 1), if_version=first)
+
+    assert first != second
+    assert store.read_versioned("key")[1] == store.stat("key").version == second
+
+
+def test_list_when_folders_are_links_shows_their_files_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "weights").write_bytes(b"content")
+    (tmp_path / "store" / "a").mkdir(parents=True)
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "store" / "a" / "around itself").symlink_to(tmp_path / "store")
+
+    assert [info.key for info in open_store(str(tmp_path / "store")).list()] == ["link/weights"]
+
+
+def test_write_when_a_file_stands_in_the_way_says_so(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write("name", b"a file")
+    store.write("folder/key", b"content")
+
+    with pytest.raises(StorageError, match="a file and a folder have the same name"):
+        store.write("name/below", b"")
+    with pytest.raises(StorageError, match="a file and a folder have the same name"):
+        store.write("folder", b"")
+    assert not store.exists("folder")
+    with pytest.raises(ObjectNotFoundError):
+        store.read("name/below")
+
+
+def test_write_when_the_file_system_refuses_says_where() -> None:
+    with pytest.raises(StorageError, match="file:///proc/textual-inversion/key") as caught:
+        open_store("/proc/textual-inversion").write("key", b"")
+    assert "\n" not in str(caught.value)

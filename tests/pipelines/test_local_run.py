@@ -1,0 +1,103 @@
+"""The local runner on a pipeline of two small steps."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.common.cli import TIMINGS_VARIABLE
+from pipelines.compiling import compile_pipeline
+from pipelines.local_run import LocalRun, run_pipeline
+from tests.pipelines.toy_pipeline import toy
+
+Run = Callable[..., tuple[LocalRun, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs the toy pipeline with the given parameters; gives the run and what was on the screen."""
+    compiled = tmp_path / "toy.yaml"
+    descriptions = {"colour": "a colour", "width": "how many frames"}
+    compiled.write_text(compile_pipeline(toy, descriptions=descriptions, choices={}), encoding="utf-8")
+
+    def run(*, reuse: bool = True, **parameters: str | int) -> tuple[LocalRun, str]:
+        screen = io.StringIO()
+        done = run_pipeline(compiled, parameters, out=tmp_path / "out", reuse=reuse, screen=screen)
+        return done, screen.getvalue()
+
+    return run
+
+
+def test_run_gives_outputs_and_durations_when_all_steps_succeed(run: Run):
+    done, screen = run(colour="red", width=2)
+    assert done.failures == ()
+    assert done.outputs["framed"] == "[red][red]"
+    assert Path(done.outputs["picture"]).read_text() == "red"
+    assert set(done.seconds) == {"draw", "frame"}
+    assert "Draw the picture\n    drawing red\n" in screen
+
+
+def test_screen_shows_only_the_lines_of_the_steps(run: Run, tmp_path: Path):
+    _, screen = run(colour="red")
+    assert "KFP Executor" not in screen
+    assert "parameterValues" not in screen
+    assert "parameterValues" in (tmp_path / "out" / "run.log").read_text()
+
+
+def test_repeated_run_runs_no_step_again(run: Run):
+    first, _ = run(colour="red")
+    second, screen = run(colour="red")
+    assert second.seconds == {}
+    assert sorted(second.reused) == ["draw", "frame"]
+    assert second.outputs == first.outputs
+    assert screen.count("reused") == 2
+
+
+def test_changed_parameter_reruns_only_the_steps_after_it(run: Run):
+    run(colour="red")
+    done, _ = run(colour="red", width=3)
+    assert set(done.seconds) == {"frame"}
+    assert done.outputs["framed"] == "[red][red][red]"
+
+
+def test_no_reuse_runs_every_step_again(run: Run):
+    run(colour="red")
+    done, _ = run(colour="red", reuse=False)
+    assert set(done.seconds) == {"draw", "frame"}
+
+
+def test_failing_step_gives_its_own_message_and_is_not_retried(run: Run):
+    started = time.monotonic()
+    done, _ = run(colour="invisible")
+    assert time.monotonic() - started < 30, "a back-off of 60 s was waited for"
+    (failure,) = done.failures
+    assert failure.task == "draw"
+    assert failure.message == "draw failed: found the colour 'invisible', expected one that can be seen"
+    assert done.outputs == {}
+
+
+def test_crashing_step_gives_the_exception_and_not_the_end_of_its_message(run: Run):
+    done, screen = run(colour="broken")
+    (failure,) = done.failures
+    assert failure.message == "ZeroDivisionError: the brush"
+    assert "Traceback" in screen
+
+
+def test_failed_run_is_not_remembered_as_done(run: Run):
+    run(colour="invisible")
+    done, _ = run(colour="invisible")
+    assert len(done.failures) == 1
+
+
+def test_environment_and_loggers_are_as_before_when_the_run_is_over(run: Run):
+    import logging
+
+    before = dict(os.environ), list(logging.getLogger().handlers), logging.getLogger().level
+    run(colour="red")
+    assert before == (dict(os.environ), list(logging.getLogger().handlers), logging.getLogger().level)
+    assert TIMINGS_VARIABLE not in os.environ

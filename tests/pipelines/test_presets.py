@@ -1,0 +1,36 @@
+"""The named sets of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.common.training.config import TrainConfig
+from components.preflight.parameters import TRAINING, check_parameters, descriptions, fields_of
+from pipelines.presets import GUIDE_EXAMPLE, PRESETS, SPRITES_DEMO
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_preset_gives_every_parameter_but_the_storage(preset: Mapping[str, Any]):
+    assert set(preset) == set(descriptions()) - {"storage_uri"}
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_preset_passes_the_checks(preset: Mapping[str, Any]):
+    check_parameters({**preset, "storage_uri": "gs://bucket/ti"})
+
+
+def test_guide_example_is_that_of_the_guide():
+    training = TrainConfig(**fields_of(TRAINING, GUIDE_EXAMPLE))
+    assert training.max_train_steps == 3000
+    assert training.global_batch(num_processes=1) == 4
+    assert training.peak_learning_rate(num_processes=1) == pytest.approx(2e-3)
+    assert (GUIDE_EXAMPLE["placeholder_token"], GUIDE_EXAMPLE["initializer_token"]) == ("<cat-toy>", "toy")
+
+
+def test_sources_of_the_demo_are_in_the_repository():
+    for name in ("images_uri", "scoring_images_uri", "base_model", "scorer"):
+        assert Path(SPRITES_DEMO[name]).is_dir(), name

@@ -1,0 +1,41 @@
+"""A pipeline of two steps for the tests of the local runner: no model, no time."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+
+@dsl.component(base_image="toy:1", install_kfp_package=False)
+def draw(colour: str, picture: dsl.Output[dsl.Artifact]):
+    """Writes a picture of a colour; fails on two of them, in the two ways in which a step can fail."""
+    from pathlib import Path
+
+    from components.common.cli import step_boundary
+    from components.common.errors import ImageError
+
+    print("drawing", colour)
+    with step_boundary("draw"):
+        if colour == "invisible":
+            raise ImageError("found the colour 'invisible', expected one that can be seen")
+        if colour == "broken":
+            raise ZeroDivisionError("the brush\nbroke")
+        Path(picture.path).write_text(colour, encoding="utf-8")
+
+
+@dsl.component(base_image="toy:1", install_kfp_package=False)
+def frame(picture: dsl.Input[dsl.Artifact], width: int) -> str:
+    """The picture's colour in a frame."""
+    from pathlib import Path
+
+    from components.common.cli import step_boundary
+
+    with step_boundary("frame"):
+        return f"[{Path(picture.path).read_text(encoding='utf-8')}]" * width
+
+
+@dsl.pipeline(name="toy", description="Draws and frames.")
+def toy(colour: str, width: int = 1) -> NamedTuple("Outputs", [("picture", dsl.Artifact), ("framed", str)]):
+    """A drawing in a frame."""
+    drawn = draw(colour=colour).set_display_name("Draw the picture").set_retry(3, backoff_duration="60s")
+    framed = frame(picture=drawn.outputs["picture"], width=width)
+    return NamedTuple("Outputs", [("picture", dsl.Artifact), ("framed", str)])(drawn.outputs["picture"], framed.output)

@@ -1,0 +1,101 @@
+"""The pipeline's parameters and their checks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from components.common.errors import ConfigError
+from components.preflight.parameters import (
+    EVALUATION,
+    GROUPS,
+    REGISTRY,
+    check_parameters,
+    complete_parameters,
+    descriptions,
+    fields_of,
+)
+
+REQUIRED = {"storage_uri": "gs://bucket/ti", "placeholder_token": "<cat-toy>", "initializer_token": "toy"}
+
+
+def parameters(**changes: Any) -> dict[str, Any]:
+    return complete_parameters({**REQUIRED, **changes})
+
+
+def test_every_parameter_has_a_description_and_is_a_field_of_its_config():
+    for group in GROUPS:
+        fields = {field.name for field in dataclasses.fields(group.config)}
+        for name, field in group.fields.items():
+            assert field in fields, name
+            assert descriptions()[name].strip(), name
+
+
+def test_no_two_groups_claim_one_name():
+    assert len(descriptions()) == sum(len(group.fields) for group in GROUPS)
+
+
+def test_defaults_pass_the_checks():
+    run = check_parameters(parameters())
+    assert run.registry_uri == "gs://bucket/ti/registry"
+    assert run.models_uri == "gs://bucket/ti/models"
+    assert run.checkpoints_uri == "gs://bucket/ti/checkpoints"
+
+
+def test_slash_at_the_end_of_storage_uri_changes_nothing():
+    assert check_parameters(parameters(storage_uri="gs://bucket/ti/")).models_uri == "gs://bucket/ti/models"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("accelerator", "tpu"),
+        ("accelerator_count", "one"),
+        ("accelerator_count", "0"),
+        ("accelerator_resource", "gpu"),
+        ("base_model", " "),
+        ("evaluation_guidance_scale", -1.0),
+        ("evaluation_prompts", ["no place for it"]),
+        ("images_uri", ""),
+        ("interpolation", "cubist"),
+        ("learnable_property", "mood"),
+        ("learning_rate", 0.0),
+        ("lr_scheduler", "sometimes"),
+        ("mixed_precision", "fp8"),
+        ("num_vectors", 0),
+        ("placeholder_token", "cat toy"),
+        ("registry_alias", "7"),
+        ("resolution", 0),
+        ("scorer", ""),
+        ("storage_uri", ""),
+        ("train_batch_size", 0),
+    ],
+)
+def test_check_names_the_parameter_whose_value_cannot_be_right(name: str, value: Any):
+    with pytest.raises(ConfigError, match=rf"(^|; ){name}: found"):
+        check_parameters(parameters(**{name: value}))
+
+
+def test_check_names_the_mistakes_of_all_groups_at_once():
+    with pytest.raises(ConfigError) as caught:
+        check_parameters(parameters(learning_rate=0.0, resolution=0, evaluation_seed=-1))
+    for name in ("learning_rate", "resolution", "evaluation_seed"):
+        assert f"{name}: found" in str(caught.value)
+
+
+def test_unknown_parameter_is_refused_with_the_one_that_was_meant():
+    with pytest.raises(ConfigError, match=r"no parameter learning_rat \(did you mean learning_rate\?\)"):
+        parameters(learning_rat=1.0)
+
+
+def test_missing_parameter_is_named_with_what_it_means():
+    with pytest.raises(ConfigError, match="storage_uri: found nothing, expected folder"):
+        complete_parameters({"placeholder_token": "<x>", "initializer_token": "toy"})
+
+
+def test_fields_of_gives_the_names_of_the_step():
+    given = parameters(seed=1, evaluation_seed=2, registry_alias="best")
+    assert fields_of(EVALUATION, given)["seed"] == 2
+    assert fields_of(REGISTRY, given) == {"concept_name": "", "alias": "best"}

@@ -1,0 +1,154 @@
+"""The rules of the house that hold for every step."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from components.common.images import IMAGE_NAMES, image
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPONENTS = ROOT / "components"
+LIBRARIES = ("common", "torch_models", "flax_models")
+STEPS = sorted(
+    folder.name
+    for folder in COMPONENTS.iterdir()
+    if (folder / "__init__.py").is_file() and folder.name not in LIBRARIES
+)
+HEAVY = ("torch", "jax", "diffusers", "transformers", "accelerate")
+CONFIGS = {
+    "encode_latents": None,
+    "evaluate": "components.evaluate.config:EvaluateConfig",
+    "import_base_model": None,
+    "ingest_images": "components.ingest_images.config:IngestConfig",
+    "init_embedding": "components.init_embedding.config:InitConfig",
+    "preflight": None,
+    "publish": "components.publish.config:PublishConfig",
+    "train_torch": "components.common.training.config:TrainConfig",
+}
+"""The config whose fields are parameters of the step's component, where there is one."""
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or within a function."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield node.module or ""
+
+
+def component(step: str) -> ModuleType:
+    return importlib.import_module(f"components.{step}.component")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_step_is_a_package_with_a_component_and_a_command(step: str):
+    for name in ("__init__.py", "__main__.py", "component.py"):
+        assert (COMPONENTS / step / name).is_file(), name
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_step_imports_no_other_step(step: str):
+    others = {f"components.{other}" for other in STEPS if other != step}
+    for file in modules(COMPONENTS / step):
+        for name in imports(file):
+            other = ".".join(name.split(".")[:2])
+            # Preflight checks the values that the others check again: it reads their configs, and nothing else.
+            allowed = step == "preflight" and name.endswith(".config")
+            assert other not in others or allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("library", [name for name in LIBRARIES if (COMPONENTS / name).is_dir()])
+def test_library_imports_no_step(library: str):
+    steps = {f"components.{step}" for step in STEPS}
+    for file in modules(COMPONENTS / library):
+        for name in imports(file):
+            assert ".".join(name.split(".")[:2]) not in steps, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_common_imports_no_framework():
+    frameworks = set(HEAVY) - {"transformers"}  # whose tokenizers need no framework
+    for file in modules(COMPONENTS / "common"):
+        for name in imports(file):
+            assert name.split(".")[0] not in frameworks, f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_light_modules_load_no_framework():
+    faces = [f"components.{step}.component" for step in STEPS]
+    configs = [config.partition(":")[0] for config in CONFIGS.values() if config]
+    code = [
+        "import importlib, sys",
+        f"for name in {[*faces, *configs, 'components.preflight.preflight', 'pipelines.textual_inversion']}:",
+        "    importlib.import_module(name)",
+        f"    loaded = [heavy for heavy in {HEAVY} if heavy in sys.modules]",
+        "    assert not loaded, f'{name} loads {loaded}'",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_component_has_the_defaults_of_its_config(step: str):
+    if CONFIGS[step] is None:
+        return
+    module, _, name = CONFIGS[step].partition(":")
+    config = getattr(importlib.import_module(module), name)
+    parameters = inspect.signature(getattr(component(step), step).python_func).parameters
+    for field in dataclasses.fields(config):
+        assert field.name in parameters, f"{step} lacks the parameter {field.name}"
+        default = parameters[field.name].default
+        if field.default is dataclasses.MISSING:
+            assert default is inspect.Parameter.empty, field.name
+        else:
+            expected = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert default == expected and type(default) is type(expected), field.name
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_component_runs_in_an_image_that_is_built(step: str):
+    container = getattr(component(step), step).component_spec.implementation.container
+    assert container.image in [image(name) for name in IMAGE_NAMES]
+    assert "pip install" not in " ".join(container.command), "the image has everything"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_body_and_command_of_a_step_run_within_the_boundary(step: str):
+    for name in ("component.py", "__main__.py"):
+        assert "with step_boundary(" in (COMPONENTS / step / name).read_text(encoding="utf-8"), name
+
+
+@pytest.mark.parametrize("package", ["components", "pipelines"])
+def test_every_module_says_what_it_is(package: str):
+    for file in modules(ROOT / package):
+        docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        assert docstring, f"{file.relative_to(ROOT)} has no docstring"
+        assert re.match(r"[A-Z`]", docstring), f"{file.relative_to(ROOT)}: {docstring.splitlines()[0]}"
+
+
+@pytest.mark.parametrize("package", ["components", "pipelines"])
+def test_every_folder_with_modules_is_a_package(package: str):
+    for folder in {file.parent for file in modules(ROOT / package)}:
+        init = folder / "__init__.py"
+        assert init.is_file(), folder.relative_to(ROOT)
+
+
+def test_no_module_is_called_utils():
+    assert not [file for file in (*modules(COMPONENTS), *modules(ROOT / "pipelines")) if "util" in file.stem]

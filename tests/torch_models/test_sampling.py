@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
+from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.torch_models.sampling import (
+    SamplingConfig,
+    load_concept,
+    load_pipeline,
+    progress_line,
+    sample,
+    write_rows,
+)
+
+CPU = torch.device("cpu")
+FAST = SamplingConfig(num_inference_steps=2, height=32, width=32, batch_size=2)
+
+
+def write_concept(folder: Path, rows: np.ndarray, token: str = "<concept>") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / LEARNED_EMBEDS
+    file.write_bytes(learned_embeds_bytes(token, {"text_encoder": rows}, {}))
+    return file
+
+
+def random_rows(pipeline, count: int, seed: int = 3) -> np.ndarray:
+    width = pipeline.text_encoder.config.hidden_size
+    return np.random.default_rng(seed).normal(0, 0.5, (count, width)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_sd15):
+    return load_pipeline(tiny_sd15, device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture
+def pipeline(loaded):
+    """The pipeline with a vocabulary of its own, which loading a concept changes."""
+    own = {name: copy.deepcopy(loaded.components[name]) for name in ("tokenizer", "text_encoder")}
+    pipeline = StableDiffusionPipeline(**{**loaded.components, **own}, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_load_pipeline_takes_the_scheduler_of_the_folder(tiny_model):
+    pipeline = load_pipeline(tiny_model, device=CPU, dtype=torch.float32)
+
+    assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
+    expected = "v_prediction" if tiny_model.name == "sd21" else "epsilon"
+    assert pipeline.scheduler.config.prediction_type == expected
+    assert pipeline.safety_checker is None
+
+
+def test_load_pipeline_when_there_is_no_model(tmp_path):
+    with pytest.raises(BaseModelError, match=r"no model_index\.json"):
+        load_pipeline(tmp_path, device=CPU, dtype=torch.float32)
+
+
+def test_sample_gives_a_seed_the_same_picture_in_every_batch(pipeline):
+    prompts = ["a photo of a cat", "a painting of a toy", "a photo of a dog"]
+    together = sample(pipeline, prompts, [5, 6, 7], SamplingConfig(num_inference_steps=2, height=32, width=32))
+    alone = sample(
+        pipeline,
+        prompts[::-1],
+        [7, 6, 5],
+        SamplingConfig(num_inference_steps=2, height=32, width=32, batch_size=1),
+    )
+
+    for one, other in zip(together, alone[::-1], strict=True):
+        assert one.dtype == np.uint8 and one.shape == (32, 32, 3)
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1  # the last digit may be rounded the other way
+    assert np.abs(together[0].astype(int) - together[1].astype(int)).max() > 10
+
+
+def test_sample_takes_the_size_from_the_configurations(pipeline):
+    pipeline.unet = copy.deepcopy(pipeline.unet)
+    pipeline.unet.register_to_config(sample_size=6)
+    [picture] = sample(pipeline, ["a photo of a cat"], [0], SamplingConfig(num_inference_steps=1))
+
+    assert picture.shape == (48, 48, 3)  # the VAE of this model scales by 8
+
+
+def test_sample_leaves_a_picture_black_when_it_is_not_finite(pipeline, tmp_path):
+    rows = random_rows(pipeline, 1)
+    tokens = load_concept(pipeline, write_concept(tmp_path, rows))
+    write_rows(pipeline, tokens, {"text_encoder": rows * np.nan})
+
+    with_concept, without = sample(pipeline, ["a <concept>", "a cat"], [0, 1], FAST)
+
+    assert with_concept.max() == 0
+    assert without.max() > 0
+
+
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_load_concept_makes_the_placeholder_mean_its_rows(pipeline, tmp_path, vectors):
+    rows = random_rows(pipeline, vectors)
+    tokens = load_concept(pipeline, write_concept(tmp_path, rows))
+
+    assert len(tokens) == vectors and tokens[0] == "<concept>"
+    expanded = pipeline.maybe_convert_prompt("a photo of a <concept>", pipeline.tokenizer)
+    ids = pipeline.tokenizer(expanded).input_ids[-1 - vectors : -1]
+    np.testing.assert_array_equal(pipeline.text_encoder.get_input_embeddings().weight[ids].detach().numpy(), rows)
+
+
+def test_load_concept_with_the_rows_of_a_word_draws_as_the_word(pipeline, tmp_path):
+    [token_id] = pipeline.tokenizer("toy", add_special_tokens=False).input_ids
+    rows = pipeline.text_encoder.get_input_embeddings().weight[[token_id]].numpy().copy()
+    [expected] = sample(pipeline, ["a photo of a toy"], [1], FAST)
+    load_concept(pipeline, write_concept(tmp_path, rows))
+
+    [found] = sample(pipeline, ["a photo of a <concept>"], [1], FAST)
+
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_write_rows_replaces_every_row_of_the_placeholder(pipeline, tmp_path):
+    first, second = random_rows(pipeline, 2), random_rows(pipeline, 2, seed=4)
+    tokens = load_concept(pipeline, write_concept(tmp_path, first))
+    [before] = sample(pipeline, ["a <concept>"], [0], FAST)
+    write_rows(pipeline, tokens, {"text_encoder": second})
+    [changed] = sample(pipeline, ["a <concept>"], [0], FAST)
+    write_rows(pipeline, tokens, {"text_encoder": first})
+    [again] = sample(pipeline, ["a <concept>"], [0], FAST)
+
+    np.testing.assert_array_equal(before, again)
+    assert (before != changed).any()
+
+
+def test_negative_prompt_may_hold_the_placeholder(pipeline, tmp_path):
+    load_concept(pipeline, write_concept(tmp_path, random_rows(pipeline, 2)))
+    [plain] = sample(pipeline, ["a cat"], [0], FAST)
+    [led_away] = sample(pipeline, ["a cat"], [0], FAST, negative_prompt="<concept>")
+
+    assert (plain != led_away).any()
+
+
+def test_load_concept_refuses_rows_of_another_width(pipeline, tmp_path):
+    file = write_concept(tmp_path, np.zeros((1, 7), np.float32))
+    with pytest.raises(InputError, match="width 7, expected the width 96 of text_encoder"):
+        load_concept(pipeline, file)
+
+
+def test_load_concept_refuses_a_word_of_the_vocabulary(pipeline, tmp_path):
+    file = write_concept(tmp_path, random_rows(pipeline, 1), token="toy</w>")
+    with pytest.raises(TokenError, match="vocabulary already"):
+        load_concept(pipeline, file)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps: found 0"),
+        ({"batch_size": 0}, "batch_size: found 0"),
+        ({"guidance_scale": -1.0}, "guidance_scale: found -1"),
+        ({"height": 64}, "both or neither"),
+    ],
+)
+def test_sampling_config_refuses(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        SamplingConfig(**fields)
+
+
+def test_progress_line_says_how_far_how_fast_and_how_long():
+    assert progress_line("sampling", 12, 48, 9.0) == "sampling 12/48  1.3 img/s  eta 0:27"
+    assert progress_line("sampling", 4, 128, 60.0) == "sampling   4/128  0.067 img/s  eta 31:00"
