@@ -146,7 +146,7 @@ def make_model(path: Path, widths: ModelWidths, seed: int = 0) -> Path:
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(**_UNET, norm_num_groups=widths.norm_num_groups, **widths.unet),
+        unet=UNet2DConditionModel(**{**_UNET, "norm_num_groups": widths.norm_num_groups, **widths.unet}),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from components.common.errors import ConfigError
-from components.common.training.config import check_accelerator
+from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def mesh_for(accelerator: str) -> jax.sharding.Mesh:
     Raises:
         ConfigError: when it is unknown, or there are no such devices: never a silent fall-back.
     """
-    check_accelerator(accelerator)
+    check_accelerator(accelerator, FLAX_ACCELERATORS)
     try:
         devices = jax.devices(accelerator)
     except RuntimeError as error:

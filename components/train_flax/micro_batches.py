@@ -9,8 +9,12 @@ from __future__ import annotations
 import logging
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from components.common.errors import ConfigError
+from components.common.free_memory import free_memory_bytes
 from components.common.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -40,11 +44,17 @@ def sizes_that_fit(config: TrainConfig, devices: int) -> list[int]:
     return sizes
 
 
-def memory_limit(device: jax.Device) -> int | None:
-    """Bytes that programs may take on the device, or None where it cannot tell, as CPUs."""
-    stats = device.memory_stats()
-    limit = stats.get("bytes_limit") if stats else None
-    return None if limit is None else int(MEMORY_SHARE * limit)
+def memory_limit(mesh: Mesh) -> float:
+    """Bytes that a program may take on each device; the least of all processes, so that all choose the same size.
+
+    Devices of one CPU share what is free.
+    """
+    device = mesh.local_devices[0]
+    stats = device.memory_stats() or {}
+    limit = stats.get("bytes_limit") or free_memory_bytes() / len(mesh.local_devices)
+    if jax.process_count() > 1:
+        limit = multihost_utils.process_allgather(np.float32(limit)).min()
+    return MEMORY_SHARE * float(limit)
 
 
 def memory_needed(compiled: jax.stages.Compiled) -> int:

@@ -99,9 +99,7 @@ class StepFunction:
         decayed = direction + self.config.adam_weight_decay * trained.rows
         return Trained(rows=trained.rows - learning_rate * decayed, adam=adam), loss
 
-    def _mean_over_devices(
-        self, frozen: Frozen, rows: jax.Array, samples: Samples
-    ) -> tuple[jax.Array, jax.Array]:
+    def _mean_over_devices(self, frozen: Frozen, rows: jax.Array, samples: Samples) -> tuple[jax.Array, jax.Array]:
         def add(sums: tuple[jax.Array, jax.Array], part: Samples) -> tuple[tuple[jax.Array, jax.Array], None]:
             added = jax.value_and_grad(self.loss)(rows, frozen, part)
             return jax.tree.map(jnp.add, sums, added), None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import resource
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
@@ -28,6 +28,32 @@ from components.train_flax.step import Frozen, Samples, StepFunction, Trained
 logger = logging.getLogger(__name__)
 
 TEXT_ENCODER = "text_encoder"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlaxStateCopy:
+    """Rows and moments after a step, with the losses of some steps: arrays that no later step changes."""
+
+    step: int
+    micro_batch_size: int | None
+    trained: Trained
+    losses: tuple[jax.Array, ...]
+
+    def done(self) -> bool:
+        """Whether the devices have come this far."""
+        return all(array.is_ready() for array in jax.tree.leaves((self.trained, self.losses)))
+
+    def read(self) -> tuple[TrainingState, np.ndarray]:
+        """The state and the losses, float32 [k]; waits for the devices."""
+        rows, adam = self.trained
+        state = TrainingState(
+            step=self.step,
+            micro_batch_size=self.micro_batch_size,
+            rows={TEXT_ENCODER: _to_numpy(rows)},
+            first_moment={TEXT_ENCODER: _to_numpy(adam.mu)},
+            second_moment={TEXT_ENCODER: _to_numpy(adam.nu)},
+        )
+        return state, np.array([_to_numpy(loss) for loss in self.losses], np.float32)
 
 
 class FlaxTrainer:
@@ -90,7 +116,7 @@ class FlaxTrainer:
         self._compiled: jax.stages.Compiled | None = None
 
     def step(self, batch: Batch, learning_rate: float) -> jax.Array:
-        """One optimizer step over this process's samples; gives the global batch's mean loss, float32 [] on the device."""
+        """One optimizer step over this process's samples; gives the mean loss, float32 [], of the global batch."""
         if self._compiled is None:
             self._compile(batch)
         assert self._compiled is not None and self._micro_batch_size is not None
@@ -99,19 +125,10 @@ class FlaxTrainer:
         self._trained, loss = self._compiled(self._frozen, self._trained, samples, rate)
         return loss
 
-    def read_losses(self, handles: list[jax.Array]) -> np.ndarray:
-        """The losses behind the handles, float32 [k]; waits for the devices."""
-        return np.array([_to_numpy(handle) for handle in handles], np.float32)
-
-    def read_state(self, step: int) -> TrainingState:
-        """A copy of rows and moments as they are after `step` steps; waits for the devices."""
-        rows, adam = self._trained
-        return TrainingState(
-            step=step,
-            micro_batch_size=self._micro_batch_size,
-            rows={TEXT_ENCODER: _to_numpy(rows)},
-            first_moment={TEXT_ENCODER: _to_numpy(adam.mu)},
-            second_moment={TEXT_ENCODER: _to_numpy(adam.nu)},
+    def copy_state(self, step: int, losses: Sequence[jax.Array]) -> FlaxStateCopy:
+        """Rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
+        return FlaxStateCopy(
+            step=step, micro_batch_size=self._micro_batch_size, trained=self._trained, losses=tuple(losses)
         )
 
     def write_state(self, state: TrainingState) -> None:
@@ -139,12 +156,12 @@ class FlaxTrainer:
         return self._compiled
 
     def _compile(self, batch: Batch) -> None:
-        limit = memory_limit(self._mesh.local_devices[0])
+        limit = memory_limit(self._mesh)
         for size in self._sizes:
             samples = self._placed(batch, size)
             compiled = self._function.lower(self._frozen, self._trained, samples).compile()
             needed = memory_needed(compiled)
-            if limit is None or needed <= limit or size == self._sizes[-1]:
+            if needed <= limit or size == self._sizes[-1]:
                 break
             logger.info("%d samples at once would take %.1f GB of %.1f GB", size, needed / 1e9, limit / 1e9)
         self._compiled, self._micro_batch_size = compiled, size
@@ -177,5 +194,5 @@ def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(means), np.stack(stds)
 
 
-def _to_numpy(array: Any) -> np.ndarray:
-    return np.array(array.addressable_data(0), jnp.float32)
+def _to_numpy(array: jax.Array) -> np.ndarray:
+    return np.array(array.addressable_data(0), np.float32)

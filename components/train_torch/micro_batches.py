@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from components.common.free_memory import free_memory_bytes
+
 logger = logging.getLogger(__name__)
 
 CPU_MEMORY_SHARE = 0.7
@@ -58,26 +60,6 @@ def choose_on_gpu(share: int, smallest: int, try_size: Callable[[int], None]) ->
             continue
         return size
     raise AssertionError(f"{smallest} does not divide {share}")
-
-
-def free_memory_bytes() -> int:
-    """What this process may still take: the machine's available memory, or less where a container limits it."""
-    available = _meminfo_available()
-    limit, used = _number_in("/sys/fs/cgroup/memory.max"), _number_in("/sys/fs/cgroup/memory.current")
-    return available if limit is None or used is None else min(available, limit - used)
-
-
-def _meminfo_available() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _number_in(file: str) -> int | None:
-    path = Path(file)
-    text = path.read_text().strip() if path.is_file() else "max"
-    return None if text == "max" else int(text)
 
 
 def _resident_bytes() -> int:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
-from components.common.errors import ArtifactError, BaseModelError, ConfigError
 from components.common.logs import configure_logging, versions
-from components.common.prompts import templates_for
 from components.common.storage import open_store
-from components.common.training.checkpoints import Checkpoint, CheckpointFolder
-from components.common.training.config import TrainConfig, key_fields
+from components.common.training.checkpoints import CheckpointFolder
+from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement, train
 from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
-from components.common.training.sampling_plan import PLAN_VERSION, SamplingPlan
+from components.common.training.run_artifacts import (
+    PARTS,
+    check_channels,
+    check_that_they_belong_together,
+    learned_embedding,
+    run_fields,
+    sampling_plan,
+)
+from components.common.training.sampling_plan import SamplingPlan
 from components.torch_models.loading import (
     WEIGHT_DTYPES,
     device_for,
@@ -34,8 +38,6 @@ from components.train_torch.trainer import TorchTrainer
 logger = logging.getLogger(__name__)
 
 FRAMEWORK = "torch"
-PARTS = ("tokenizer", "text_encoder", "unet", "scheduler")
-"""The subfolders of the base model that training needs."""
 
 
 def train_torch(
@@ -73,18 +75,13 @@ def train_torch(
         InitialEmbedding.read(initial_embedding),
         read_reference(base_model),
     )
-    _check_that_they_belong_together(latents, embedding, reference.digest)
+    check_that_they_belong_together(latents, embedding, reference.digest)
     torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
     set_seed(config.seed)
-    model = materialize(reference, PARTS)
-    trainer, plan = _build(config, model, latents, embedding, process)
-    fields = {
-        **key_fields(config, process.num_processes),
-        "plan_version": PLAN_VERSION,
-        "base_model": reference.digest,
-        "latent_set": latents.digest,
-        "initial_embedding": embedding.digest,
-    }
+    trainer, plan = _build(config, materialize(reference, PARTS), latents, embedding, process)
+    fields = run_fields(
+        config, reference=reference, latents=latents, embedding=embedding, num_processes=process.num_processes
+    )
     checkpoints = CheckpointFolder(open_store(checkpoint_root), fields, total_limit=config.checkpoints_total_limit)
     logger.info(
         "global batch %d = %d x %d accumulated x %d processes; learning rate %.2e",
@@ -96,42 +93,20 @@ def train_torch(
     )
     placement = Placement(rank=process.process_index, num_processes=process.num_processes)
     finished = train(trainer, config=config, plan=plan, checkpoints=checkpoints, placement=placement)
-    lineage = {
-        "framework": FRAMEWORK,
-        "base_model": reference.source,
-        "base_model_digest": reference.digest,
-        "image_set_digest": latents.image_set_digest,
-        "latent_set_digest": latents.digest,
-        "plan_version": PLAN_VERSION,
-    }
-    learned = _learned(config, embedding, finished, checkpoints.training_key, lineage)
+    learned = learned_embedding(
+        config,
+        finished,
+        reference=reference,
+        latents=latents,
+        embedding=embedding,
+        training_key=checkpoints.training_key,
+        framework=FRAMEWORK,
+    )
     if process.is_main_process:
         learned.write(output)
         logger.info("learned %s in %d steps: %s", embedding.placeholder_token, learned.steps, output)
     process.end_training()
     return learned
-
-
-def _check_that_they_belong_together(latents: LatentSet, embedding: InitialEmbedding, base_model_digest: str) -> None:
-    for name, digest in (
-        ("latent set", latents.base_model_digest),
-        ("initial embedding", embedding.base_model_digest),
-    ):
-        if digest != base_model_digest:
-            raise ArtifactError(
-                f"the {name} was made with the base model {digest[:12]}, training with {base_model_digest[:12]}: "
-                "make it again with this base model"
-            )
-    shapes = {latent.mean.shape for latent in latents.latents}
-    if len(shapes) != 1:
-        raise ArtifactError(
-            f"the latent set has the shapes {sorted(shapes)}, expected one: prepare it at one resolution"
-        )
-    if set(embedding.rows) != {"text_encoder"}:
-        raise BaseModelError(
-            f"the base model has the text encoders {sorted(embedding.rows)}, expected text_encoder alone: "
-            "this trainer trains Stable Diffusion 1.x and 2.x"
-        )
 
 
 def _build(
@@ -141,12 +116,7 @@ def _build(
     noise_scheduler = load_noise_scheduler(model)
     tokenizer = load_tokenizer(model, embedding)
     unet = load_unet(model, dtype=dtype, device=process.device)
-    channels = latents.latents[0].mean.shape[0]
-    if unet.config.in_channels != channels:
-        raise ConfigError(
-            f"the UNet takes {unet.config.in_channels} channels, the latents have {channels}: choose a base model "
-            "for text-to-image, not for inpainting"
-        )
+    check_channels(unet.config.in_channels, latents)
     trainer = TorchTrainer(
         config=config,
         latent_set=latents,
@@ -157,32 +127,10 @@ def _build(
         noise_scheduler=noise_scheduler,
         accelerator=process,
     )
-    plan = SamplingPlan(
-        seed=config.seed,
-        num_pictures=len(latents.latents),
-        repeats=config.repeats,
-        global_batch=config.global_batch(process.num_processes),
-        num_templates=len(templates_for(config.learnable_property)),
-        flip_probability=config.flip_probability,
+    plan = sampling_plan(
+        config,
+        latents,
+        num_processes=process.num_processes,
         num_train_timesteps=noise_scheduler.config.num_train_timesteps,
-        latents_shape=latents.latents[0].mean.shape,  # type: ignore[arg-type]
     )
     return trainer, plan
-
-
-def _learned(
-    config: TrainConfig, embedding: InitialEmbedding, finished: Checkpoint, key: str, lineage: dict[str, Any]
-) -> LearnedEmbedding:
-    return LearnedEmbedding(
-        placeholder_token=embedding.placeholder_token,
-        tokens=embedding.tokens,
-        initializer_token=embedding.initializer_token,
-        learnable_property=config.learnable_property,
-        rows=finished.state.rows,
-        initial_rows=embedding.rows,
-        snapshots=finished.snapshots,
-        losses=np.asarray(finished.losses),
-        training_key=key,
-        config=config.as_json(),
-        lineage=lineage,
-    )

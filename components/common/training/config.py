@@ -12,6 +12,7 @@ from components.common.prompts import TEMPLATES
 LR_SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 ACCELERATORS = ("cpu", "gpu")
+FLAX_ACCELERATORS = (*ACCELERATORS, "tpu")
 MAX_SEED = 2**63 - 1
 
 DESCRIPTIONS = {
@@ -19,7 +20,7 @@ DESCRIPTIONS = {
     "seed": "seed of the sampling plan: order, mirroring, prompts, timesteps and noise",
     "repeats": "how many times each picture occurs in an epoch",
     "flip_probability": "probability that a picture is mirrored left to right, 0 to 1",
-    "train_batch_size": "samples a device takes through the UNet at once",
+    "train_batch_size": "samples a process takes through the UNet at once; a process has one GPU, or all chips of a TPU host",
     "gradient_accumulation_steps": "batches summed up for one optimizer step",
     "fuse_micro_batches": "take accumulated batches at once where memory allows: the same gradient, sooner",
     "max_train_steps": "optimizer steps in all; 0 publishes nothing and shows the untrained concept",
@@ -179,6 +180,11 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise ConfigError(f"{name}: found {value}, expected {least} or more")
 
 
-def check_accelerator(accelerator: str) -> None:
-    """Raises `ConfigError` unless `accelerator` is one that this release trains on."""
-    _one_of("accelerator", accelerator, ACCELERATORS)
+def check_accelerator(accelerator: str, allowed: tuple[str, ...] = ACCELERATORS) -> None:
+    """Raises `ConfigError` unless `accelerator` is one of those allowed, by default those that PyTorch runs on here."""
+    if accelerator in FLAX_ACCELERATORS and accelerator not in allowed:
+        raise ConfigError(
+            f"accelerator: found {accelerator!r}, expected one of {', '.join(allowed)}: this step runs on PyTorch; "
+            "TPUs are for components.train_flax"
+        )
+    _one_of("accelerator", accelerator, allowed)

@@ -1,0 +1,139 @@
+"""The Flax modules and the Flax trainer equal the torch ones: outputs, losses, gradients, rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tests.flax_runs as runs  # before jax, see there
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from components.common.training.checkpoints import TrainingState
+from components.common.training.config import TrainConfig
+from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.flax_models import loading as flax_loading
+from components.torch_models import loading as torch_loading
+from components.train_torch.trainer import TorchTrainer
+
+CPU = torch.device("cpu")
+TOLERANCE = 1e-4
+STEPS = 3
+LEARNING_RATE = 5e-3
+
+
+def torch_trainer(model: Path, config: TrainConfig, num_vectors: int) -> TorchTrainer:
+    text_encoder = torch_loading.load_text_encoder(model, dtype=torch.float32, device=CPU)
+    embedding = runs.initial_embedding(text_encoder.config.hidden_size, num_vectors)
+    return TorchTrainer(
+        config=config,
+        latent_set=runs.latent_set(),
+        embedding=embedding,
+        prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
+        text_encoder=text_encoder,
+        unet=torch_loading.load_unet(model, dtype=torch.float32, device=CPU),
+        noise_scheduler=torch_loading.load_noise_scheduler(model),
+        accelerator=Accelerator(cpu=True),
+    )
+
+
+def relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+def assert_same(ours: TrainingState, theirs: TrainingState, initial: np.ndarray) -> None:
+    """Losses and moments to float32 rounding; rows by how far they moved, for AdamW's first steps divide rounding."""
+    for part, tolerance in (("first_moment", 2e-5), ("second_moment", 4e-5)):
+        found, wanted = (getattr(state, part)[runs.TEXT_ENCODER] for state in (ours, theirs))
+        assert relative(found, wanted) < tolerance, part
+    moved = theirs.rows[runs.TEXT_ENCODER] - initial
+    assert np.linalg.norm(moved) > 0.01
+    assert relative(ours.rows[runs.TEXT_ENCODER] - initial, moved) < 1e-3
+
+
+def train_both(model: Path, config: TrainConfig, num_vectors: int) -> None:
+    ours, theirs = runs.flax_trainer(model, config, num_vectors), torch_trainer(model, config, num_vectors)
+    plan = runs.sampling_plan(config)
+    initial = theirs.copy_state(0, []).read()[0].rows[runs.TEXT_ENCODER]
+    for step in range(STEPS):
+        batch = plan.batch(step)
+        our_loss, their_loss = ours.step(batch, LEARNING_RATE), theirs.step(batch, LEARNING_RATE)
+        our_state, our_losses = ours.copy_state(step + 1, [our_loss]).read()
+        their_state, their_losses = theirs.copy_state(step + 1, [their_loss]).read()
+        np.testing.assert_allclose(our_losses, their_losses, rtol=1e-5)
+        assert_same(our_state, their_state, initial)
+
+
+@pytest.mark.parametrize("num_vectors", [1, 4])
+@pytest.mark.parametrize("v_prediction", [False, True])
+def test_training_equals_torch_step_by_step(tmp_path: Path, num_vectors: int, v_prediction: bool) -> None:
+    model = runs.make_micro_model(tmp_path / "model", v_prediction=v_prediction)
+    config = TrainConfig(train_batch_size=2, gradient_accumulation_steps=2, fuse_micro_batches=num_vectors == 1)
+    train_both(model, config, num_vectors)
+
+
+def test_training_equals_torch_on_all_levels(tiny_model: Path) -> None:
+    train_both(tiny_model, TrainConfig(train_batch_size=2), num_vectors=2)
+
+
+def test_modules_equal_torch(tiny_model: Path) -> None:
+    generator = np.random.default_rng(0)
+    text = torch_loading.load_text_encoder(tiny_model, dtype=torch.float32, device=CPU)
+    unet = torch_loading.load_unet(tiny_model, dtype=torch.float32, device=CPU)
+    ids = generator.integers(0, 49_000, (2, 77))
+    latents = generator.standard_normal((2, 4, 12, 8), dtype=np.float32)
+    steps = np.array([3, 700])
+    with torch.no_grad():
+        hidden = text(torch.from_numpy(ids))[0]
+        predicted = unet(torch.from_numpy(latents), torch.from_numpy(steps), hidden).sample.numpy()
+
+    our_text = flax_loading.load_text_encoder(tiny_model, dtype=jnp.float32)
+    our_unet = flax_loading.load_unet(tiny_model, dtype=jnp.float32)
+    rows = np.zeros((1, our_text.config.hidden_size), np.float32)
+
+    @jax.jit
+    def forward(text_weights, unet_weights, ids, latents, steps):  # type: ignore[no-untyped-def]
+        prompt = our_text.module(text_weights)(ids, rows, 49_408)
+        return prompt, our_unet.module(unet_weights)(latents.transpose(0, 2, 3, 1), steps, prompt)
+
+    our_hidden, ours = forward(our_text.weights, our_unet.weights, ids.astype(np.int32), latents, steps)
+    assert np.abs(hidden.numpy()).max() > 1
+    np.testing.assert_allclose(np.asarray(our_hidden), hidden.numpy(), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(np.asarray(ours).transpose(0, 3, 1, 2), predicted, rtol=0, atol=TOLERANCE)
+
+
+def test_unet_equals_torch_when_sizes_are_odd(tmp_path: Path) -> None:
+    model = runs.make_micro_model(tmp_path / "model")
+    unet = torch_loading.load_unet(model, dtype=torch.float32, device=CPU)
+    ours = flax_loading.load_unet(model, dtype=jnp.float32)
+    generator = np.random.default_rng(0)
+    latents = generator.standard_normal((1, 4, 9, 7), dtype=np.float32)
+    prompt, steps = generator.standard_normal((1, 77, 32), dtype=np.float32), np.array([40])
+    with torch.no_grad():
+        wanted = unet(torch.from_numpy(latents), torch.from_numpy(steps), torch.from_numpy(prompt)).sample.numpy()
+    found = jax.jit(lambda w, x: ours.module(w)(x, steps, prompt))(ours.weights, latents.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(np.asarray(found).transpose(0, 3, 1, 2), wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_vae_equals_torch(tiny_sd15: Path) -> None:
+    generator = np.random.default_rng(0)
+    pictures = generator.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
+    latents = generator.standard_normal((1, 4, 8, 8), dtype=np.float32)
+    vae = torch_loading.load_vae(tiny_sd15, device=CPU)
+    with torch.no_grad():
+        posterior = vae.encode(torch.from_numpy(pictures)).latent_dist
+        decoded = vae.decode(torch.from_numpy(latents)).sample.numpy()
+    ours = flax_loading.load_vae(tiny_sd15)
+
+    @jax.jit
+    def both(weights, pictures, latents):  # type: ignore[no-untyped-def]
+        module = ours.module(weights)
+        return *module.encode(pictures), module.decode(latents)
+
+    found = both(ours.weights, pictures.transpose(0, 2, 3, 1), latents.transpose(0, 2, 3, 1))
+    for mine, wanted in zip(found, (posterior.mean.numpy(), posterior.std.numpy(), decoded), strict=True):
+        np.testing.assert_allclose(np.asarray(mine).transpose(0, 3, 1, 2), wanted, rtol=0, atol=TOLERANCE)
