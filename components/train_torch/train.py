@@ -165,7 +165,7 @@ def _build(
         num_templates=len(templates_for(config.learnable_property)),
         flip_probability=config.flip_probability,
         num_train_timesteps=noise_scheduler.config.num_train_timesteps,
-        latents_shape=latents.latents[0].mean.shape,  # type: ignore[arg-type]
+        latents_shape=latents.latents[0].mean.shape,
     )
     return trainer, plan
 
