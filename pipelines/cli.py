@@ -1,4 +1,4 @@
-"""The command `textual-inversion`: runs the pipeline on this machine, and compiles it for a cluster."""
+"""The command `textual-inversion`: runs the pipeline here, compiles it for a cluster, draws what was learned."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 from components import __version__
 from components.common.errors import ConfigError, TextualInversionError
-from components.common.logs import human_duration
+from components.common.logs import configure_logging, human_duration
 from components.preflight.parameters import check_parameters
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.local_run import read_pipeline, run_pipeline
 from pipelines.parameters import add_parameter_flags, default_parameters, given_parameters
 from pipelines.presets import PRESETS
+from pipelines.sampling import add_sample_flags, draw, request_from
 from pipelines.summary import summarize
 
 PROGRAM = "textual-inversion"
@@ -68,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="write the pipelines as YAML", description=compile_command.__doc__)
     compile_.add_argument("--out", type=Path, default=COMPILED, help="folder (default: %(default)s)")
     compile_.set_defaults(command=compile_command)
+
+    sample = commands.add_parser("sample", help="draw pictures of learned concepts", description=sample_command.__doc__)
+    add_sample_flags(sample)
+    sample.set_defaults(command=sample_command)
     return parser
 
 
@@ -104,6 +109,17 @@ def compile_command(arguments: argparse.Namespace) -> int:
     """Writes the pipelines as YAML files for a cluster, always the same bytes for the same source."""
     for file in compile_all(arguments.out):
         print(_shown(file))
+    return 0
+
+
+def sample_command(arguments: argparse.Namespace) -> int:
+    """Draws pictures of concepts that were learned: several in one prompt, or as negative embeddings.
+
+    A concept stands in a prompt as its placeholder, such as <cat-toy>, also when it has several vectors.
+    """
+    configure_logging()
+    files = draw(request_from(arguments), arguments.concept, arguments.base_model, arguments.out)
+    print("\n".join(map(_shown, files)))
     return 0
 
 

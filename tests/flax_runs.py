@@ -1,4 +1,4 @@
-"""What the tests of the Flax trainer share. Import it before jax: it makes XLA compile fast rather than well.
+"""What the tests of the Flax trainer share; importing it makes XLA compile fast rather than well.
 
 `micro` models are Stable Diffusion cut to two levels, so that a step compiles in seconds; the `tiny` ones have all of
 its levels.
@@ -11,12 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-XLA_FLAGS = "--xla_backend_optimization_level=0"
-os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jax-cache-"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
 import numpy as np
@@ -31,6 +25,16 @@ from components.flax_models.loading import load_text_encoder, load_unet, weight_
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train_flax.trainer import FlaxTrainer
 from tests.tiny_models import VOCABULARY, ModelWidths, make_model
+
+_SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="jax-cache-"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+}
+for _name, _value in _SETTINGS.items():
+    jax.config.update(_name.lower(), float(_value) if _name.endswith("SECS") else _value)
+_XLA_FLAGS = "--xla_backend_optimization_level=0"
+os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)  # read when the first computation starts
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT_ENCODER = "text_encoder"
@@ -70,13 +74,9 @@ def latent_set() -> LatentSet:
     def draw(low: float, high: float) -> np.ndarray:
         return generator.uniform(low, high, LATENTS_SHAPE).astype(np.float32)
 
-    record = Picture(
-        source="0.png", caption=None, original_size=(64, 64), crop_top_left=(0, 0), size=(64, 64)
-    )
+    record = Picture(source="0.png", caption=None, original_size=(64, 64), crop_top_left=(0, 0), size=(64, 64))
     latents = tuple(
-        Latents(
-            picture=record, mean=draw(-4, 4), std=draw(0.1, 1), flipped_mean=draw(-4, 4), flipped_std=draw(0.1, 1)
-        )
+        Latents(picture=record, mean=draw(-4, 4), std=draw(0.1, 1), flipped_mean=draw(-4, 4), flipped_std=draw(0.1, 1))
         for _ in range(PICTURES)
     )
     return LatentSet(latents=latents, scaling_factor=0.18215, base_model_digest="", image_set_digest="")
@@ -129,9 +129,9 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1) -> Flax
 
 def subprocess_environment(*, devices: int = 1, **more: str) -> dict[str, str]:
     """The environment of a Python of its own with that many CPU devices."""
-    flags = f"{XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
+    flags = f"{_XLA_FLAGS} --xla_force_host_platform_device_count={devices}"
     paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": paths, **more}
+    return {**os.environ, **_SETTINGS, "XLA_FLAGS": flags, "PYTHONPATH": paths, **more}
 
 
 def write_trained(path: Path, trainer: FlaxTrainer, losses: list[jax.Array]) -> None:
@@ -144,6 +144,8 @@ def write_trained(path: Path, trainer: FlaxTrainer, losses: list[jax.Array]) -> 
         first=state.first_moment[TEXT_ENCODER],
         second=state.second_moment[TEXT_ENCODER],
     )
+    assert trainer.compiled is not None
+    path.with_suffix(".hlo").write_text(trainer.compiled.as_text())
 
 
 def train_steps(model: Path, output: Path, *, steps: int, num_processes: int, **fields: Any) -> None:

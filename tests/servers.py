@@ -1,6 +1,6 @@
 """Real servers on loopback for tests: object stores and the part of the Hugging Face Hub that downloads use.
 
-Each one is a context manager with the environment variables (`environment`) that lead the real client
+`running` and `running_process` start one and stop it at the end; its `environment` leads the real client
 libraries to it.
 """
 
@@ -234,8 +234,8 @@ class AnsweringServer(LoopbackServer):
 class Proxy(LoopbackServer):
     """Passes requests on to another server; while it is not started, that server is away.
 
-    With `losing` it loses the answer to the first request of this method: the client sees a closed connection and
-    cannot know that its request was carried out.
+    With `losing` it loses the answer to the first request of this method: the client sees a closed connection
+    and cannot know that its request was carried out.
     """
 
     def __init__(self, upstream: str, *, losing: str | None = None) -> None:

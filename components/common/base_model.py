@@ -201,7 +201,7 @@ def materialize(
         ArtifactError: if the store lacks a file or holds a damaged one.
         StorageError: if the store or the cache cannot be used.
     """
-    cache = _cache_folder(cache_dir)
+    cache = cache_folder(cache_dir)
     wanted = _files_of(reference, subfolders)
     parts = "all" if subfolders is None else "+".join(sorted(set(subfolders))) or "top"
     folder = cache / "models" / reference.digest / parts
@@ -215,7 +215,12 @@ def materialize(
     return folder
 
 
-def _cache_folder(cache_dir: Path | None) -> Path:
+def cache_folder(cache_dir: Path | None = None) -> Path:
+    """The folder that models are kept in on this machine, made if need be; see `materialize`.
+
+    Raises:
+        StorageError: if it cannot be made.
+    """
     try:
         cache = Path(cache_dir or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser().absolute()
         cache.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ def evaluate(
     min_clip_t: float = 0.0,
 ) -> str:
     """Draws samples of the learned concept, scores them, writes a report, and says `pass` or `fail`."""
+    import json
     from pathlib import Path
 
     from components.common.cli import step_boundary
@@ -60,8 +61,11 @@ def evaluate(
             output=Path(evaluation.path),
         )
         Path(report.path).write_text(found.report_html, encoding="utf-8")
-        for name, value in metrics_of(found).items():
-            metrics.log_metric(name, round(value, 4))
+        numbers = {name: round(value, 4) for name, value in metrics_of(found).items()}
+        # The UI reads the metadata; the file is there because kfp.local takes an artifact without one for lost.
+        Path(metrics.path).write_text(json.dumps(numbers), encoding="utf-8")
+        for name, value in numbers.items():
+            metrics.log_metric(name, value)
         evaluation.metadata.update(
             {
                 "placeholder_token": found.placeholder_token,

@@ -75,7 +75,6 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
     """The template's variables; `picture` decides how pictures are stored."""
     learned = content.learned
     columns = min(max(len(content.scoring_set.pixels), _STORY_COLUMNS[0]), _STORY_COLUMNS[1])
-
     return {
         "content": content,
         "learned": learned,
@@ -109,8 +108,8 @@ def _concept_pictures(content: ReportContent, picture: Embed) -> list[EmbeddedPi
 
 
 def _short_name(base_model: str) -> str:
-    """`owner/name` of the Hub as it is, the last part of any other address."""
-    return base_model if base_model.count("/") == 1 else base_model.rstrip("/").rsplit("/", 1)[-1]
+    """`owner/name` of the Hub as it is, and the last two parts of any other address."""
+    return "/".join(base_model.rstrip("/").split("/")[-2:])
 
 
 def _is_scored_on_training_pictures(content: ReportContent) -> bool:

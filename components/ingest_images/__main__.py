@@ -1,4 +1,4 @@
-"""Reads example pictures, checks, crops and resizes them, and writes them as an image set.
+r"""Reads example pictures, checks, crops and resizes them, and writes them as an image set.
 
     python -m components.ingest_images --output out/images \
         --images-uri hf://datasets/diffusers/cat_toy_example

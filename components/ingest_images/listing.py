@@ -66,14 +66,18 @@ def list_pictures(source: Source) -> Listing:
             f"found no picture in {source.uri}: it holds {_named(sorted(seen)) or 'nothing'}; "
             f"expected files that end with {' '.join(PICTURE_ENDINGS)}"
         )
-    if listing.unknown:
-        logger.warning(
-            "%s: left out %s: of no kind that is known here (%s)",
-            source.uri,
-            _named([info.key for info in listing.unknown]),
-            " ".join(PICTURE_ENDINGS),
-        )
+    _warn_of_strange_things(source.uri, listing)
     return listing
+
+
+def _warn_of_strange_things(uri: str, listing: Listing) -> None:
+    folders = sorted({str(PurePosixPath(info.key).parent) for info in listing.pictures})
+    if len(folders) > 1:
+        logger.warning("%s: pictures lie in several folders, and all are taken: %s", uri, _named(folders))
+    if listing.unknown:
+        unknown = _named([info.key for info in listing.unknown])
+        known = " ".join(PICTURE_ENDINGS)
+        logger.warning("%s: left out %s: of no kind that is known here (%s)", uri, unknown, known)
 
 
 def _kind(key: str) -> str:
@@ -88,6 +92,6 @@ def _kind(key: str) -> str:
     return "caption" if name.endswith(CAPTION_ENDING) else "unknown"
 
 
-def _named(keys: list[str]) -> str:
-    shown = ", ".join(keys[:_NAMES_SHOWN])
-    return shown if len(keys) <= _NAMES_SHOWN else f"{shown} and {len(keys) - _NAMES_SHOWN} more files"
+def _named(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

@@ -16,9 +16,7 @@ def main() -> None:
     parser.add_argument("--base-model", type=Path, required=True, help="folder of the base model's reference")
     parser.add_argument("--initial-embedding", type=Path, required=True, help="folder of the InitialEmbedding")
     parser.add_argument("--checkpoint-root", required=True, help="folder or gs:// or s3:// address for checkpoints")
-    parser.add_argument(
-        "--accelerator", default="tpu", choices=FLAX_ACCELERATORS, help="where to train (default: tpu)"
-    )
+    parser.add_argument("--accelerator", default="tpu", choices=FLAX_ACCELERATORS, help="where to train (default: tpu)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the LearnedEmbedding")
     add_config_flags(parser, TrainConfig, DESCRIPTIONS)
     arguments = parser.parse_args()

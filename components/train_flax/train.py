@@ -77,9 +77,7 @@ def train_flax(
     )
     check_that_they_belong_together(latents, embedding, reference.digest)
     trainer, plan = _build(config, materialize(reference, PARTS), latents, embedding, mesh, dtype)
-    fields = run_fields(
-        config, reference=reference, latents=latents, embedding=embedding, num_processes=num_processes
-    )
+    fields = run_fields(config, reference=reference, latents=latents, embedding=embedding, num_processes=num_processes)
     checkpoints = CheckpointFolder(open_store(checkpoint_root), fields, total_limit=config.checkpoints_total_limit)
     logger.info(
         "global batch %d = %d x %d accumulated x %d processes, on %d devices; learning rate %.2e",

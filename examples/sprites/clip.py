@@ -86,15 +86,18 @@ def one_attribute_changed(attributes: Attributes, rng: np.random.Generator) -> A
     return rows
 
 
-def train_clip(tokenizer: CLIPTokenizer, *, steps: int, pictures: int, seed: int) -> tuple[CLIPModel, list[float]]:
-    """A trained CLIP and its losses: the symmetric loss of Radford et al. 2021 with hard negatives.
+def train_clip(
+    tokenizer: CLIPTokenizer, *, steps: int, pictures: int, seed: int, begin: CLIPModel | None = None
+) -> tuple[CLIPModel, list[float]]:
+    """A CLIP trained from random weights, or on from `begin`, and its losses.
 
-    Each picture also sees four captions of its own that are wrong in exactly one attribute (only in its softmax over
-    captions, so that they are nobody else's false negatives).
+    The symmetric loss of Radford et al. 2021 with hard negatives: each picture also sees four captions of its own that
+    are wrong in exactly one attribute (only in its softmax over captions, so that they are nobody else's false
+    negatives).
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed + 1)
-    model = new_clip(tokenizer).train()
+    model = (begin or new_clip(tokenizer)).train()
     data = draw_captioned(pictures, seed=seed + 2)
     pixels = to_tensor(data.pictures)
     full = tokenize(tokenizer, [random_full_caption(row, rng) for row in data.attributes])

@@ -1,8 +1,8 @@
-"""Makes the tiny world from nothing: ``python -m examples.sprites.make --out DIR [--scale short]``.
+"""Makes the tiny world from nothing: ``python -m examples.sprites.make [--out DIR] [--scale short]``.
 
 The tokenizer first, then the autoencoder and CLIP side by side on one core each, then the UNet with the text encoder
-on two. Everything follows from `--seed`; the weights still differ in the last digits between machines, since the
-kernels of torch do.
+on two, then CLIP goes on until it is a good judge of captions. Pictures, captions and tokenizer follow from `--seed`
+to the byte; the weights do so on one kind of machine only, since torch rounds differently on another.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from examples.sprites.clip import image_processor, train_clip
+from examples.sprites.concepts import write_concepts
 from examples.sprites.diffusion import train_diffusion
 from examples.sprites.tokenizer import save_tokenizer, train_tokenizer
 from examples.sprites.vae import train_vae
 
 logger = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class Scale:
     vae_pictures: int
     clip_steps: int
     clip_pictures: int
+    scorer_steps: int
+    scorer_pictures: int
     unet_steps: int
     unet_pictures: int
 
@@ -48,11 +53,20 @@ SCALES = {
         vae_pictures=4000,
         clip_steps=700,
         clip_pictures=6000,
+        scorer_steps=1500,
+        scorer_pictures=16000,
         unet_steps=5000,
         unet_pictures=12000,
     ),
     "short": Scale(
-        vae_steps=12, vae_pictures=64, clip_steps=12, clip_pictures=128, unet_steps=12, unet_pictures=64
+        vae_steps=12,
+        vae_pictures=64,
+        clip_steps=12,
+        clip_pictures=128,
+        scorer_steps=3,
+        scorer_pictures=64,
+        unet_steps=12,
+        unet_pictures=64,
     ),
 }
 
@@ -75,7 +89,10 @@ def make_clip(scratch: Path, scale: Scale, seed: int) -> None:
 
 
 def make_world(out: Path, scratch: Path, *, scale_name: str, seed: int) -> None:
-    """Makes ``out/base_model`` and ``out/clip`` (fp16); `scratch` keeps fp32 weights and the losses."""
+    """Makes ``base_model/``, ``clip/`` (both fp16) and ``concepts/`` in `out`.
+
+    `scratch` keeps the fp32 weights and the losses.
+    """
     started = time.monotonic()
     scale = SCALES[scale_name]
     scratch.mkdir(parents=True, exist_ok=True)
@@ -88,11 +105,11 @@ def make_world(out: Path, scratch: Path, *, scale_name: str, seed: int) -> None:
     if failed:
         raise SystemExit(f"training {' and '.join(failed)} failed: its traceback stands above")
     logger.info("autoencoder and CLIP took %.0f s", time.monotonic() - started)
-    export_clip(scratch / "clip", tokenizer, out / "clip")
+    clip = CLIPModel.from_pretrained(scratch / "clip")
     torch.set_num_threads(2)
     losses = train_diffusion(
         AutoencoderKL.from_pretrained(scratch / "vae").eval(),
-        CLIPModel.from_pretrained(scratch / "clip"),
+        clip,
         tokenizer,
         steps=scale.unet_steps,
         pictures=scale.unet_pictures,
@@ -100,12 +117,21 @@ def make_world(out: Path, scratch: Path, *, scale_name: str, seed: int) -> None:
         export=lambda pipeline, step: export_pipeline(pipeline, out / "base_model", step),
     )
     _write_losses(scratch, "unet", losses)
+    make_scorer(clip, tokenizer, out / "clip", scratch, scale, seed)
+    write_concepts(out / "concepts")
     logger.info("everything took %.0f s", time.monotonic() - started)
 
 
-def export_clip(source: Path, tokenizer: CLIPTokenizer, out: Path) -> None:
-    """Writes CLIP with its tokenizer and image processor as an fp16 folder."""
-    CLIPModel.from_pretrained(source).half().save_pretrained(out)
+def make_scorer(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path, scratch: Path, scale: Scale, seed: int) -> None:
+    """Trains CLIP on, with other pictures, and writes it with its tokenizer and image processor as an fp16 folder.
+
+    What the text encoder began as is good enough to teach the UNet the words, but not yet to tell all captions apart.
+    """
+    scorer, losses = train_clip(
+        tokenizer, steps=scale.scorer_steps, pictures=scale.scorer_pictures, seed=seed + 300, begin=clip
+    )
+    _write_losses(scratch, "scorer", losses)
+    scorer.half().save_pretrained(out)
     save_tokenizer(tokenizer, out)
     image_processor().save_pretrained(out)
 
@@ -121,6 +147,9 @@ def export_pipeline(pipeline: StableDiffusionPipeline, out: Path, step: int) -> 
     )
     half.save_pretrained(out)
     save_tokenizer(pipeline.tokenizer, out / "tokenizer")
+    config = json.loads((out / "vae/config.json").read_text())
+    config.pop("_name_or_path", None)  # diffusers notes the scratch folder that the weights were read from
+    (out / "vae/config.json").write_text(json.dumps(config, indent=2) + "\n")
     logger.info("wrote %s after step %d", out, step)
 
 
@@ -131,7 +160,7 @@ def _write_losses(scratch: Path, part: str, losses: list[float]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Reads the command line and runs."""
     parser = argparse.ArgumentParser(description="Make the tiny world.")
-    parser.add_argument("--out", type=Path, required=True, help="where base_model/ and clip/ go")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where everything goes (default: %(default)s)")
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="keep the fp32 weights and losses here (default: nowhere)")

@@ -29,7 +29,7 @@ def train_tokenizer() -> CLIPTokenizer:
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Writes the tokenizer as ``tokenizer.json`` and also as the ``vocab.json`` and ``merges.txt`` of Stable Diffusion."""
+    """Writes the tokenizer as ``tokenizer.json``, and as Stable Diffusion's ``vocab.json`` and ``merges.txt``."""
     tokenizer.save_pretrained(folder)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))

@@ -65,8 +65,13 @@ class Dataset:
 
 def attributes_of(colour: str, texture: str, shape: str, place: str) -> Attributes:
     """The attribute row ``(4,)`` of four words; raises ValueError for a word the world does not have."""
-    columns = (tuple(COLOURS), TEXTURES, SHAPES, tuple(PLACES))
-    return np.array([words.index(w) for words, w in zip(columns, (colour, texture, shape, place), strict=True)])
+    columns = {"colour": tuple(COLOURS), "texture": TEXTURES, "shape": SHAPES, "place": tuple(PLACES)}
+    indices = []
+    for (name, known), word in zip(columns.items(), (colour, texture, shape, place), strict=True):
+        if word not in known:
+            raise ValueError(f"unknown {name} {word!r}: expected one of {', '.join(known)}")
+        indices.append(known.index(word))
+    return np.array(indices)
 
 
 def words_of(attributes: Attributes) -> tuple[str, str, str, str]:

@@ -89,13 +89,31 @@ def prepare(folder: Path, size: str, accelerator: str) -> dict[str, Path]:
     pictures = make_benchmark_pictures(folder / f"pictures-{size}", RESOLUTIONS[size])
     places = {name: folder / size / name for name in ("reference", "image_set", "latent_set", "initial_embedding")}
     store, side = folder / size / "store", RESOLUTIONS[size]
+    base = ["--base-model", places["reference"]]
+    latents, initial = places["latent_set"], places["initial_embedding"]
     steps = [
         ["import_base_model", "--source", model, "--store-uri", store, "--output", places["reference"]],
         ["ingest_images", "--images-uri", pictures, "--resolution", side, "--output", places["image_set"]],
-        ["encode_latents", "--image-set", places["image_set"], "--base-model", places["reference"]]
-        + ["--accelerator", accelerator, "--output", places["latent_set"]],
-        ["init_embedding", "--base-model", places["reference"], "--placeholder-token", "<cat-toy>"]
-        + ["--initializer-token", "toy", "--output", places["initial_embedding"]],
+        [
+            "encode_latents",
+            *base,
+            "--image-set",
+            places["image_set"],
+            "--accelerator",
+            accelerator,
+            "--output",
+            latents,
+        ],
+        [
+            "init_embedding",
+            *base,
+            "--placeholder-token",
+            "<cat-toy>",
+            "--initializer-token",
+            "toy",
+            "--output",
+            initial,
+        ],
     ]
     for step, *flags in steps:
         run([sys.executable, "-m", f"components.{step}", *map(str, flags)], folder)

@@ -55,9 +55,7 @@ def bytes_of(*shape: int) -> np.ndarray:
 
 
 def picture(source: str = "cat/1.jpg", caption: str | None = "ein Kätzchen 🐈") -> Picture:
-    return Picture(
-        source=source, caption=caption, original_size=(48, 40), crop_top_left=(4, 0), size=(16, 16)
-    )
+    return Picture(source=source, caption=caption, original_size=(48, 40), crop_top_left=(4, 0), size=(16, 16))
 
 
 def image_set() -> ImageSet:
@@ -334,18 +332,14 @@ def test_read_when_nothing_is_there_says_what_is(make: Maker, tmp_path: Path) ->
 
 def test_write_when_a_file_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot be written"):
-        write_artifact(
-            tmp_path / "out", kind="k", version=1, content={}, files={"a": b"1", "a/b": b"a is no folder"}
-        )
+        write_artifact(tmp_path / "out", kind="k", version=1, content={}, files={"a": b"1", "a/b": b"a is no folder"})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_write_when_it_fails_keeps_the_earlier_artifact(tmp_path: Path) -> None:
     first = image_set().write(tmp_path / "out")
     with pytest.raises(ArtifactError, match="cannot be written"):
-        write_artifact(
-            tmp_path / "out", kind="image-set", version=1, content={}, files={"a": b"", "a/b": b""}
-        )
+        write_artifact(tmp_path / "out", kind="image-set", version=1, content={}, files={"a": b"", "a/b": b""})
     assert ImageSet.read(tmp_path / "out").digest == first.digest
     assert [child.name for child in tmp_path.iterdir()] == ["out"]
 
@@ -386,9 +380,7 @@ def test_write_when_the_folder_is_empty_takes_it(tmp_path: Path) -> None:
 def test_write_when_other_things_lie_there_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
-    with pytest.raises(
-        ArtifactError, match=r"home is a folder with other things in it: give an output folder"
-    ):
+    with pytest.raises(ArtifactError, match=r"home is a folder with other things in it: give an output folder"):
         image_set().write(tmp_path / "home")
     with pytest.raises(ArtifactError, match="is a file: give an output folder"):
         image_set().write(tmp_path / "home" / "thesis.txt")

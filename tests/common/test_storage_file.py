@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.common.errors import InputError, ObjectNotFoundError, StorageError
+from components.common.errors import InputError, ObjectNotFoundError, PreconditionError, StorageError
 from components.common.storage import open_store, split_uri
 from components.common.storage.file_store import HASHED_BYTES
 
@@ -108,6 +108,16 @@ def test_upload_when_the_folder_is_a_store_leaves_its_lock_behind(tmp_path: Path
     open_store(str(tmp_path / "two")).upload_folder(tmp_path / "one", "copy")
 
     assert [info.key for info in open_store(str(tmp_path / "two")).list()] == ["copy/key"]
+
+
+def test_write_when_it_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write("key", b"content")
+
+    with pytest.raises(PreconditionError):
+        store.write("key", b"other", if_absent=True)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".textual-inversion-lock", "key"]
 
 
 def test_version_when_a_large_file_is_overwritten_changes(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_mask_is_averaged_to_latent_cells(tmp_path: Path, sd15_reference: Path) 
 
 
 def test_artifact_of_another_kind_is_refused(tmp_path: Path, sd15_reference: Path) -> None:
-    with pytest.raises(ArtifactError, match="base-model-reference.*expected 'textual-inversion/image-set'"):
+    with pytest.raises(ArtifactError, match=r"base-model-reference.*expected 'textual-inversion/image-set'"):
         encode_latents(
             image_set=sd15_reference,
             base_model=sd15_reference,

@@ -15,7 +15,7 @@ from components.evaluate.report_view import ReportContent
 from tests.evaluate.contents import image_set, learned_embedding, report_content
 
 EVIL = '<script>alert("x")</script>\'&{{ 7 * 7 }}'
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):

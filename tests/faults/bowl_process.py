@@ -1,6 +1,6 @@
 """A bowl's training in a process of its own, which can be told to die at a chosen moment.
 
-    python -m tests.faults.bowl_process ROOT [--die-at N] [--seconds-a-step S]
+python -m tests.faults.bowl_process ROOT [--die-at N] [--seconds-a-step S]
 """
 
 from __future__ import annotations

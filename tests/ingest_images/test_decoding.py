@@ -91,10 +91,10 @@ def test_colours_when_cmyk_jpeg_are_not_inverted() -> None:
 
 
 def test_colours_when_16_bit_grey_keep_their_range() -> None:
-    values = np.array([[0, 100, 257, 32768, 65535]], np.uint16)
+    values = np.array([[0, 100, 200, 257, 32768, 65535]], np.uint16)
     for file_format in ("PNG", "TIFF"):
         decoded = decode_picture(saved(Image.fromarray(values), file_format))
-        np.testing.assert_array_equal(pixels_of(decoded)[0, :, 0], [0, 0, 1, 128, 255])
+        np.testing.assert_array_equal(pixels_of(decoded)[0, :, 0], [0, 0, 1, 1, 128, 255])
 
 
 def test_colours_when_32_bit_integers_within_16_bits_keep_their_range() -> None:

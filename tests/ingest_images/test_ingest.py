@@ -98,6 +98,16 @@ def test_hidden_and_system_files_when_present_make_no_noise(
     assert warnings_of(caplog) == []
 
 
+def test_pictures_when_in_several_folders_are_taken_with_a_warning(
+    three_pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (three_pictures / "more").mkdir()
+    (three_pictures / "0.png").rename(three_pictures / "more" / "0.png")
+    assert len(ingest(three_pictures, center_crop=True).pictures) == 3
+    (line,) = warnings_of(caplog)
+    assert line.endswith("pictures lie in several folders, and all are taken: ., more")
+
+
 def test_unknown_files_when_present_are_named_in_one_line(
     three_pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -117,7 +127,7 @@ def test_source_when_empty_says_what_is_expected(folder: Path) -> None:
 def test_source_when_without_pictures_says_what_is_there(folder: Path) -> None:
     for index in range(7):
         (folder / f"{index}.pdf").write_bytes(b"x")
-    with pytest.raises(ImageError, match=r"it holds 0\.pdf, 1\.pdf, .* 4\.pdf and 2 more files; expected"):
+    with pytest.raises(ImageError, match=r"it holds 0\.pdf, 1\.pdf, .* 4\.pdf and 2 more; expected"):
         ingest(folder)
 
 

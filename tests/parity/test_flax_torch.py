@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tests.flax_runs as runs  # before jax, see there
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +17,7 @@ from components.common.training.prompt_ids import load_tokenizer, training_promp
 from components.flax_models import loading as flax_loading
 from components.torch_models import loading as torch_loading
 from components.train_torch.trainer import TorchTrainer
+from tests import flax_runs as runs
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
@@ -68,8 +67,7 @@ def train_both(model: Path, config: TrainConfig, num_vectors: int) -> None:
         assert_same(our_state, their_state, initial)
 
 
-@pytest.mark.parametrize("num_vectors", [1, 4])
-@pytest.mark.parametrize("v_prediction", [False, True])
+@pytest.mark.parametrize(("num_vectors", "v_prediction"), [(1, False), (4, True)])
 def test_training_equals_torch_step_by_step(tmp_path: Path, num_vectors: int, v_prediction: bool) -> None:
     model = runs.make_micro_model(tmp_path / "model", v_prediction=v_prediction)
     config = TrainConfig(train_batch_size=2, gradient_accumulation_steps=2, fuse_micro_batches=num_vectors == 1)
@@ -93,7 +91,7 @@ def test_modules_equal_torch(tiny_model: Path) -> None:
 
     our_text = flax_loading.load_text_encoder(tiny_model, dtype=jnp.float32)
     our_unet = flax_loading.load_unet(tiny_model, dtype=jnp.float32)
-    rows = np.zeros((1, our_text.config.hidden_size), np.float32)
+    rows = jnp.zeros((1, our_text.config.hidden_size))
 
     @jax.jit
     def forward(text_weights, unet_weights, ids, latents, steps):  # type: ignore[no-untyped-def]

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
@@ -18,6 +25,7 @@ from components.torch_models.sampling import (
     sample,
     write_rows,
 )
+from tests.tiny_models import make_tokenizer
 
 CPU = torch.device("cpu")
 FAST = SamplingConfig(num_inference_steps=2, height=32, width=32, batch_size=2)
@@ -139,6 +147,82 @@ def test_negative_prompt_may_hold_the_placeholder(pipeline, tmp_path):
     [led_away] = sample(pipeline, ["a cat"], [0], FAST, negative_prompt="<concept>")
 
     assert (plain != led_away).any()
+
+
+@pytest.fixture(scope="module")
+def tiny_sdxl(tmp_path_factory):
+    """A diffusers folder with random weights and the two text encoders of SDXL."""
+    tokenizer = make_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer),
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    blocks = {"block_out_channels": (16, 32), "norm_num_groups": 8, "layers_per_block": 1}
+    unet = UNet2DConditionModel(
+        **blocks,
+        sample_size=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        cross_attention_dim=16 + 24,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=24 + 6 * 4,
+    )
+    vae = AutoencoderKL(
+        **blocks,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        sample_size=16,
+    )
+    folder = tmp_path_factory.mktemp("models") / "sdxl"
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**text, hidden_size=16)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text, hidden_size=24, projection_dim=24)),
+        tokenizer=tokenizer,
+        tokenizer_2=make_tokenizer(),
+        unet=unet,
+        scheduler=DDIMScheduler(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_sdxl_takes_rows_for_both_text_encoders(tiny_sdxl, tmp_path):
+    pipeline = load_pipeline(tiny_sdxl, device=CPU, dtype=torch.float32)
+    rng = np.random.default_rng(0)
+    rows = {
+        "text_encoder": rng.normal(0, 1, (2, 16)).astype(np.float32),
+        "text_encoder_2": rng.normal(0, 1, (2, 24)).astype(np.float32),
+    }
+    file = tmp_path / LEARNED_EMBEDS
+    file.write_bytes(learned_embeds_bytes("<concept>", rows, {"placeholder_token": "<concept>"}))
+
+    tokens = load_concept(pipeline, file)
+
+    assert tokens == ("<concept>", "<concept>_1")
+    [picture] = sample(pipeline, ["a <concept>"], [0], FAST)
+    assert picture.shape == (32, 32, 3)
+    for name, tokenizer in (("text_encoder", pipeline.tokenizer), ("text_encoder_2", pipeline.tokenizer_2)):
+        weight = getattr(pipeline, name).get_input_embeddings().weight
+        np.testing.assert_array_equal(weight[tokenizer.convert_tokens_to_ids(list(tokens))], rows[name])
+    write_rows(pipeline, tokens, {name: values * 0 for name, values in rows.items()})
+    [changed] = sample(pipeline, ["a <concept>"], [0], FAST)
+    assert (picture != changed).any()
+
+
+def test_load_concept_refuses_rows_of_sdxl_for_another_model(pipeline, tmp_path):
+    rows = {name: np.zeros((1, 96), np.float32) for name in ("text_encoder", "text_encoder_2")}
+    file = tmp_path / LEARNED_EMBEDS
+    file.write_bytes(learned_embeds_bytes("<concept>", rows, {"placeholder_token": "<concept>"}))
+    with pytest.raises(InputError, match="rows for text_encoder_2, which this pipeline does not have"):
+        load_concept(pipeline, file)
 
 
 def test_load_concept_refuses_rows_of_another_width(pipeline, tmp_path):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from components.init_embedding.config import InitConfig
-from components.init_embedding.initialize import init_embedding
 
 from components.common.artifacts import ImageSet, Picture
 from components.encode_latents.latents import encode_latents
+from components.init_embedding.config import InitConfig
+from components.init_embedding.initialize import init_embedding
 
 SIDE = 64
 

@@ -117,7 +117,7 @@ def test_inputs_of_another_model_are_refused(tmp_path: Path, sd15_inputs: dict[s
 def test_gpu_is_refused_when_there_is_none(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(ConfigError, match="gpu was asked for, but torch .* sees no CUDA device"):
+    with pytest.raises(ConfigError, match=r"gpu was asked for, but torch .* sees no CUDA device"):
         train_torch(
             config(),
             **sd15_inputs,

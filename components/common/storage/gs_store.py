@@ -34,7 +34,7 @@ _CREDENTIALS_HINT = (
 )
 _LARGE_BYTES = 8 * 2**20
 """Up to this size the client library sends a file in one request, and honours a condition in every emulator."""
-_INSIDE_LARGE_FILE = DEFAULT_RETRY.with_timeout(20.0)
+_INSIDE_LARGE_FILE = DEFAULT_RETRY.with_timeout(60.0)
 """Continues a large file where it broke off; `with_retries` begins it anew, and tells so in the log."""
 
 Result = TypeVar("Result")
@@ -208,7 +208,7 @@ class GsStore(BucketStore):
                 return PreconditionError(f"{uri}: exists already or was changed by somebody else")
             case api.TooManyRequests() | api.ServerError() | api.RetryError() | DataCorruption():
                 return None
-            case auth.TransportError():
+            case auth.TransportError() | api.GoogleAPICallError(code=408):
                 return None
             case api.Unauthorized() | auth.GoogleAuthError():
                 return StorageError(f"{uri}: Google refuses the credentials: {_CREDENTIALS_HINT} ({one_line(error)})")
@@ -236,8 +236,8 @@ class GsStore(BucketStore):
                 f"{uri}: there is no bucket {self.bucket_name}: create it"
                 f" (`gcloud storage buckets create gs://{self.bucket_name}`) or correct the address"
             )
-        except api.Forbidden:
-            pass  # an account that may read but not list
+        except api.Forbidden:  # an account that may read but not list: the bucket is there
+            return ObjectNotFoundError(f"{uri}: there is no such object")
         except (api.ServerError, requests.RequestException):
             return None
         return ObjectNotFoundError(f"{uri}: there is no such object")

@@ -20,7 +20,7 @@ DESCRIPTIONS = {
     "seed": "seed of the sampling plan: order, mirroring, prompts, timesteps and noise",
     "repeats": "how many times each picture occurs in an epoch",
     "flip_probability": "probability that a picture is mirrored left to right, 0 to 1",
-    "train_batch_size": "samples a process takes through the UNet at once; a process has one GPU, or all chips of a TPU host",
+    "train_batch_size": "samples a process (one GPU, or all chips of a TPU host) takes at once",
     "gradient_accumulation_steps": "batches summed up for one optimizer step",
     "fuse_micro_batches": "take accumulated batches at once where memory allows: the same gradient, sooner",
     "max_train_steps": "optimizer steps in all; 0 publishes nothing and shows the untrained concept",

@@ -63,7 +63,7 @@ def sampling_plan(
         num_templates=len(templates_for(config.learnable_property)),
         flip_probability=config.flip_probability,
         num_train_timesteps=num_train_timesteps,
-        latents_shape=latents.latents[0].mean.shape,  # type: ignore[arg-type]
+        latents_shape=latents.latents[0].mean.shape,
     )
 
 

@@ -1,0 +1,115 @@
+"""DDIM (Song et al. 2021) without noise on the way: the sampler that the Flax modules draw with."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from components.common.errors import BaseModelError, ConfigError
+from components.flax_models.model_config import read_json
+from components.flax_models.noise_schedule import NoiseSchedule, load_noise_schedule
+
+logger = logging.getLogger(__name__)
+
+_REPLACED = (
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+)
+"""Samplers of the same noise schedule, for which DDIM stands in."""
+
+
+class Steps(NamedTuple):
+    """The denoising steps, [steps] each: timestep, and the signal's share of variance before and after."""
+
+    timestep: np.ndarray  # int32
+    alpha: np.ndarray  # float32
+    alpha_after: np.ndarray  # float32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ddim:
+    """A model's schedule, as DDIM walks it.
+
+    Attributes:
+        schedule: the noise schedule.
+        spacing: how timesteps are chosen: `leading`, `trailing` or `linspace`.
+        offset: added to leading timesteps.
+        final_alpha: the signal's share of variance after the last step.
+        clip: whether predicted pictures are clipped to -1 to 1, wrong for latents, but some files ask for it.
+    """
+
+    schedule: NoiseSchedule
+    spacing: str
+    offset: int
+    final_alpha: float
+    clip: bool
+
+    def steps(self, count: int) -> Steps:
+        """The denoising steps of a picture.
+
+        Raises:
+            ConfigError: when there are more than timesteps.
+        """
+        total = self.schedule.num_train_timesteps
+        if not 1 <= count <= total:
+            raise ConfigError(f"num_inference_steps: found {count}, expected 1 to {total}")
+        match self.spacing:
+            case "leading":
+                timesteps = np.arange(count)[::-1] * (total // count) + self.offset
+            case "trailing":
+                timesteps = np.round(np.arange(total, 0, -total / count)) - 1
+            case _:
+                timesteps = np.round(np.linspace(0, total - 1, count))[::-1]
+        timesteps = timesteps.astype(np.int32)
+        alphas, after = self.schedule.alphas_cumprod, timesteps - total // count
+        alpha_after = np.where(after >= 0, alphas[np.maximum(after, 0)], np.float32(self.final_alpha))
+        return Steps(timestep=timesteps, alpha=alphas[timesteps], alpha_after=alpha_after.astype(np.float32))
+
+    def denoise(self, latents: jax.Array, predicted: jax.Array, alpha: jax.Array, alpha_after: jax.Array) -> jax.Array:
+        """The latents after one step (equation 12 with sigma 0), given the UNet's prediction for them."""
+        signal, rest = jnp.sqrt(alpha), jnp.sqrt(1 - alpha)
+        if self.schedule.prediction_type == "v_prediction":
+            clean, noise = signal * latents - rest * predicted, signal * predicted + rest * latents
+        else:
+            clean, noise = (latents - rest * predicted) / signal, predicted
+        if self.clip:
+            clean = jnp.clip(clean, -1.0, 1.0)
+        return jnp.sqrt(alpha_after) * clean + jnp.sqrt(1 - alpha_after) * noise
+
+
+def load_ddim(model: Path) -> Ddim:
+    """DDIM with the schedule in the model's folder `scheduler`; says so when the folder names another sampler.
+
+    Raises:
+        BaseModelError: when the folder's sampler has another kind of schedule.
+    """
+    schedule, given = load_noise_schedule(model), read_json(model / "scheduler" / "scheduler_config.json")
+    named, spacing = given.get("_class_name", "DDIMScheduler"), given.get("timestep_spacing", "leading")
+    is_ddim = named == "DDIMScheduler"
+    if not is_ddim and named not in _REPLACED:
+        raise BaseModelError(
+            f"{model / 'scheduler'} names the sampler {named}, expected DDIMScheduler or one of "
+            f"{', '.join(_REPLACED)}: sample with PyTorch"
+        )
+    if spacing not in ("leading", "trailing", "linspace"):
+        raise BaseModelError(f"timestep_spacing is {spacing!r} in {model / 'scheduler'}: sample with PyTorch")
+    if not is_ddim:
+        logger.info("the base model names %s: drawing with DDIM, the sampler that is implemented in JAX", named)
+    to_one = given.get("set_alpha_to_one", is_ddim)
+    return Ddim(
+        schedule=schedule,
+        spacing=spacing,
+        offset=given.get("steps_offset", 0),
+        final_alpha=1.0 if to_one else float(schedule.alphas_cumprod[0]),
+        clip=bool(given.get("clip_sample", True)) and is_ddim,
+    )
