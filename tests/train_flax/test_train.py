@@ -87,7 +87,7 @@ def test_torch_goes_on_for_flax_and_back(
     run(train_torch, tmp_path, micro_inputs, max_train_steps=2)
     run(train_flax, tmp_path, micro_inputs, max_train_steps=4)
     mixed = run(train_torch, tmp_path, micro_inputs)
-    assert len(mixed.losses) == 6 and [snapshot.step for snapshot in mixed.snapshots] == [2, 4]
+    assert mixed.steps == 6
     np.testing.assert_allclose(mixed.losses, whole.losses, rtol=1e-4)
     moved = whole.rows[runs.TEXT_ENCODER] - whole.initial_rows[runs.TEXT_ENCODER]
     difference = mixed.rows[runs.TEXT_ENCODER] - whole.rows[runs.TEXT_ENCODER]

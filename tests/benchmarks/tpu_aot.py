@@ -1,0 +1,181 @@
+"""The training step compiled for TPUs that are not there: what it takes in memory, talks about, and computes.
+
+Google's TPU compiler comes with PyPI's libtpu and needs no TPU (`jax.experimental.topologies`). Run it in an environment
+with jax, flax, optax and libtpu: `TPU_SKIP_MDS_QUERY=1 python -m tests.benchmarks.tpu_aot`. Nothing is executed, so this
+says nothing about speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from components.common.training.config import TrainConfig
+from components.flax_models.clip_text import ClipTextConfig, ClipTextEncoder
+from components.flax_models.devices import DATA
+from components.flax_models.loading import Loaded
+from components.flax_models.unet import UNet, UNetConfig
+from components.train_flax.micro_batches import memory_needed
+from components.train_flax.step import Frozen, Samples, StepFunction
+
+RESULTS = Path(__file__).parent / "results"
+HBM_GIB = {"v5e:2x2": 16, "v6e:2x2": 32}
+"""Topologies of one host with 4 chips, and the memory of each chip."""
+
+SD15_TEXT = ClipTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
+SD15_UNET = UNetConfig(cross_attention_dim=768)
+LATENTS = (4, 64, 64)
+PICTURES, TEMPLATES, VECTORS = 5, 27, 1
+
+_COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+_BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
+
+
+def measure(topology: str, batch: int, precision: str, remat: bool) -> dict[str, Any]:
+    """What the compiler says of Stable Diffusion 1.5 at 512 pixels with `batch` samples a chip, or why it refuses."""
+    devices = topologies.get_topology_desc(topology, platform="tpu").devices
+    mesh = Mesh(np.array(devices), (DATA,))
+    config = TrainConfig(
+        train_batch_size=batch * len(devices), mixed_precision=precision, gradient_checkpointing=remat
+    )
+    dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
+    function = StepFunction(
+        config=config,
+        mesh=mesh,
+        text_encoder=_abstract(SD15_TEXT, lambda: ClipTextEncoder(SD15_TEXT, dtype, remat=remat)),
+        unet=_abstract(SD15_UNET, lambda: UNet(SD15_UNET, dtype, remat=remat)),
+        first_id=SD15_TEXT.vocab_size,
+        scaling_factor=0.18215,
+        v_prediction=False,
+    )
+    facts = {"topology": topology, "batch": batch, "precision": precision, "remat": remat}
+    started = time.monotonic()
+    try:
+        compiled = function.lower(*_arguments(function, mesh, config.train_batch_size)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        return {**facts, "refused": str(error).strip().splitlines()[0]}
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return {
+        **facts,
+        "weights_gib": memory.argument_size_in_bytes / 2**30,
+        "temporary_gib": memory.temp_size_in_bytes / 2**30,
+        "total_gib": memory_needed(compiled) / 2**30,
+        "tflop": cost["flops"] / 1e12,
+        "collectives": collective_bytes(compiled.as_text()),
+        "compile_seconds": time.monotonic() - started,
+    }
+
+
+def collective_bytes(text: str) -> dict[str, int]:
+    """Bytes that the collectives of a compiled function give, by kind."""
+    found: dict[str, int] = {}
+    for shapes, kind in re.findall(rf"= (.*?) ({_COLLECTIVES})(?:-start)?\(", text):
+        for dtype, dimensions in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            count = int(np.prod([int(size) for size in dimensions.split(",") if size]))
+            found[kind] = found.get(kind, 0) + count * _BYTES[dtype]
+    return found
+
+
+def _abstract(config: Any, build: Any) -> Loaded[Any]:
+    definition, state = nnx.split(nnx.eval_shape(build))
+    return Loaded(config, definition, state)
+
+
+def _arguments(function: StepFunction, mesh: Mesh, batch: int) -> tuple[Any, Any, Any]:
+    def like(shape: tuple[int, ...], dtype: Any = jnp.float32, spec: P | None = None) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))
+
+    def everywhere(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: like(leaf.shape, leaf.dtype), tree)
+
+    latents = like((PICTURES, 2, *LATENTS))
+    frozen = Frozen(
+        text_encoder=everywhere(function.text_encoder.weights),
+        unet=everywhere(function.unet.weights),
+        means=latents,
+        stds=latents,
+        prompt_ids=like((TEMPLATES, SD15_TEXT.max_position_embeddings), jnp.int32),
+        alphas_cumprod=like((1000,)),
+    )
+    rows = jax.ShapeDtypeStruct((VECTORS, SD15_TEXT.hidden_size), jnp.float32)
+    trained = everywhere(jax.eval_shape(function.initial, rows))
+    cut = P(None, DATA)
+    whole = [like((1, batch), jnp.int32, cut) for _ in range(4)]
+    noise = like((1, batch, *LATENTS), jnp.float32, cut)
+    return frozen, trained, Samples(*whole, posterior_noise=noise, diffusion_noise=noise)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The measurements as a Markdown table."""
+    lines = [
+        "| chips | samples a chip | precision | remat | arguments GiB | temporary GiB | total GiB | of the chip | "
+        "TFLOP a step and chip | collectives, bytes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        start = f"| {row['topology']} | {row['batch']} | {row['precision']} | {'yes' if row['remat'] else 'no'} |"
+        if "refused" in row:
+            lines.append(f"{start} | | does not fit | | | {row['refused'][:120]} |")
+            continue
+        share = row["total_gib"] / HBM_GIB[row["topology"]]
+        collectives = ", ".join(f"{kind} {size}" for kind, size in row["collectives"].items())
+        lines.append(
+            f"{start} {row['weights_gib']:.2f} | {row['temporary_gib']:.2f} | {row['total_gib']:.2f} | {share:.0%} | "
+            f"{row['tflop']:.2f} | {collectives} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Compiles for every topology, batch, and with and without recomputed activations; writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--topologies", nargs="+", choices=HBM_GIB, default=list(HBM_GIB))
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4], help="samples a chip (default: 1 4)")
+    parser.add_argument("--precisions", nargs="+", choices=("no", "bf16"), default=["bf16"])
+    parser.add_argument("--name", default="tpu-aot-sd15-512", help="name of the table under tests/benchmarks/results")
+    arguments = parser.parse_args()
+    rows = []
+    for topology in arguments.topologies:
+        for precision in arguments.precisions:
+            for batch in arguments.batches:
+                for remat in (False, True):
+                    rows.append(measure(topology, batch, precision, remat))
+                    print(rows[-1], flush=True)
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "software": f"jax {jax.__version__}, libtpu {_libtpu_version()}",
+        "model": "Stable Diffusion 1.5, 512 px, 1 vector, the whole training step",
+        "note": "compiled ahead of time without a TPU; memory and FLOPs are the compiler's, nothing was run",
+    }
+    text = "\n".join(["# The Flax training step, compiled for TPUs", "", *(f"- {k}: {v}" for k, v in facts.items())])
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{arguments.name}.md").write_text(f"{text}\n\n{table(rows)}\n")
+    (RESULTS / f"{arguments.name}.json").write_text(json.dumps({**facts, "measured": rows}, indent=1) + "\n")
+    print(table(rows))
+
+
+def _libtpu_version() -> str:
+    from importlib.metadata import version
+
+    return version("libtpu")
+
+
+if __name__ == "__main__":
+    main()

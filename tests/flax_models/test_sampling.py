@@ -1,0 +1,114 @@
+"""Pictures drawn in JAX equal those that diffusers draws with DDIM from the same noise."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from safetensors.numpy import save_file
+
+from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.flax_models.ddim import load_ddim
+from components.flax_models.devices import mesh_for
+from components.flax_models.sampling import FlaxSampler, starting_noise
+from tests import flax_runs as runs
+
+STEPS = 4
+PROMPTS = ["a photo of a toy", "a <cat-toy> on grass"]
+
+
+def concept(folder: Path, width: int = 32, vectors: int = 3) -> Path:
+    rows = np.random.default_rng(2).normal(size=(vectors, width)).astype(np.float32)
+    save_file({"<cat-toy>": rows}, folder / "learned_embeds.safetensors")
+    return folder / "learned_embeds.safetensors"
+
+
+def drawn_by_diffusers(model: Path, file: Path, noise: np.ndarray, guidance_scale: float) -> np.ndarray:
+    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, requires_safety_checker=False)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_textual_inversion(str(file))
+    output = pipeline(
+        PROMPTS,
+        latents=torch.from_numpy(noise),
+        num_inference_steps=STEPS,
+        guidance_scale=guidance_scale,
+        negative_prompt=["art"] * len(PROMPTS),
+        output_type="np",
+    )
+    return np.asarray(output.images)
+
+
+@pytest.mark.parametrize(("v_prediction", "guidance_scale"), [(False, 7.5), (True, 1.0)])
+def test_pictures_equal_diffusers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, v_prediction: bool, guidance_scale: float
+) -> None:
+    model, file = runs.make_micro_model(tmp_path / "model", v_prediction=v_prediction), concept(tmp_path)
+    noise = starting_noise([1, 2], (4, 8, 8))
+    with caplog.at_level(logging.INFO):
+        sampler = FlaxSampler(model, mesh=mesh_for("cpu"))
+    assert "names PNDMScheduler: drawing with DDIM" in caplog.text
+    assert sampler.load_concept(file) == ("<cat-toy>", "<cat-toy>_1", "<cat-toy>_2")
+    ours = sampler.sample(
+        PROMPTS, noise, num_inference_steps=STEPS, guidance_scale=guidance_scale, negative_prompt="art"
+    )
+    wanted = drawn_by_diffusers(model, file, noise, guidance_scale)
+    assert ours.shape == (2, 64, 64, 3) and wanted.std() > 0.01
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runs.make_micro_model(tmp_path_factory.mktemp("models") / "micro")
+
+
+def test_concept_of_another_model_is_refused(tmp_path: Path, model: Path) -> None:
+    sampler = FlaxSampler(model, mesh=mesh_for("cpu"))
+    with pytest.raises(InputError, match="text_encoder of width 16, expected text_encoder of width 32"):
+        sampler.load_concept(concept(tmp_path, width=16))
+
+
+def test_concept_is_refused_when_its_token_is_taken(tmp_path: Path, model: Path) -> None:
+    sampler = FlaxSampler(model, mesh=mesh_for("cpu"))
+    sampler.load_concept(concept(tmp_path))
+    with pytest.raises(TokenError, match="<cat-toy>"):
+        sampler.load_concept(concept(tmp_path))
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("count", [7, 50])
+def test_timesteps_equal_diffusers(tmp_path: Path, model: Path, spacing: str, count: int) -> None:
+    changed = with_scheduler(tmp_path, model, _class_name="DDIMScheduler", timestep_spacing=spacing)
+    scheduler = DDIMScheduler.from_pretrained(changed / "scheduler")
+    scheduler.set_timesteps(count)
+    np.testing.assert_array_equal(load_ddim(changed).steps(count).timestep, scheduler.timesteps.numpy())
+
+
+def test_sampler_of_another_kind_is_refused(tmp_path: Path, model: Path) -> None:
+    changed = with_scheduler(tmp_path, model, _class_name="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(BaseModelError, match="names the sampler FlowMatchEulerDiscreteScheduler, expected DDIM"):
+        load_ddim(changed)
+
+
+def test_more_steps_than_timesteps_are_refused(model: Path) -> None:
+    with pytest.raises(ConfigError, match="num_inference_steps: found 1001, expected 1 to 1000"):
+        load_ddim(model).steps(1001)
+
+
+def test_noise_is_that_of_its_seed_alone() -> None:
+    noise = starting_noise([5, 6, 5], (4, 8, 8))
+    np.testing.assert_array_equal(noise[0], noise[2])
+    assert np.abs(noise[0] - noise[1]).max() > 0.1
+
+
+def with_scheduler(folder: Path, model: Path, **fields: str) -> Path:
+    copy = Path(shutil.copytree(model / "scheduler", folder / "changed" / "scheduler")).parent
+    file = copy / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+    return copy
