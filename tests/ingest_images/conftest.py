@@ -64,7 +64,7 @@ class DatasetHub(HubServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._server.RequestHandlerClass = _DatasetHandler
+        self._handler = _DatasetHandler
 
 
 @pytest.fixture
