@@ -140,7 +140,7 @@ def _warnings(decoded: Decoded, config: IngestConfig) -> Iterator[str]:
     if decoded.frames > 1:
         yield f"took the first of {decoded.frames} frames"
     if min(width, height) < side:
-        yield f"{width} x {height} pixels, smaller than {side} x {side}: enlarged, and learned blurred"
+        yield f"{width} x {height} pixels, smaller than {side} x {side}: enlarged, so what is learned may be blurred"
     ratio = max(width, height) / min(width, height)
     if not config.center_crop and ratio > ASPECT_RATIO_WARNED_OF:
         yield f"{width} x {height} pixels squeezed into a square; center_crop would cut instead"
