@@ -12,9 +12,6 @@ _SPRITES = Path(__file__).resolve().parents[1] / "examples" / "sprites"
 
 GUIDE_EXAMPLE: Mapping[str, Any] = {
     **defaults(),
-    "images_uri": "hf://datasets/diffusers/cat_toy_example",
-    "base_model": "hf://stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "scorer": "hf://openai/clip-vit-base-patch32",
     "placeholder_token": "<cat-toy>",
     "initializer_token": "toy",
     "learnable_property": "object",

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: random-weight base models, made once a session."""
+"""Fixtures for all tests: random-weight base models and object stores, made once a session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 
 from components.import_base_model.importing import import_base_model
+from tests.fixtures_servers import (  # noqa: F401 - pytest finds fixtures by name
+    gcs_bucket_uri,
+    gcs_server,
+    hub_endpoint,
+    hub_server,
+    s3_bucket_uri,
+    s3_server,
+)
 from tests.tiny_models import make_tiny_clip, make_tiny_model
 
 

@@ -82,7 +82,7 @@ _WIDTHS = {
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer of 49,408 entries in which every word of the templates is one token."""
+    """A CLIP tokenizer of 49,408 entries in which most words of the templates, and `toy`, are one token."""
     alphabet = [chr(code) for code in range(33, 127)]
     vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, *(f"{c}</w>" for c in alphabet)])}
     merges: list[tuple[str, str]] = []

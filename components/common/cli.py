@@ -63,8 +63,7 @@ def add_config_flags(parser: argparse.ArgumentParser, config: type, descriptions
         default = None if required else _default_of(field)
         shown = "required" if required else f"default: {default!r}"
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            f"--{field.name}",
+            *dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}")),
             dest=field.name,
             required=required,
             default=default,

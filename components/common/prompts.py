@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from components.common.errors import ConfigError
 
@@ -91,11 +90,6 @@ def placeholder_tokens(placeholder_token: str, num_vectors: int) -> tuple[str, .
     if num_vectors < 1:
         raise ConfigError(f"num_vectors: found {num_vectors}, expected 1 or more")
     return (placeholder_token, *(f"{placeholder_token}_{index}" for index in range(1, num_vectors)))
-
-
-def expand_placeholder(prompt: str, tokens: Sequence[str]) -> str:
-    """The prompt with the placeholder, the first of `tokens`, replaced by all of them, separated by spaces."""
-    return prompt.replace(tokens[0], " ".join(tokens))
 
 
 def trigger_word(placeholder_token: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from components.common.errors import ImageError
-from components.ingest_images.listing import CAPTION_ENDING, METADATA_NAME, Listing
-from components.ingest_images.sources import Source
+from components.common.sources.picture_listing import CAPTION_ENDING, METADATA_NAME, Listing
+from components.common.sources.pictures import Source
 
 logger = logging.getLogger(__name__)
 

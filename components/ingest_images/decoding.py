@@ -41,7 +41,8 @@ def decode_picture(data: bytes) -> Decoded:
         with Image.open(io.BytesIO(data)) as image:
             image.verify()  # the checksums of a PNG, which decoding does not look at
         with Image.open(io.BytesIO(data)) as image:
-            frames = getattr(image, "n_frames", 1)
+            # A telephone's JPEG may hold previews and depth maps beside the picture; Pillow calls that MPO.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             image.load()
             upright = ImageOps.exif_transpose(image)
         return _without_transparency(_in_8_bits(upright), frames)

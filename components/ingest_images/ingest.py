@@ -14,12 +14,12 @@ from PIL import Image
 
 from components.common.artifacts import ImageSet, Picture
 from components.common.errors import ImageError
+from components.common.sources.picture_listing import Listing, list_pictures
+from components.common.sources.pictures import Source, open_source
 from components.ingest_images.captions import read_captions
 from components.ingest_images.config import IngestConfig
 from components.ingest_images.decoding import Decoded, decode_picture
-from components.ingest_images.listing import Listing, list_pictures
 from components.ingest_images.preparing import crop_top_left, to_square
-from components.ingest_images.sources import Source, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +45,6 @@ class Prepared:
     mask: np.ndarray | None
     content: str
     warnings: tuple[str, ...]
-
-
-def fingerprint_images(uri: str) -> str:
-    """A digest of names, sizes and versions of the pictures and captions at `uri`; no picture is downloaded.
-
-    Raises:
-        ImageError: when there is no picture.
-        InputError: when the address is of no known kind.
-        StorageError: when the source cannot be listed.
-    """
-    return list_pictures(open_source(uri)).fingerprint
 
 
 def ingest_images(config: IngestConfig, output: Path) -> ImageSet:
@@ -125,6 +114,8 @@ def _prepare(data: bytes, key: str, caption: str | None, config: IngestConfig) -
     decoded = decode_picture(data)
     width, height = decoded.picture.size
     side = config.resolution
+    if config.small_images == "refuse" and min(width, height) < side:
+        raise ImageError(f"{width} x {height} pixels, smaller than {side} x {side}: give a larger picture")
 
     def squared(image: Image.Image) -> np.ndarray:
         return np.asarray(to_square(image, side, config.interpolation, config.center_crop))
@@ -149,10 +140,7 @@ def _warnings(decoded: Decoded, config: IngestConfig) -> Iterator[str]:
     if decoded.frames > 1:
         yield f"took the first of {decoded.frames} frames"
     if min(width, height) < side:
-        smaller = f"{width} x {height} pixels, smaller than {side} x {side}"
-        if config.small_images == "refuse":
-            raise ImageError(f"{smaller}: give a larger picture or a smaller resolution")
-        yield f"{smaller}: enlarged, and what is learned from it may be blurred"
+        yield f"{width} x {height} pixels, smaller than {side} x {side}: enlarged, so what is learned may be blurred"
     ratio = max(width, height) / min(width, height)
     if not config.center_crop and ratio > ASPECT_RATIO_WARNED_OF:
         yield f"{width} x {height} pixels squeezed into a square; center_crop would cut instead"

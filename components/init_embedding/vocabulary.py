@@ -78,7 +78,7 @@ def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], initializer_tok
             )
     if tuple(tokenizer.encode(" ".join(tokens), add_special_tokens=False)) != ids:
         raise TokenError(
-            f"placeholder_token: {' '.join(tokens)!r} is not read as {len(tokens)} tokens of their own: "
+            f"placeholder_token: {' '.join(tokens)!r} is not read as tokens of their own: "
             f"choose letters, digits and '-' in angle brackets, such as <my-{initializer_token}>"
         )
     return ids

@@ -38,7 +38,7 @@ class RunConfig:
     scoring_images_uri: str = ""
     base_model: str = "hf://stable-diffusion-v1-5/stable-diffusion-v1-5"
     base_model_variant: str = ""
-    scorer: str = "hf://openai/clip-vit-base-patch32"
+    scorer: str = "hf://openai/clip-vit-large-patch14"
     accelerator: str = "gpu"
     accelerator_resource: str = "nvidia.com/gpu"
     accelerator_count: str = "1"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from components.common.errors import InputError, StorageError, TextualInversionError
+from components.common.sources.models import resolve_revision
+from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
-from components.import_base_model.sources import resolve_revision
-from components.ingest_images.ingest import fingerprint_images
 from components.preflight.parameters import check_parameters
 
 logger = logging.getLogger(__name__)

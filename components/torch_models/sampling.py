@@ -70,6 +70,7 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
         )
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # it explains how it fills the row that the concept then replaces
     index = DiffusionPipeline.load_config(model, local_files_only=True)
     absent: dict[str, Any] = {part: None for part in ("safety_checker", "feature_extractor") if part in index}
     if "requires_safety_checker" in index:

@@ -1,7 +1,7 @@
 """Makes the tiny world from nothing: ``python -m examples.sprites.make [--out DIR] [--scale short]``.
 
 The tokenizer first, then the autoencoder and CLIP side by side on one core each, then the UNet with the text encoder
-on two, then CLIP goes on until it is a good judge of captions. Pictures, captions and tokenizer follow from `--seed`
+on all, then CLIP goes on until it is a good judge of captions. Pictures, captions and tokenizer follow from `--seed`
 to the byte; the weights do so on one kind of machine only, since torch rounds differently on another.
 """
 
@@ -63,8 +63,8 @@ SCALES = {
         vae_pictures=64,
         clip_steps=12,
         clip_pictures=128,
-        scorer_steps=3,
-        scorer_pictures=64,
+        scorer_steps=12,
+        scorer_pictures=128,
         unet_steps=12,
         unet_pictures=64,
     ),
@@ -106,7 +106,6 @@ def make_world(out: Path, scratch: Path, *, scale_name: str, seed: int) -> None:
         raise SystemExit(f"training {' and '.join(failed)} failed: its traceback stands above")
     logger.info("autoencoder and CLIP took %.0f s", time.monotonic() - started)
     clip = CLIPModel.from_pretrained(scratch / "clip")
-    torch.set_num_threads(2)
     losses = train_diffusion(
         AutoencoderKL.from_pretrained(scratch / "vae").eval(),
         clip,

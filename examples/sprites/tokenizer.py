@@ -30,6 +30,9 @@ def train_tokenizer() -> CLIPTokenizer:
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Writes the tokenizer as ``tokenizer.json``, and as Stable Diffusion's ``vocab.json`` and ``merges.txt``."""
+    # The last call's padding and truncation would be written too.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))

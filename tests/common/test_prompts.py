@@ -8,7 +8,6 @@ from components.common.errors import ConfigError
 from components.common.prompts import (
     OBJECT_TEMPLATES,
     STYLE_TEMPLATES,
-    expand_placeholder,
     placeholder_tokens,
     templates_for,
     trigger_word,
@@ -57,17 +56,6 @@ def test_placeholder_tokens_when_it_is_no_single_word_refuses(token: str) -> Non
 def test_placeholder_tokens_when_there_is_no_vector_refuses(number: int) -> None:
     with pytest.raises(ConfigError, match=f"num_vectors: found {number}, expected 1 or more"):
         placeholder_tokens("<x>", number)
-
-
-def test_expand_placeholder_when_several_vectors_gives_all_in_order() -> None:
-    tokens = placeholder_tokens("<x>", 3)
-    assert expand_placeholder("a photo of <x>, big", tokens) == "a photo of <x> <x>_1 <x>_2, big"
-    assert expand_placeholder("<x> and <x>", tokens) == "<x> <x>_1 <x>_2 and <x> <x>_1 <x>_2"
-
-
-def test_expand_placeholder_when_one_vector_or_none_changes_nothing() -> None:
-    assert expand_placeholder("a photo of <x>", ("<x>",)) == "a photo of <x>"
-    assert expand_placeholder("a photo of a cat", placeholder_tokens("<x>", 2)) == "a photo of a cat"
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from kfp import dsl
 from components.common.artifact_folder import sha256_of_file
 from components.common.base_model import blob_key, materialize, read_reference
 from components.common.errors import BaseModelError, ConfigError, InputError, StorageError
+from components.common.sources.models import resolve_revision
 from components.common.storage import open_store, retries
 from components.import_base_model.component import import_base_model as import_component
 from components.import_base_model.importing import import_base_model
-from components.import_base_model.sources import resolve_revision
 from tests.model_folders import (
     make_clip_folder,
     make_diffusion_folder,

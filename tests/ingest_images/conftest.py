@@ -9,12 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fixtures_servers import (  # noqa: F401 - pytest finds fixtures by name
-    gcs_bucket_uri,
-    gcs_server,
-    s3_bucket_uri,
-    s3_server,
-)
 from tests.servers import HubServer, _HubHandler, running
 
 
@@ -64,7 +58,7 @@ class DatasetHub(HubServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self._server.RequestHandlerClass = _DatasetHandler
+        self._handler = _DatasetHandler
 
 
 @pytest.fixture

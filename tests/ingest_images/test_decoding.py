@@ -148,6 +148,13 @@ def test_frames_when_several_are_counted_and_the_first_shown(file_format: str) -
     assert (pixels_of(decoded) == [255, 0, 0]).all()
 
 
+def test_frames_when_a_telephone_adds_a_preview_are_one() -> None:
+    picture, preview = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (8, 8), "blue")
+    decoded = decode_picture(saved(picture, "MPO", save_all=True, append_images=[preview]))
+    assert decoded.frames == 1
+    assert decoded.picture.size == (32, 32)
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_file_when_cut_short_is_refused(file_format: str) -> None:
     whole = saved(Image.fromarray(random_pixels(40, 30)), file_format)

@@ -13,8 +13,9 @@ from PIL import Image
 
 from components.common.artifacts import ImageSet
 from components.common.errors import ArtifactError, ConfigError, ImageError, InputError
+from components.common.sources.picture_listing import fingerprint_images
 from components.ingest_images.config import INTERPOLATIONS, IngestConfig
-from components.ingest_images.ingest import fingerprint_images, ingest_images
+from components.ingest_images.ingest import ingest_images
 from tests.ingest_images.conftest import random_pixels
 
 

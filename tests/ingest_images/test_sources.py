@@ -11,9 +11,10 @@ from PIL import Image
 
 from components.common.artifacts import ImageSet
 from components.common.errors import ImageError, StorageError
+from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
 from components.ingest_images.config import IngestConfig
-from components.ingest_images.ingest import fingerprint_images, ingest_images
+from components.ingest_images.ingest import ingest_images
 from tests.ingest_images.conftest import DatasetHub, random_pixels
 
 

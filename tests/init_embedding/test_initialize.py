@@ -149,6 +149,11 @@ def test_placeholder_when_a_part_of_words_is_refused(reference: Path) -> None:
         initialize(reference, "hoto")
 
 
+def test_placeholder_when_it_holds_a_special_token_is_refused(reference: Path) -> None:
+    with pytest.raises(TokenError, match=r"'new<[|]endoftext[|]>' is not read as tokens of their own: choose"):
+        initialize(reference, "new<|endoftext|>")
+
+
 @pytest.mark.parametrize(
     "placeholder", ["<cat-toy>", "<Cat-Toy>", "sks-7", "<猫>", "<v1.2_final>", "my_new_word", "<a>_1"]
 )

@@ -11,12 +11,6 @@ import pytest
 
 from components.common.artifacts import Evaluation, LearnedEmbedding, Sample
 from components.common.base_model import ModelFile, ModelReference, write_reference
-from tests.fixtures_servers import (  # noqa: F401 - pytest finds fixtures by name
-    gcs_bucket_uri,
-    gcs_server,
-    s3_bucket_uri,
-    s3_server,
-)
 
 REFERENCE = ModelReference(
     source="hf://stable-diffusion-v1-5/stable-diffusion-v1-5@main",

@@ -9,7 +9,7 @@ import numpy as np
 
 from components.common.artifacts import InitialEmbedding
 from components.common.errors import TokenError
-from components.common.prompts import expand_placeholder, templates_for
+from components.common.prompts import templates_for
 
 
 def load_tokenizer(model: Path, embedding: InitialEmbedding, subfolder: str = "tokenizer") -> Any:
@@ -33,9 +33,7 @@ def load_tokenizer(model: Path, embedding: InitialEmbedding, subfolder: str = "t
 
 def training_prompt_ids(tokenizer: Any, embedding: InitialEmbedding, learnable_property: str) -> np.ndarray:
     """The ids of every template with the placeholder in it: int64 [templates, tokens], padded as the reference does."""
-    prompts = [
-        expand_placeholder(template.format(embedding.placeholder_token), embedding.tokens)
-        for template in templates_for(learnable_property)
-    ]
+    placeholder = " ".join(embedding.tokens)
+    prompts = [template.format(placeholder) for template in templates_for(learnable_property)]
     encoded = tokenizer(prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length)
     return np.array(encoded.input_ids, dtype=np.int64)

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ImageError
+from components.common.sources.pictures import Source, open_source
 from components.common.storage import ObjectInfo
-from components.ingest_images.sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,17 @@ class Listing:
         """A digest of names, sizes and versions of everything that the prepared pictures depend on."""
         used = (*self.pictures, *self.captions, *self.metadata)
         return sha256_of(canonical_json([[info.key, info.size, info.version] for info in used]))
+
+
+def fingerprint_images(uri: str) -> str:
+    """A digest of names, sizes and versions of the pictures and captions at `uri`; no picture is downloaded.
+
+    Raises:
+        ImageError: when there is no picture.
+        InputError: when the address is of no known kind.
+        StorageError: when the source cannot be listed.
+    """
+    return list_pictures(open_source(uri)).fingerprint
 
 
 def list_pictures(source: Source) -> Listing:

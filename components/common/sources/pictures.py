@@ -34,7 +34,7 @@ def open_source(uri: str) -> Source:
     """
     scheme = scheme_of(uri)
     if scheme == "hf":
-        from components.ingest_images.hub_dataset import HubDataset
+        from components.common.sources.hub_dataset import HubDataset
 
         return HubDataset(uri)
     if scheme in ("", "file"):

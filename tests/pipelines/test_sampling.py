@@ -1,0 +1,126 @@
+"""`textual-inversion sample`: pictures from a learned concept's file and from a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from components.common.artifacts import learned_embeds_bytes
+from components.common.base_model import read_reference
+from components.common.errors import InputError, ObjectNotFoundError, TokenError
+from components.import_base_model.importing import import_base_model
+from components.publish.config import PublishConfig
+from components.publish.publish import publish
+from examples.sprites.judge import judge
+from pipelines.cli import main
+from pipelines.sampling import Concept, check_prompts, fetch_concept
+from tests.publish.conftest import write_inputs
+
+SPRITES = Path(__file__).parents[2] / "examples" / "sprites"
+MODEL = SPRITES / "base_model"
+QUICK = ["--accelerator", "cpu", "--num-inference-steps", "12", "--guidance-scale", "2.5"]
+
+
+def row_of(word: str) -> np.ndarray:
+    """The row of a word in the tiny model's vocabulary, float32 [1, d]: a concept whose meaning is known."""
+    from transformers import CLIPTokenizer
+
+    [token_id] = CLIPTokenizer.from_pretrained(MODEL / "tokenizer").encode(word, add_special_tokens=False)
+    with safe_open(MODEL / "text_encoder" / "model.safetensors", framework="numpy") as weights:
+        [name] = [key for key in weights.keys() if key.endswith("token_embedding.weight")]  # noqa: SIM118
+        return weights.get_slice(name)[token_id : token_id + 1].astype(np.float32)
+
+
+def write_concept(folder: Path, token: str, word: str) -> Path:
+    """A learned-embedding file whose placeholder means what `word` means."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{token.strip('<>')}.safetensors"
+    file.write_bytes(learned_embeds_bytes(token, {"text_encoder": row_of(word)}, {"placeholder_token": token}))
+    return file
+
+
+def pictures(out: Path) -> list[np.ndarray]:
+    return [pixels_of(file) for file in sorted(out.glob("0*.png"))]
+
+
+def pixels_of(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        return np.asarray(picture)
+
+
+def sample(out: Path, *flags: Any, count: int = 2) -> list[np.ndarray]:
+    places = ["--base-model", str(MODEL), "--out", str(out), "--count", str(count)]
+    assert main(["sample", *map(str, flags), *places, *QUICK]) == 0
+    return pictures(out)
+
+
+def test_concepts_mean_what_was_learned_when_several_stand_in_a_prompt(tmp_path: Path) -> None:
+    form, tint = write_concept(tmp_path, "<form>", "heart"), write_concept(tmp_path, "<tint>", "blue")
+    out = tmp_path / "out"
+    prompt = ["--prompt", "a photo of a <tint> plain <form> on the snow"]
+    drawn = sample(out, "--concept", form, "--concept", tint, *prompt)
+
+    assert [(judge(picture).shape, judge(picture).colour) for picture in drawn] == [("heart", "blue")] * 2
+    assert pixels_of(out / "grid.png").shape == (32, 64, 3)
+
+
+def test_picture_depends_on_prompt_and_seed_alone(tmp_path: Path) -> None:
+    form = write_concept(tmp_path, "<form>", "heart")
+    flags = ["--concept", form, "--prompt", "a red <form>"]
+    first = sample(tmp_path / "first", *flags, "--prompt", "a blue <form>")
+    alone = sample(tmp_path / "alone", *flags)
+    np.testing.assert_allclose(np.stack(first[:2]).astype(int), np.stack(alone).astype(int), atol=1)
+    assert len(first) == 4
+
+
+def test_negative_embedding_leads_away(tmp_path: Path) -> None:
+    form = write_concept(tmp_path, "<form>", "striped")
+    flags = ["--concept", form, "--prompt", "a red circle"]
+    plain = sample(tmp_path / "plain", *flags)
+    away = sample(tmp_path / "away", *flags, "--negative-prompt", "a red <form> circle")
+    assert np.abs(plain[0].astype(int) - away[0].astype(int)).max() > 20
+
+
+def test_registry_address_stands_for_version_or_alias(tmp_path: Path) -> None:
+    import_base_model(str(MODEL), str(tmp_path / "store"), tmp_path / "reference")
+    inputs = write_inputs(tmp_path / "inputs", reference=read_reference(tmp_path / "reference"))
+    registry = (tmp_path / "registry").as_uri()
+    published = publish(
+        PublishConfig(registry_uri=registry),
+        base_model=inputs.base_model,
+        learned_embedding=inputs.learned_embedding,
+        evaluation=inputs.evaluation,
+        output=tmp_path / "entry",
+    )
+    addresses = [published.uri, f"{registry}/cat-toy", f"{registry}/cat-toy@champion", f"{registry}/cat-toy@1"]
+    for index, address in enumerate(addresses):
+        concept = fetch_concept(address, tmp_path / str(index))
+        assert (concept.placeholder_token, concept.base_model) == ("<cat-toy>", str(MODEL))
+        assert concept.file.read_bytes() == (inputs.learned_embedding / "learned_embeds.safetensors").read_bytes()
+    with pytest.raises(ObjectNotFoundError, match="found no alias 'challenger'"):
+        fetch_concept(f"{registry}/cat-toy@challenger", tmp_path / "none")
+
+
+def test_unknown_placeholder_is_refused_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = write_concept(tmp_path, "<form>", "heart")
+    flags = ["--concept", str(form), "--prompt", "a <from>", "--base-model", "/nowhere", *QUICK]
+    assert main(["sample", *flags]) == TokenError.exit_code
+    assert "found <from> in 'a <from>', expected one of <form>" in capsys.readouterr().err
+
+
+def test_one_placeholder_twice_is_refused(tmp_path: Path) -> None:
+    concept = Concept(placeholder_token="<x>", file=tmp_path / "x.safetensors", base_model="")
+    with pytest.raises(TokenError, match="several concepts with one placeholder"):
+        check_prompts(["a <x>"], [concept, concept])
+
+
+def test_address_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"found the concept 'cat-toy', expected a learned concept"):
+        fetch_concept("cat-toy", tmp_path)
