@@ -20,7 +20,7 @@ TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format compile sprites lock clean
+.PHONY: help demo test lint format bench-train-flax compile sprites lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,11 +51,14 @@ lock: $(READY) ## write constraints.txt from the environment
 	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//'; } > $(VENV)/lock
 	mv $(VENV)/lock constraints.txt
 
+bench-train-flax: $(READY) ## compare with the last Flax script: UPSTREAM=<script> UPSTREAM_PYTHON=<its python> ARGS="..."
+	$(BIN)/python -m tests.benchmarks.bench_train_flax --upstream $(UPSTREAM) --upstream-python $(UPSTREAM_PYTHON) $(ARGS)
+
 clean: ## remove everything that was made, but for the environment
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up the Python environment in $(VENV) (once; a few minutes, most of it for PyTorch) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,flax,dev]"
 	@touch $@ && echo "The environment is ready."

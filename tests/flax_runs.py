@@ -33,7 +33,7 @@ _SETTINGS = {
 }
 for _name, _value in _SETTINGS.items():
     jax.config.update(_name.lower(), float(_value) if _name.endswith("SECS") else _value)
-_XLA_FLAGS = "--xla_backend_optimization_level=0"
+_XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)  # read when the first computation starts
 
 REPOSITORY = Path(__file__).parents[1]

@@ -34,6 +34,7 @@ CONFIGS = {
     "init_embedding": "components.init_embedding.config:InitConfig",
     "preflight": None,
     "publish": "components.publish.config:PublishConfig",
+    "train_flax": "components.common.training.config:TrainConfig",
     "train_torch": "components.common.training.config:TrainConfig",
 }
 """The config whose fields are parameters of the step's component, where there is one."""
@@ -87,6 +88,15 @@ def test_common_imports_no_framework():
     for file in modules(COMPONENTS / "common"):
         for name in imports(file):
             assert name.split(".")[0] not in frameworks, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ["flax_models", "train_flax"])
+def test_flax_code_imports_no_torch(folder: str):
+    torch_side = {"torch", "diffusers", "accelerate"}
+    for file in modules(COMPONENTS / folder):
+        for name in imports(file):
+            assert name.split(".")[0] not in torch_side, f"{file.relative_to(ROOT)} imports {name}"
+            assert not name.startswith("components.torch_models"), f"{file.relative_to(ROOT)} imports {name}"
 
 
 def test_light_modules_load_no_framework():

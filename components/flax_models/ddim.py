@@ -28,12 +28,15 @@ _REPLACED = (
 """Samplers of the same noise schedule, for which DDIM stands in."""
 
 
+Array = np.ndarray | jax.Array
+
+
 class Steps(NamedTuple):
     """The denoising steps, [steps] each: timestep, and the signal's share of variance before and after."""
 
-    timestep: np.ndarray  # int32
-    alpha: np.ndarray  # float32
-    alpha_after: np.ndarray  # float32
+    timestep: Array  # int32
+    alpha: Array  # float32
+    alpha_after: Array  # float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,17 +68,17 @@ class Ddim:
             raise ConfigError(f"num_inference_steps: found {count}, expected 1 to {total}")
         match self.spacing:
             case "leading":
-                timesteps = np.arange(count)[::-1] * (total // count) + self.offset
+                chosen = np.arange(count)[::-1] * (total // count) + float(self.offset)
             case "trailing":
-                timesteps = np.round(np.arange(total, 0, -total / count)) - 1
+                chosen = np.round(np.arange(total, 0, -total / count)) - 1
             case _:
-                timesteps = np.round(np.linspace(0, total - 1, count))[::-1]
-        timesteps = timesteps.astype(np.int32)
+                chosen = np.round(np.linspace(0, total - 1, count))[::-1]
+        timesteps = chosen.astype(np.int32)
         alphas, after = self.schedule.alphas_cumprod, timesteps - total // count
         alpha_after = np.where(after >= 0, alphas[np.maximum(after, 0)], np.float32(self.final_alpha))
         return Steps(timestep=timesteps, alpha=alphas[timesteps], alpha_after=alpha_after.astype(np.float32))
 
-    def denoise(self, latents: jax.Array, predicted: jax.Array, alpha: jax.Array, alpha_after: jax.Array) -> jax.Array:
+    def denoise(self, latents: jax.Array, predicted: jax.Array, alpha: Array, alpha_after: Array) -> jax.Array:
         """The latents after one step (equation 12 with sigma 0), given the UNet's prediction for them."""
         signal, rest = jnp.sqrt(alpha), jnp.sqrt(1 - alpha)
         if self.schedule.prediction_type == "v_prediction":

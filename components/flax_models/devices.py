@@ -55,13 +55,20 @@ def mesh_for(accelerator: str) -> jax.sharding.Mesh:
         devices = jax.devices(accelerator)
     except RuntimeError as error:
         first_line = str(error).strip().splitlines()[0]
-        found = ", ".join(sorted({f"{device.platform} ({device.device_kind})" for device in jax.devices()}))
         raise ConfigError(
-            f"accelerator: {accelerator} was asked for, but jax {jax.__version__} found {found} alone ({first_line}): "
+            f"accelerator: {accelerator} was asked for, but jax {jax.__version__} found {_found()} ({first_line}): "
             f"run on a machine with a {accelerator.upper()} and the JAX for it, or choose another accelerator"
         ) from error
     logger.info("%d %s devices (%s)", len(devices), accelerator, devices[0].device_kind)
     return jax.sharding.Mesh(np.array(devices), (DATA,))
+
+
+def _found() -> str:
+    try:
+        devices = jax.devices()
+    except RuntimeError:
+        return "no device of the kinds in JAX_PLATFORMS"
+    return " and ".join(sorted({f"{device.platform} ({device.device_kind})" for device in devices})) + " alone"
 
 
 def _number(name: str, text: str) -> int:

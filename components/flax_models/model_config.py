@@ -121,7 +121,9 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _picked(kind: type[_Config], given: Mapping[str, Any], folder: Path) -> _Config:
     names = {field.name for field in dataclasses.fields(kind)} & set(given)
-    picked = {name: tuple(given[name]) if isinstance(given[name], list) else given[name] for name in names}
+    picked: dict[str, Any] = {
+        name: tuple(given[name]) if isinstance(given[name], list) else given[name] for name in names
+    }
     wrong = {name: value for name, value in picked.items() if not _fits(kind, name, value)}
     if wrong:
         raise _not_implemented(wrong, folder)

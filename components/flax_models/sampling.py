@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from components.common.artifacts import read_learned_embeds
 from components.common.errors import InputError, TokenError
-from components.common.prompts import expand_placeholder, placeholder_tokens
+from components.common.prompts import placeholder_tokens
 from components.flax_models.ddim import Steps, load_ddim
 from components.flax_models.devices import DATA
 from components.flax_models.loading import load_text_encoder, load_unet, load_vae, replicated, weight_dtype
@@ -56,7 +56,7 @@ class FlaxSampler:
         self._weights: _Weights = replicated(
             _Weights(self._text_encoder.weights, self._unet.weights, self._vae.weights), mesh
         )
-        self._first_id, self._tokens = self._text_encoder.config.vocab_size, ()
+        self._first_id, self._tokens = self._text_encoder.config.vocab_size, tuple[str, ...]()
         self._rows = replicated(np.zeros((1, self._text_encoder.config.hidden_size), np.float32), mesh)
 
     def load_concept(self, file: Path) -> tuple[str, ...]:
@@ -172,7 +172,9 @@ class FlaxSampler:
         return jnp.clip(vae.decode(latents / self._vae.config.scaling_factor) / 2 + 0.5, 0.0, 1.0)
 
     def _ids(self, prompts: Sequence[str]) -> np.ndarray:
-        texts = [expand_placeholder(prompt, self._tokens) if self._tokens else prompt for prompt in prompts]
+        texts = [
+            prompt.replace(self._tokens[0], " ".join(self._tokens)) if self._tokens else prompt for prompt in prompts
+        ]
         length = self._tokenizer.model_max_length
         encoded = self._tokenizer(texts, padding="max_length", truncation=True, max_length=length)
         return np.array(encoded.input_ids, np.int32)

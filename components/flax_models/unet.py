@@ -62,7 +62,7 @@ class UNet(nnx.Module):
             skips += [width] * (config.layers_per_block + (not last))
         self.down_blocks = nnx.List(down)
         self.mid_block = _MidBlock(make, width)
-        up = []
+        up: list[_UpBlock] = []
         for level in reversed(range(levels)):
             taken = [skips.pop() for _ in range(config.layers_per_block + 1)]
             up.append(make.up(width, taken, level, upsamples=level != 0))
@@ -86,8 +86,8 @@ class UNet(nnx.Module):
         for block in self.down_blocks:
             x = block(x, time, prompt, skips)
         x = self.mid_block(x, time, prompt)
-        for block in self.up_blocks:
-            x = block(x, time, prompt, skips)
+        for up_block in self.up_blocks:
+            x = up_block(x, time, prompt, skips)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x))).astype(jnp.float32)
 
 
@@ -210,7 +210,7 @@ class _UpBlock(_Layers):
         for index in range(len(self.resnets)):
             x = self.layer(index, jnp.concatenate([x, skips.pop()], axis=-1), time, prompt)
         for upsample in self.upsamplers:
-            x = upsample(x, skips[-1].shape[1:3])
+            x = upsample(x, (skips[-1].shape[1], skips[-1].shape[2]))
         return x
 
 

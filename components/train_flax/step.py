@@ -18,6 +18,9 @@ from components.flax_models.loading import Loaded
 from components.flax_models.noise_schedule import add_noise, velocity
 from components.flax_models.unet import UNet
 
+Array = Any
+"""A numpy array on the host before a run, a JAX array on the devices, or traced."""
+
 
 class Frozen(NamedTuple):
     """What no step changes; the same on every device.
@@ -27,27 +30,27 @@ class Frozen(NamedTuple):
 
     text_encoder: Any
     unet: Any
-    means: jax.Array  # float32 [P, 2, C, h, w]
-    stds: jax.Array  # float32 [P, 2, C, h, w]
-    prompt_ids: jax.Array  # int32 [templates, t]
-    alphas_cumprod: jax.Array  # float32 [timesteps]
+    means: Array  # float32 [P, 2, C, h, w]
+    stds: Array  # float32 [P, 2, C, h, w]
+    prompt_ids: Array  # int32 [templates, t]
+    alphas_cumprod: Array  # float32 [timesteps]
 
 
 class Samples(NamedTuple):
     """The samples of one step as [micro-batches, samples, ...], cut along the samples."""
 
-    picture: jax.Array
-    flipped: jax.Array
-    template: jax.Array
-    timestep: jax.Array
-    posterior_noise: jax.Array
-    diffusion_noise: jax.Array
+    picture: Array
+    flipped: Array
+    template: Array
+    timestep: Array
+    posterior_noise: Array
+    diffusion_noise: Array
 
 
 class Trained(NamedTuple):
     """What a step changes: the rows, float32 [n, d], and AdamW's state; the same on every device."""
 
-    rows: jax.Array
+    rows: Array
     adam: optax.ScaleByAdamState
 
 

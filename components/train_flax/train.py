@@ -70,6 +70,7 @@ def train_flax(
     configure_logging(rank=rank)
     logger.info("%s on %d x %s", versions(["jax", "flax", "optax"]), mesh.size, mesh.local_devices[0].device_kind)
     logger.info("config %s", config.as_json())
+    logger.info("compiled steps are kept in %s", jax.config.jax_compilation_cache_dir or "no JAX_COMPILATION_CACHE_DIR")
     latents, embedding, reference = (
         LatentSet.read(latent_set),
         InitialEmbedding.read(initial_embedding),

@@ -178,10 +178,10 @@ class FlaxTrainer:
             return jax.make_array_from_process_local_data(sharding, parts)
 
         return Samples(
-            *(
-                place(values.astype(np.int32))
-                for values in (batch.picture, batch.flipped, batch.template, batch.timestep)
-            ),
+            picture=place(batch.picture.astype(np.int32)),
+            flipped=place(batch.flipped.astype(np.int32)),
+            template=place(batch.template.astype(np.int32)),
+            timestep=place(batch.timestep.astype(np.int32)),
             posterior_noise=place(batch.posterior_noise),
             diffusion_noise=place(batch.diffusion_noise),
         )

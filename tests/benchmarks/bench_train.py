@@ -59,7 +59,7 @@ class Contestant:
     def steps_flag(self, count: int, folder: Path) -> list[str]:
         """The flags for the number of steps and a fresh place for results."""
         fresh = tempfile.mkdtemp(dir=folder)
-        if "components.train_torch" in self.command:
+        if {"components.train_torch", "components.train_flax"} & set(self.command):
             return [f"--max-train-steps={count}", f"--checkpoint-root={fresh}/c", f"--output={fresh}/learned"]
         return [f"--max_train_steps={count}", f"--output_dir={fresh}"]
 

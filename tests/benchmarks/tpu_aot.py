@@ -1,8 +1,8 @@
 """The training step compiled for TPUs that are not there: what it takes in memory, talks about, and computes.
 
-Google's TPU compiler comes with PyPI's libtpu and needs no TPU (`jax.experimental.topologies`). Run it in an environment
-with jax, flax, optax and libtpu: `TPU_SKIP_MDS_QUERY=1 python -m tests.benchmarks.tpu_aot`. Nothing is executed, so this
-says nothing about speed.
+Google's TPU compiler comes with PyPI's libtpu and needs no TPU (`jax.experimental.topologies`). Run it in an
+environment with jax, flax, optax and libtpu: `python -m tests.benchmarks.tpu_aot`. Nothing is executed, so this says
+nothing about speed.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def measure(topology: str, batch: int, precision: str, remat: bool) -> dict[str,
     """What the compiler says of Stable Diffusion 1.5 at 512 pixels with `batch` samples a chip, or why it refuses."""
     devices = topologies.get_topology_desc(topology, platform="tpu").devices
     mesh = Mesh(np.array(devices), (DATA,))
-    config = TrainConfig(
-        train_batch_size=batch * len(devices), mixed_precision=precision, gradient_checkpointing=remat
-    )
+    config = TrainConfig(train_batch_size=batch * len(devices), mixed_precision=precision, gradient_checkpointing=remat)
     dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
     function = StepFunction(
         config=config,
