@@ -75,8 +75,9 @@ class Judged:
 
 
 def asked_in_full() -> Asked:
-    """All 144 combinations by their full captions, the places taking turns."""
+    """All 144 combinations by their full captions, in different places for one colour."""
     combinations = all_combinations()
+    combinations[:, 3] = (combinations[:, 3] + np.arange(len(combinations)) // len(COLOURS)) % len(PLACES)
     return Asked(captions=[full_caption(row) for row in combinations], attributes=combinations)
 
 

@@ -27,6 +27,7 @@ def test_full_captions_name_every_combination_once():
     assert len(set(asked.captions)) == 144
     for caption, row in zip(asked.captions, asked.attributes, strict=True):
         assert all(word in caption.split() for word in words_of(row))
+    assert len({(colour, place) for colour, _, _, place in map(words_of, asked.attributes)}) == 8 * 4
 
 
 def test_nouns_and_style_words_ask_for_what_they_stand_for():
