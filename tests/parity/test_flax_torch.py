@@ -16,12 +16,14 @@ from components.common.training.config import TrainConfig
 from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
 from components.flax_models import loading as flax_loading
 from components.torch_models import loading as torch_loading
+from components.torch_models.placeholder_rows import place_rows
 from components.train_torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
 STEPS = 3
+FIRST_ID = 49_408
 LEARNING_RATE = 5e-3
 
 
@@ -74,34 +76,40 @@ def test_training_equals_torch_step_by_step(tmp_path: Path, num_vectors: int, v_
     train_both(model, config, num_vectors)
 
 
-def test_training_equals_torch_on_all_levels(tiny_model: Path) -> None:
-    train_both(tiny_model, TrainConfig(train_batch_size=2), num_vectors=2)
-
-
-def test_modules_equal_torch(tiny_model: Path) -> None:
+@pytest.mark.timeout(900)
+def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> None:
     generator = np.random.default_rng(0)
+    ids = generator.integers(0, FIRST_ID, (2, 77))
+    ids[:, 5:7] = [FIRST_ID, FIRST_ID + 1]
+    latents, target = generator.standard_normal((2, 2, 4, 12, 8), dtype=np.float32)
+    timesteps = np.array([3, 700])
+
     text = torch_loading.load_text_encoder(tiny_model, dtype=torch.float32, device=CPU)
     unet = torch_loading.load_unet(tiny_model, dtype=torch.float32, device=CPU)
-    ids = generator.integers(0, 49_000, (2, 77))
-    latents = generator.standard_normal((2, 4, 12, 8), dtype=np.float32)
-    steps = np.array([3, 700])
-    with torch.no_grad():
-        hidden = text(torch.from_numpy(ids))[0]
-        predicted = unet(torch.from_numpy(latents), torch.from_numpy(steps), hidden).sample.numpy()
+    initial = runs.initial_embedding(text.config.hidden_size, 2).rows[runs.TEXT_ENCODER]
+    rows = place_rows(text, torch.from_numpy(initial), FIRST_ID)
+    hidden = text(torch.from_numpy(ids))[0]
+    predicted = unet(torch.from_numpy(latents), torch.from_numpy(timesteps), hidden).sample
+    loss = torch.nn.functional.mse_loss(predicted, torch.from_numpy(target))
+    loss.backward()
+    assert rows.grad is not None and hidden.abs().max() > 1
 
     our_text = flax_loading.load_text_encoder(tiny_model, dtype=jnp.float32)
     our_unet = flax_loading.load_unet(tiny_model, dtype=jnp.float32)
-    rows = jnp.zeros((1, our_text.config.hidden_size))
 
-    @jax.jit
-    def forward(text_weights, unet_weights, ids, latents, steps):  # type: ignore[no-untyped-def]
-        prompt = our_text.module(text_weights)(ids, rows, 49_408)
-        return prompt, our_unet.module(unet_weights)(latents.transpose(0, 2, 3, 1), steps, prompt)
+    def our_loss(rows, text_weights, unet_weights):  # type: ignore[no-untyped-def]
+        hidden = our_text.module(text_weights)(ids, rows, FIRST_ID)
+        predicted = our_unet.module(unet_weights)(latents.transpose(0, 2, 3, 1), timesteps, hidden)
+        predicted = predicted.transpose(0, 3, 1, 2)
+        return jnp.square(predicted - target).mean(), (hidden, predicted)
 
-    our_hidden, ours = forward(our_text.weights, our_unet.weights, ids.astype(np.int32), latents, steps)
-    assert np.abs(hidden.numpy()).max() > 1
-    np.testing.assert_allclose(np.asarray(our_hidden), hidden.numpy(), rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(np.asarray(ours).transpose(0, 3, 1, 2), predicted, rtol=0, atol=TOLERANCE)
+    both = jax.jit(jax.value_and_grad(our_loss, has_aux=True))
+    (value, (our_hidden, ours)), gradient = both(initial, our_text.weights, our_unet.weights)
+    np.testing.assert_allclose(np.asarray(our_hidden), hidden.detach().numpy(), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(np.asarray(ours), predicted.detach().numpy(), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(gradient), rows.grad.numpy(), rtol=0, atol=TOLERANCE)
+    assert relative(np.asarray(gradient), rows.grad.numpy()) < 2e-5
 
 
 def test_unet_equals_torch_when_sizes_are_odd(tmp_path: Path) -> None:
