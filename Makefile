@@ -30,7 +30,7 @@ demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo STEPS=2
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
 
 test: $(READY) ## run the tests: TESTS=tests/common WORKERS=2 ARGS="-k storage"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(TESTS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,9 @@ def run_pipeline(
         out: a folder, made if need be.
         reuse: whether outputs of earlier runs in `out` may be reused.
         screen: where the steps' lines are shown; standard output if None.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, after the step that runs has ended.
     """
     pipeline = read_pipeline(compiled)
     _forget_retries(pipeline)
@@ -74,7 +78,7 @@ def run_pipeline(
     )
     with (out / "run.log").open("w", encoding="utf-8") as full_log, _environment(timings):
         log = StepLog(full_log=full_log, screen=screen or sys.stdout, titles=_titles(pipeline))
-        with _everything_goes_to(log):
+        with _everything_goes_to(log), _interrupted_between_steps(log):
             task = components.load_component_from_text(yaml.safe_dump(pipeline))(**parameters)
     own_folder = set(artifacts.iterdir()) - before
     return LocalRun(
@@ -160,6 +164,19 @@ def _everything_goes_to(log: StepLog) -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _interrupted_between_steps(log: StepLog) -> Iterator[None]:
+    """Lets Ctrl-C, which the step's process gets from the terminal as well, end the run after that step.
+
+    Else the step would lose the one who reads its output, and could not say that it kept its work.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: log.stop_after_this_step())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _seconds(timings: Path) -> dict[str, float]:

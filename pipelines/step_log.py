@@ -50,6 +50,7 @@ class StepLog(io.TextIOBase):
         self._full_log, self._screen, self._titles = full_log, screen, titles
         self._unfinished_line = ""
         self._task: str | None = None
+        self._stopping = False
         self._in_executor_input = self._in_traceback = False
         self._last_line = self._last_error = ""
 
@@ -71,6 +72,16 @@ class StepLog(io.TextIOBase):
         self._full_log.flush()
         self._screen.flush()
 
+    def stop_after_this_step(self) -> None:
+        """Lets the step that runs now end, and then the run; asked a second time, ends the run at once.
+
+        Raises:
+            KeyboardInterrupt: when asked a second time, or when no step runs.
+        """
+        if self._stopping or self._task is None:
+            raise KeyboardInterrupt
+        self._stopping = True
+
     def _take(self, line: str) -> None:
         runner_line = _RUNNER_LINE.fullmatch(line)
         if runner_line:
@@ -88,6 +99,8 @@ class StepLog(io.TextIOBase):
             if finished["status"] == "FAILURE":
                 said = self._last_error or self._last_line or "it ended without a word; see the log"
                 self.failures.append(Failure(task=finished["task"], message=said))
+            if self._stopping:
+                raise KeyboardInterrupt
         elif reused := _REUSED.match(message):
             self.reused.append(reused["task"])
             self._show(f"\n{self._title(reused['task'])}\n{_INDENT}reused: the same step ran before on the same inputs")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from components.common.cli import TIMINGS_VARIABLE
 from pipelines.compiling import compile_pipeline
-from pipelines.local_run import LocalRun, run_pipeline
+from pipelines.local_run import SOURCE, LocalRun, run_pipeline
 from tests.pipelines.toy_pipeline import toy
 
 Run = Callable[..., tuple[LocalRun, str]]
@@ -88,6 +91,23 @@ def test_crashing_step_gives_the_exception_and_not_the_end_of_its_message(run: R
     assert "Traceback" in screen
 
 
+def test_interrupt_lets_the_step_keep_its_work_and_then_ends_the_run(tmp_path: Path):
+    code = f"""
+import pathlib
+from pipelines.compiling import compile_pipeline
+from pipelines.local_run import run_pipeline
+from tests.pipelines.toy_pipeline import toy
+compiled = pathlib.Path({str(tmp_path)!r}) / "toy.yaml"
+compiled.write_text(compile_pipeline(toy, descriptions={{"colour": "c", "width": "w"}}, choices={{}}))
+run_pipeline(compiled, {{"colour": "interrupted"}}, out=compiled.parent / "out")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SOURCE, start_new_session=True, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip().endswith("KeyboardInterrupt")
+    assert "kept half a picture" in done.stdout
+
+
 def test_failed_run_is_not_remembered_as_done(run: Run):
     run(colour="invisible")
     done, _ = run(colour="invisible")
@@ -95,8 +115,6 @@ def test_failed_run_is_not_remembered_as_done(run: Run):
 
 
 def test_environment_and_loggers_are_as_before_when_the_run_is_over(run: Run):
-    import logging
-
     before = dict(os.environ), list(logging.getLogger().handlers), logging.getLogger().level
     run(colour="red")
     assert before == (dict(os.environ), list(logging.getLogger().handlers), logging.getLogger().level)

@@ -7,13 +7,26 @@ from kfp import dsl
 
 @dsl.component(base_image="toy:1", install_kfp_package=False)
 def draw(colour: str, picture: dsl.Output[dsl.Artifact]):
-    """Writes a picture of a colour; fails on two of them, in the two ways in which a step can fail."""
+    """Writes a picture of a colour; fails on two of them, in the two ways in which a step can fail.
+
+    For one colour it does what a terminal does on Ctrl-C, and what a step does about it.
+    """
+    import os
+    import signal
+    import sys
     from pathlib import Path
 
     from components.common.cli import step_boundary
     from components.common.errors import ImageError
 
+    def keep(*_):
+        print("kept half a picture")
+        sys.exit(143)
+
     print("drawing", colour)
+    if colour == "interrupted":
+        signal.signal(signal.SIGINT, keep)
+        os.killpg(0, signal.SIGINT)
     with step_boundary("draw"):
         if colour == "invisible":
             raise ImageError("found the colour 'invisible', expected one that can be seen")
