@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import jax
@@ -34,6 +35,8 @@ from components.train_flax.trainer import FlaxTrainer
 logger = logging.getLogger(__name__)
 
 FRAMEWORK = "flax"
+_COMPILE_CACHE = "JAX_COMPILATION_CACHE_DIR"
+"""Read by JAX itself: a folder, or a bucket, in which a second start finds the compiled step."""
 
 
 def train_flax(
@@ -70,7 +73,7 @@ def train_flax(
     configure_logging(rank=rank)
     logger.info("%s on %d x %s", versions(["jax", "flax", "optax"]), mesh.size, mesh.local_devices[0].device_kind)
     logger.info("config %s", config.as_json())
-    logger.info("compiled steps are kept in %s", jax.config.jax_compilation_cache_dir or "no JAX_COMPILATION_CACHE_DIR")
+    logger.info("compiled steps are kept in %s", os.environ.get(_COMPILE_CACHE, f"no folder: set {_COMPILE_CACHE}"))
     latents, embedding, reference = (
         LatentSet.read(latent_set),
         InitialEmbedding.read(initial_embedding),

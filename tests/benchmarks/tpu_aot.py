@@ -156,6 +156,12 @@ def main() -> None:
                 for remat in (False, True):
                     rows.append(measure(topology, batch, precision, remat))
                     print(rows[-1], flush=True)
+                    write(arguments.name, rows)
+    print(table(rows))
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """The table and its numbers under the results; compilations take minutes, so after each."""
     facts = {
         "date": datetime.date.today().isoformat(),
         "software": f"jax {jax.__version__}, libtpu {_libtpu_version()}",
@@ -164,9 +170,8 @@ def main() -> None:
     }
     text = "\n".join(["# The Flax training step, compiled for TPUs", "", *(f"- {k}: {v}" for k, v in facts.items())])
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.md").write_text(f"{text}\n\n{table(rows)}\n")
-    (RESULTS / f"{arguments.name}.json").write_text(json.dumps({**facts, "measured": rows}, indent=1) + "\n")
-    print(table(rows))
+    (RESULTS / f"{name}.md").write_text(f"{text}\n\n{table(rows)}\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps({**facts, "measured": rows}, indent=1) + "\n")
 
 
 def _libtpu_version() -> str:
