@@ -44,7 +44,6 @@ _UNET_ANY = (
 
 _VAE_ONLY: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
-    "mid_block_add_attention": (True,),
     "use_quant_conv": (True,),
     "use_post_quant_conv": (True,),
     "shift_factor": (None, 0),

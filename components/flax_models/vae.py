@@ -25,6 +25,7 @@ class VaeConfig:
     layers_per_block: int = 1
     latent_channels: int = 4
     norm_num_groups: int = 32
+    mid_block_add_attention: bool = True
     scaling_factor: float = 0.18215
 
 
@@ -64,7 +65,7 @@ class _Encoder(nnx.Module):
             blocks.append(_Level(width, out, config.layers_per_block, groups, dtype, "none" if last else "down"))
             width = out
         self.down_blocks = nnx.List(blocks)
-        self.mid_block = _MidBlock(width, groups, dtype)
+        self.mid_block = _MidBlock(width, groups, dtype, config.mid_block_add_attention)
         self.conv_norm_out = GroupNorm(width, groups, _EPSILON)
         self.conv_out = Conv(width, 2 * config.latent_channels, dtype)
 
@@ -79,7 +80,7 @@ class _Decoder(nnx.Module):
     def __init__(self, config: VaeConfig, dtype: Dtype) -> None:
         channels, groups = config.block_out_channels[::-1], config.norm_num_groups
         self.conv_in = Conv(config.latent_channels, channels[0], dtype)
-        self.mid_block = _MidBlock(channels[0], groups, dtype)
+        self.mid_block = _MidBlock(channels[0], groups, dtype, config.mid_block_add_attention)
         blocks, width = [], channels[0]
         for level, out in enumerate(channels):
             last = level == len(channels) - 1
@@ -116,12 +117,14 @@ class _Level(nnx.Module):
 
 
 class _MidBlock(nnx.Module):
-    def __init__(self, channels: int, groups: int, dtype: Dtype) -> None:
+    def __init__(self, channels: int, groups: int, dtype: Dtype, attends: bool) -> None:
         self.resnets = nnx.List([ResnetBlock(channels, channels, groups, _EPSILON, dtype) for _ in range(2)])
-        self.attentions = nnx.List([_PlaceAttention(channels, groups, dtype)])
+        self.attentions = nnx.List([_PlaceAttention(channels, groups, dtype)] if attends else [])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        for module in (self.resnets[0], *self.attentions, self.resnets[1]):
+            x = module(x)
+        return x
 
 
 class _PlaceAttention(Attention):

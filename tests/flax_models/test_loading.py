@@ -143,7 +143,7 @@ def test_pickled_weights_are_refused(model: Path) -> None:
         ("unet", {"num_attention_heads": 8}),
         ("unet", {"layers_per_block": [1, 2]}),
         ("unet", {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}),
-        ("vae", {"mid_block_add_attention": False}),
+        ("vae", {"use_quant_conv": False}),
         ("vae", {"up_block_types": ["AttnUpDecoderBlock2D"] * 4}),
         ("text_encoder", {"hidden_act": "relu"}),
     ],

@@ -63,6 +63,27 @@ def test_pictures_equal_diffusers(
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4)
 
 
+def test_pictures_of_the_tiny_world_equal_diffusers() -> None:
+    folder, noise = runs.REPOSITORY / "examples" / "sprites" / "base_model", starting_noise([1, 2], (4, 16, 16))
+    prompts = ["a red circle on a blue background", "a star"]
+    ours = FlaxSampler(folder, mesh=mesh_for("cpu")).sample(
+        prompts, noise, num_inference_steps=STEPS, guidance_scale=4.0
+    )
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, requires_safety_checker=False, dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    wanted = pipeline(
+        prompts,
+        negative_prompt=[""] * len(prompts),
+        latents=torch.from_numpy(noise),
+        num_inference_steps=STEPS,
+        guidance_scale=4.0,
+        output_type="np",
+    )
+    np.testing.assert_allclose(ours, wanted.images, rtol=0, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.make_micro_model(tmp_path_factory.mktemp("models") / "micro")
