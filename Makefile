@@ -15,22 +15,31 @@ ARGS ?=
 # make compile: other images than those of this release
 IMAGES := $(if $(REGISTRY),TEXTUAL_INVERSION_REGISTRY=$(REGISTRY)) $(if $(VERSION),TEXTUAL_INVERSION_VERSION=$(VERSION))
 
+# make bench-train: the reference script, textual_inversion.py of diffusers
+UPSTREAM ?= textual_inversion.py
+
 # make test: which tests, and how many at once
 TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench-train-flax compile sprites lock clean
+.PHONY: help demo test test-faults bench-train bench-train-flax lint format compile sprites lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo STEPS=200 LEARNING_RATE=5e-3 ARGS="..."
 	$(BIN)/textual-inversion run --preset sprites --out $(OUT) \
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
 
 test: $(READY) ## run the tests: TESTS=tests/common WORKERS=2 ARGS="-k storage"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/faults $(TESTS) $(ARGS)
+
+test-faults: $(READY) ## kill trainings at any moment and start them again (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/faults $(ARGS)
+
+bench-train: $(READY) ## time the trainer against the reference script: UPSTREAM=.../textual_inversion.py
+	$(BIN)/python -m tests.benchmarks.bench_train --upstream $(UPSTREAM) $(ARGS)
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .
@@ -44,7 +53,7 @@ format: $(READY) ## put the code into the common style
 compile: $(READY) ## write pipelines/compiled/*.yaml: REGISTRY=... VERSION=...
 	$(IMAGES) $(BIN)/textual-inversion compile
 
-sprites: $(READY) ## train the tiny model of examples/sprites again (about 45 minutes on two cores)
+sprites: $(READY) ## train the tiny model of examples/sprites again (about an hour on two cores)
 	$(BIN)/python -m examples.sprites.make
 
 lock: $(READY) ## write constraints.txt from the environment

@@ -89,6 +89,60 @@ def loss_chart(losses: np.ndarray) -> LossChart | None:
     )
 
 
+class Dot(NamedTuple):
+    """A point of a curve: where, in percent, and what it says."""
+
+    x: float
+    y: float
+    label: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeldOutChart:
+    """The held-out loss over the snapshots.
+
+    Attributes:
+        line: SVG path through the dots.
+        dots: one a snapshot.
+        reference: height in percent of the true caption's loss, or None.
+        x_ticks, y_ticks: marks of the axes.
+        first, last: the loss before and after training.
+        true_caption: the true caption's loss, or None.
+    """
+
+    line: str
+    dots: tuple[Dot, ...]
+    reference: float | None
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    first: float
+    last: float
+    true_caption: float | None
+
+
+def held_out_chart(losses: Mapping[int, float], true_caption: float | None) -> HeldOutChart | None:
+    """The drawing of losses by optimizer step; None where there are fewer than two steps or a value is not finite."""
+    steps, values = np.array(list(losses)), np.array(list(losses.values()))
+    known = [*values, *([] if true_caption is None else [true_caption])]
+    if len(steps) < 2 or not np.isfinite(known).all():
+        return None
+    top = max(known) * 1.08
+    x, y = 100 * (steps - steps[0]) / (steps[-1] - steps[0]), 100 * (1 - values / top)
+    return HeldOutChart(
+        line=_path(x, y),
+        dots=tuple(
+            Dot(float(left), float(down), f"{loss:.3f} after {step} steps")
+            for left, down, step, loss in zip(x, y, steps, values, strict=True)
+        ),
+        reference=None if true_caption is None else 100 * (1 - true_caption / top),
+        x_ticks=_step_ticks(int(steps[0]), int(steps[-1])),
+        y_ticks=tuple(Tick(100 * (1 - value / top), f"{value:g}") for value in nice_ticks(0.0, top, 4)),
+        first=float(values[0]),
+        last=float(values[-1]),
+        true_caption=true_caption,
+    )
+
+
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """The centred mean over `window` values; towards the ends over those that there are."""
     sums = np.concatenate([[0.0], np.cumsum(values)])

@@ -18,6 +18,7 @@ from components.common.logs import versions
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.gate import run_checks
 from components.evaluate.health import Vocabulary, embedding_health, largest_norm_ratio
+from components.evaluate.held_out import HeldOutLosses, measure_held_out_losses
 from components.evaluate.report import render_report
 from components.evaluate.report_view import ReportContent
 from components.evaluate.samples import draw_samples, scoring_texts
@@ -151,6 +152,8 @@ def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, device: torch.de
     vocabularies = {encoder: _vocabulary(pipeline, encoder) for encoder in learned.rows}
     health = embedding_health(learned.tokens, learned.rows, learned.initial_rows, vocabularies)
     drawn = draw_samples(pipeline, config, learned, inputs.learned_folder)
+    held_out = measure_held_out_losses(pipeline, config, learned, inputs.scoring_set.pixels)
+    logger.info("held-out loss %s", _told(held_out))
     by_sample = _score(clip, drawn.variants, scoring_texts(config, learned), inputs.scoring_set.pixels)
     scores = summarize(by_sample, seed=config.seed)
     for line in table_lines(scores):
@@ -166,6 +169,7 @@ def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, device: torch.de
             base_model=inputs.base_model.hub_repository or inputs.base_model.source,
             scoring_set=inputs.scoring_set,
             drawn=drawn,
+            held_out=held_out,
             by_sample=by_sample,
             scores=scores,
             checks=checks,
@@ -184,6 +188,12 @@ def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, device: torch.de
         report_html=report,
         learned_embedding_digest=learned.digest,
     )
+
+
+def _told(held_out: HeldOutLosses) -> str:
+    losses = list(held_out.by_step.values())
+    true_caption = "" if held_out.true_caption is None else f" (true caption {held_out.true_caption:.3f})"
+    return f"{losses[0]:.3f} -> {losses[-1]:.3f}{true_caption}"
 
 
 def _vocabulary(pipeline: Pipeline, encoder: str) -> Vocabulary:

