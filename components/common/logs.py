@@ -22,6 +22,7 @@ def configure_logging(*, rank: int = 0) -> None:
     project_level = os.environ.get("TEXTUAL_INVERSION_LOG_LEVEL", logging.getLevelName(level))
     for package in ("components", "pipelines"):
         logging.getLogger(package).setLevel(project_level)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when it is imported: it tells what it falls back to
     for chatty in ("httpx", "urllib3", "botocore", "google"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
