@@ -23,7 +23,7 @@ TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults bench-train bench-train-flax lint format compile sprites lock clean
+.PHONY: help demo test test-faults bench-train lint format compile sprites lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,9 +59,6 @@ sprites: $(READY) ## train the tiny model of examples/sprites again (about an ho
 lock: $(READY) ## write constraints.txt from the environment
 	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//'; } > $(VENV)/lock
 	mv $(VENV)/lock constraints.txt
-
-bench-train-flax: $(READY) ## compare with the last Flax script: UPSTREAM=<script> UPSTREAM_PYTHON=<its python> ARGS="..."
-	$(BIN)/python -m tests.benchmarks.bench_train_flax --upstream $(UPSTREAM) --upstream-python $(UPSTREAM_PYTHON) $(ARGS)
 
 clean: ## remove everything that was made, but for the environment
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
