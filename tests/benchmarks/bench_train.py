@@ -26,7 +26,7 @@ from tests.benchmarks.models import RESOLUTIONS, SIZES, make_benchmark_model, ma
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
-SHIM = Path(__file__).parent / "torchvision_shim"
+SHIM = "tests.benchmarks.without_torchvision"
 BATCH, ACCUMULATION = 1, 4
 """The guide's worked example."""
 
@@ -72,8 +72,7 @@ def run(command: Sequence[str], folder: Path) -> Ended:
     """
     log = folder / "log.txt"
     environment = dict(os.environ)
-    paths = [str(REPOSITORY), *([] if importlib.util.find_spec("torchvision") else [str(SHIM)])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment["PYTHONPATH"] = str(REPOSITORY)
     started = time.monotonic()
     with log.open("wb") as stream:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stream, stderr=stream)
@@ -149,9 +148,10 @@ def contestants(
         f"--mixed-precision={precision}",
     ]
     batch = [f"--train_batch_size={BATCH}", f"--gradient_accumulation_steps={ACCUMULATION}"]
+    interpreter = [sys.executable, *([] if importlib.util.find_spec("torchvision") else ["-m", SHIM])]
     trainer = [sys.executable, "-m", "components.train_torch", *ours, *common, *batch]
     return [
-        Contestant(name="reference", command=[sys.executable, str(upstream), *theirs, *common, *batch]),
+        Contestant(name="reference", command=[*interpreter, str(upstream), *theirs, *common, *batch]),
         Contestant(name="ours fused", command=[*trainer, "--fuse-micro-batches=true"]),
         Contestant(name="ours unfused", command=[*trainer, "--fuse-micro-batches=false"]),
     ]

@@ -269,6 +269,8 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 from components.init_embedding.__main__ import main
 main()
 assert "torch" not in sys.modules
+from transformers.utils import is_torch_available
+assert not is_torch_available()  # the block works
 """
 
 
@@ -285,7 +287,6 @@ def test_command_when_torch_is_not_installed_writes_the_embedding(reference: Pat
         [sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "PyTorch was not found" in done.stderr  # the block works
     assert "init_embedding done in" in done.stderr
     assert InitialEmbedding.read(tmp_path / "out").tokens == ("<cat-toy>", "<cat-toy>_1")
 

@@ -1,1 +1,0 @@
-"""Stands in for torchvision where its wheel does not fit the installed torch: what the reference script needs."""

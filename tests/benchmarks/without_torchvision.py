@@ -1,0 +1,45 @@
+"""Runs the reference script, unmodified, where no torchvision fits the installed torch.
+
+    python -m tests.benchmarks.without_torchvision textual_inversion.py --flag ...
+
+The script needs one transform of torchvision; transformers and diffusers must go on without the rest, so they look for
+torchvision before there is this stand-in.
+"""
+
+from __future__ import annotations
+
+import random
+import runpy
+import sys
+import types
+
+import diffusers  # noqa: F401 - looks for torchvision now
+from PIL import Image
+from transformers.utils import is_torchvision_available
+
+
+class RandomHorizontalFlip:
+    """Mirrors a picture left to right with probability `p`."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        """Takes the probability."""
+        self.p = p
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        """The picture, or its mirror image."""
+        return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.p else picture
+
+
+def main() -> None:
+    """Puts the stand-in where the script finds it, and runs the script with the rest of the command line."""
+    assert not is_torchvision_available()
+    torchvision, transforms = types.ModuleType("torchvision"), types.ModuleType("torchvision.transforms")
+    transforms.RandomHorizontalFlip = RandomHorizontalFlip  # type: ignore[attr-defined]
+    torchvision.transforms = transforms  # type: ignore[attr-defined]
+    sys.modules |= {"torchvision": torchvision, "torchvision.transforms": transforms}
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
