@@ -202,7 +202,7 @@ def main() -> None:
         "software": versions(["torch", "diffusers", "transformers", "accelerate"]),
         "size": f"{arguments.size} {dataclasses.asdict(SIZES[arguments.size])}",
         "resolution": RESOLUTIONS[arguments.size],
-        "batch": f"{BATCH} x {ACCUMULATION} accumulated, {arguments.mixed_precision} precision",
+        "batch": f"{BATCH} x {ACCUMULATION} accumulated, mixed precision: {arguments.mixed_precision}",
         "steps": f"difference of {arguments.steps[0]} and {arguments.steps[1]} steps, {arguments.rounds} rounds",
     }
     text = "\n".join([f"# Training step: {arguments.name}", "", *(f"- {k}: {v}" for k, v in facts.items()), ""])
