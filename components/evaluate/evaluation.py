@@ -32,7 +32,7 @@ from components.evaluate.scores import (
     table_lines,
 )
 from components.torch_models.loading import device_for
-from components.torch_models.sampling import Pipeline, load_pipeline
+from components.torch_models.sampling import TOKENIZERS, Pipeline, load_pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,6 @@ _SAMPLING_PARTS = {
     "unet",
     "vae",
 }
-_TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,7 +198,7 @@ def _told(held_out: HeldOutLosses) -> str:
 def _vocabulary(pipeline: Pipeline, encoder: str) -> Vocabulary:
     """The table of a text encoder before the concept is loaded."""
     table = getattr(pipeline, encoder).get_input_embeddings().weight.float().cpu().numpy()
-    tokenizer = getattr(pipeline, _TOKENIZERS[encoder])
+    tokenizer = getattr(pipeline, TOKENIZERS[encoder])
     size = min(len(tokenizer), len(table))
     return Vocabulary(tokens=tokenizer.convert_ids_to_tokens(list(range(size))), table=table[:size].copy())
 

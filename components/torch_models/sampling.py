@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 Pipeline = Any
 """A `StableDiffusionPipeline`. The lazy imports of diffusers show type checkers a stand-in without its methods."""
 
-_TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+"""The tokenizer that belongs to each text encoder, by the names of a pipeline's parts."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def load_concept(pipeline: Pipeline, file: Path) -> tuple[str, ...]:
             pipeline.load_textual_inversion(
                 torch.from_numpy(values),
                 token=token,
-                tokenizer=getattr(pipeline, _TOKENIZERS[encoder]),
+                tokenizer=getattr(pipeline, TOKENIZERS[encoder]),
                 text_encoder=getattr(pipeline, encoder),
             )
     return placeholder_tokens(token, len(next(iter(rows.values()))))
@@ -123,7 +124,7 @@ def load_concept(pipeline: Pipeline, file: Path) -> tuple[str, ...]:
 def write_rows(pipeline: Pipeline, tokens: Sequence[str], rows: Rows) -> None:
     """Puts other rows, float32 [n, d] by text encoder, under tokens that `load_concept` gave."""
     for encoder, values in rows.items():
-        ids = getattr(pipeline, _TOKENIZERS[encoder]).convert_tokens_to_ids(list(tokens))
+        ids = getattr(pipeline, TOKENIZERS[encoder]).convert_tokens_to_ids(list(tokens))
         weight = getattr(pipeline, encoder).get_input_embeddings().weight
         with torch.no_grad():
             weight[ids] = torch.from_numpy(np.ascontiguousarray(values)).to(weight)
@@ -187,7 +188,7 @@ def _to_uint8(picture: np.ndarray) -> np.ndarray:
 
 
 def _check_rows(pipeline: Pipeline, encoder: str, token: str, rows: np.ndarray, file: Path) -> None:
-    tokenizer, text_encoder = (getattr(pipeline, name, None) for name in (_TOKENIZERS[encoder], encoder))
+    tokenizer, text_encoder = (getattr(pipeline, name, None) for name in (TOKENIZERS[encoder], encoder))
     if tokenizer is None or text_encoder is None:
         raise InputError(
             f"{file} has rows for {encoder}, which this pipeline does not have: "
