@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -146,8 +146,3 @@ def _vae_key(key: str) -> str:
     if match is None or match[2] not in _OLD_VAE_NAMES:
         return key
     return f"{match[1]}.{_OLD_VAE_NAMES[match[2]]}.{match[3]}"
-
-
-def tree_bytes(weights: Mapping[str, Any]) -> int:
-    """Bytes of all arrays of a pytree."""
-    return sum(array.nbytes for array in jax.tree.leaves(weights))
