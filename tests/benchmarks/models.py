@@ -9,14 +9,11 @@ from PIL import Image
 
 from tests.tiny_models import ModelWidths, make_model
 
+CLIP_L_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+
 SIZES = {
     "cpu-256": ModelWidths(
-        text={
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-        },
+        text=CLIP_L_TEXT,
         unet={
             "block_out_channels": (160, 320, 640, 640),
             "cross_attention_dim": 768,
@@ -27,12 +24,7 @@ SIZES = {
         scheduler={"prediction_type": "epsilon"},
     ),
     "sd15-512": ModelWidths(
-        text={
-            "hidden_size": 768,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-        },
+        text=CLIP_L_TEXT,
         unet={
             "block_out_channels": (320, 640, 1280, 1280),
             "cross_attention_dim": 768,
