@@ -88,8 +88,7 @@ class Cluster:
 
     def set_owner(self, name: str, owner: dict[str, Any]) -> dict[str, Any]:
         """The TrainJob, from now on deleted with `owner` and with nothing else."""
-        # As a list of operations: what the client makes of a merge patch is refused for custom resources.
-        patch = [{"op": "add", "path": "/metadata/ownerReferences", "value": [owner]}]
+        patch = {"metadata": {"ownerReferences": [owner]}}
         return self._call(
             f"taking over {name}", self._objects.patch_namespaced_custom_object, *self._trainjobs, name, patch
         )
