@@ -76,7 +76,7 @@ def test_component_takes_what_the_trainers_take_and_where(trainer: dsl.base_comp
 
 def test_components_compile_into_a_pipeline_with_an_exit_handler(tmp_path: Path) -> None:
     @dsl.pipeline(name="launching")
-    def launching(num_nodes: int = 2) -> None:
+    def launching():
         cleaning = remove_trainjobs(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
         with dsl.ExitHandler(cleaning):
             given = {
@@ -92,7 +92,7 @@ def test_components_compile_into_a_pipeline_with_an_exit_handler(tmp_path: Path)
                 checkpoint_root="s3://bucket/checkpoints",
                 cpu_per_node="4",
                 memory_per_node="16Gi",
-                num_nodes=num_nodes,
+                num_nodes=2,
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             )
 
