@@ -50,18 +50,19 @@ class KubernetesServer(LoopbackServer):
         self.deletes_slowly = False
         self.breaks_after_lines: int | None = None
         self.forgets_versions = False
+        self.fails: list[int] = []
         self.changed = threading.Condition(threading.RLock())
         self._history: list[tuple[int, str, dict[str, Any]]] = []
         self._version = 100
         self._stamp = 0
         self._threads: list[threading.Thread] = []
 
-    def kubeconfig(self, path: Path) -> Path:
-        """Writes the configuration that leads a client here."""
+    def kubeconfig(self, path: Path, *, url: str | None = None) -> Path:
+        """Writes the configuration that leads a client here, or to another address."""
         content = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "loopback", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "loopback", "cluster": {"server": url or self.url}}],
             "users": [{"name": "launcher", "user": {"token": "of-the-launcher"}}],
             "contexts": [
                 {"name": "here", "context": {"cluster": "loopback", "user": "launcher", "namespace": NAMESPACE}}
@@ -100,6 +101,17 @@ class KubernetesServer(LoopbackServer):
             job["metadata"] |= {"creationTimestamp": "2026-11-23T04:00:00Z", "namespace": NAMESPACE}
             self.jobs[job["metadata"]["name"]] = job
             self._note("ADDED", job)
+
+    def start_step(self, name: str, run_id: str) -> None:
+        """A pod of a pipeline's step runs."""
+        with self.changed:
+            self.pods[name] = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"pipeline/runid": run_id}},
+                "spec": {"containers": [{"name": "main", "image": "launcher"}]},
+                "status": {"phase": "Running"},
+            }
 
     def start_pods(self, name: str, *, waiting: dict[str, str] | None = None) -> list[str]:
         """The pods of a TrainJob run, or wait for a reason; gives their names."""
@@ -335,6 +347,8 @@ class _KubernetesHandler(QuietHandler):
             resource = "pods/log" if address.path.endswith("/log") else address.path.split("/")[-1]
             if (self.command, resource) in server.forbidden:
                 return self._answer(_status(403, f"{resource} is forbidden: no RBAC policy matched"))
+            if server.fails:
+                return self._answer(_status(server.fails.pop(), "the API server is not ready"))
             if "watch" not in query and "follow" not in query:
                 return self._answer(self._route(server, address.path, query, body))
         if address.path == _TRAINJOBS and set(query) == _WATCH_PARAMETERS:
@@ -370,6 +384,8 @@ class _KubernetesHandler(QuietHandler):
                 label, _, value = query["labelSelector"].partition("=")
                 pods = [pod for pod in server.pods.values() if _labels(pod).get(label) == value]
                 return 200, {"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": pods}
+            case "GET", where, [] if where == f"{_CORE}/pods" and name in server.pods:
+                return 200, server.pods[name]
             case "GET", _, ["fieldSelector"] if path == f"{_CORE}/events":
                 wanted = dict(part.split("=") for part in query["fieldSelector"].split(","))
                 assert sorted(wanted) == ["involvedObject.name", "type"], wanted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from components.launch_trainjob.launch import launch_trainjob, remove_trainjobs
 from components.launch_trainjob.trainjob import SPEC_ANNOTATION, Owner, train_job
 from tests.launch_trainjob.conftest import make_command, make_config, training_of, write_learned
 from tests.launch_trainjob.kubernetes_server import KubernetesServer, problem_of
+from tests.servers import Proxy, running
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +27,11 @@ def every_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture
-def attempt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes this process the pod of an attempt of the step."""
+def attempt(kubernetes: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes this process the pod of an attempt of the step, in the pipeline run `run-1`."""
 
     def attempt(number: int) -> Owner:
+        kubernetes.start_step(f"step-{number}", "run-1")
         monkeypatch.setenv("KFP_POD_NAME", f"step-{number}")
         monkeypatch.setenv("KFP_POD_UID", f"uid-{number}")
         return Owner(name=f"step-{number}", uid=f"uid-{number}")
@@ -45,7 +48,7 @@ def test_training_is_followed_to_its_end(
 ) -> None:
     owner = attempt(1)
     kubernetes.scenario = training_of(command.output, "step 10/20  loss 0.3", "step 20/20  loss 0.2")
-    learned = launch_trainjob(make_config(run_id="run-1"), command)
+    learned = launch_trainjob(make_config(), command)
     assert (learned.placeholder_token, learned.steps) == ("<cat-toy>", 3)
     (made,) = kubernetes.made
     assert made == train_job(make_config(run_id="run-1"), command, owner) and problem_of(made) is None
@@ -84,7 +87,7 @@ def test_waiting_is_explained(
 def test_second_attempt_goes_on_with_the_trainjob_of_the_first(
     kubernetes: KubernetesServer, command: TrainingCommand, attempt: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = train_job(make_config(), command, attempt(1))
+    job = train_job(make_config(run_id="run-1"), command, attempt(1))
     kubernetes.put(job)
     name = job["metadata"]["name"]
     second = attempt(2)
@@ -240,6 +243,36 @@ def test_broken_log_goes_on_where_it_broke(
     launch_trainjob(make_config(), command)
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("node-0 | ")]
     assert lines == [f"node-0 | {word}" for word in ("first", "second", "third", "fourth")]
+
+
+def test_lost_answer_makes_no_second_trainjob(
+    kubernetes: KubernetesServer,
+    command: TrainingCommand,
+    attempt: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    attempt(1)
+    kubernetes.scenario = training_of(command.output)
+    with running(Proxy(kubernetes.url, losing="POST")) as proxy:
+        kubeconfig = kubernetes.kubeconfig(tmp_path / "through-the-proxy", url=proxy.url)
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+        assert launch_trainjob(make_config(), command).steps == 3
+    assert kubernetes.count("POST", "trainjobs") == 2 and len(kubernetes.made) == 1
+    assert "going on with it" in caplog.text and kubernetes.count("PATCH", "") == 0
+
+
+def test_api_server_that_is_away_for_a_moment_is_asked_again(
+    kubernetes: KubernetesServer, command: TrainingCommand
+) -> None:
+    def play(server: KubernetesServer, name: str) -> None:
+        server.fails = [503, 500, 429]
+        server.wait_until(lambda: not server.fails)
+        training_of(command.output)(server, name)
+
+    kubernetes.scenario = play
+    assert launch_trainjob(make_config(), command).steps == 3
 
 
 def test_forgotten_version_is_looked_up_anew(kubernetes: KubernetesServer, command: TrainingCommand) -> None:
