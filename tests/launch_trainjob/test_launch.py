@@ -8,11 +8,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from components.common.errors import ClusterError, ConfigError, ObjectNotFoundError, TrainingError
 from components.common.training.command import TrainingCommand
-from components.launch_trainjob import launch
+from components.launch_trainjob import cluster, launch
 from components.launch_trainjob.launch import launch_trainjob, remove_trainjobs
 from components.launch_trainjob.trainjob import SPEC_ANNOTATION, Owner, train_job
 from tests.launch_trainjob.conftest import make_command, make_config, training_of, write_learned
@@ -326,6 +327,17 @@ def test_absent_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch, command: Tr
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(ClusterError, match="neither a pod's service account nor a kubeconfig"):
         launch_trainjob(make_config(), command)
+
+
+def test_pod_works_in_its_own_namespace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of-the-pod")
+    (tmp_path / "namespace").write_text("team-a\n")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", certifi.where())
+    monkeypatch.setattr(cluster, "_NAMESPACE_FILE", tmp_path / "namespace")
+    assert cluster.Cluster().namespace == "team-a"
 
 
 def test_exit_handler_deletes_the_trainjobs_of_its_run_alone(
