@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,26 @@ OVERLAYS = sorted(folder.name for folder in (MANIFESTS / "overlays").iterdir() i
 COMPONENTS = sorted(folder.name for folder in (MANIFESTS / "components").iterdir() if folder.is_dir())
 
 
+class _Loader(yaml.CSafeLoader):
+    """Reads numbers as Kubernetes does: PyYAML by itself takes 1e-08 for a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def read_objects(text: str) -> list[Object]:
+    """The documents of a YAML file."""
+    return list(yaml.load_all(text, Loader=_Loader))
+
+
 def render(folder: Path) -> list[Object]:
     """The objects that `kubectl kustomize` makes of a folder with a kustomization."""
     done = subprocess.run([which("kubectl"), "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return read_objects(done.stdout)
 
 
 def render_with(folder: Path, base: str, components: list[str]) -> list[Object]:

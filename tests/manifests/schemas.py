@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import kubernetes_validate
@@ -71,7 +72,7 @@ def _of_core(thing: Object) -> list[str]:
     return list(_of_core_text(as_text(thing)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _of_core_text(text: str) -> tuple[str, ...]:
     thing, found = json.loads(text), []
     for version in KUBERNETES_VERSIONS:
@@ -91,19 +92,23 @@ def _of_trainer(thing: Object) -> list[str]:
         again = TRAINER[thing["kind"]].from_dict(thing).to_dict()
     except pydantic.ValidationError as error:
         return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-    return differences(thing, again)
+    return list(differences(thing, again))
 
 
-def differences(given: Any, again: Any, path: str = "") -> list[str]:
+def differences(given: Any, again: Any, path: str = "") -> Iterator[str]:
     """Where a value that went through a model is no longer what it was; fields that the model adds do not count."""
     if isinstance(given, dict) and isinstance(again, dict):
-        lost = [f"{path}.{name}".lstrip(".") + ": no such field" for name in given.keys() - again.keys()]
-        kept = (differences(given[name], again[name], f"{path}.{name}") for name in given.keys() & again.keys())
-        return sum(kept, lost)
-    if isinstance(given, list) and isinstance(again, list) and len(given) == len(again):
-        pairs = enumerate(zip(given, again, strict=True))
-        return sum((differences(one, other, f"{path}[{index}]") for index, (one, other) in pairs), [])
-    return [] if given == again else [f"{path.lstrip('.')}: found {given!r}, which is read as {again!r}"]
+        for name, inner in given.items():
+            where = f"{path}.{name}" if path else name
+            if name in again:
+                yield from differences(inner, again[name], where)
+            else:
+                yield f"{where}: no such field"
+    elif isinstance(given, list) and isinstance(again, list) and len(given) == len(again):
+        for index, (one, other) in enumerate(zip(given, again, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    elif given != again:
+        yield f"{path}: found {given!r}, which is read as {again!r}"
 
 
 def _of_pods(thing: Object) -> list[str]:
