@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from components.common.artifacts import InitialEmbedding, LatentSet
+from components.common.errors import ConfigError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch
@@ -96,6 +98,7 @@ class TorchTrainer:
         self._config, self._accelerator = config, accelerator
         self._device = accelerator.device
         self._unet, self._text_encoder, self._noise_scheduler = unet, text_encoder, noise_scheduler
+        self._predict = _prepared(unet, config)
         self._means, self._stds = _stacked_latents(latent_set, self._device)
         self._scaling_factor = latent_set.scaling_factor
         self._prompt_ids = torch.from_numpy(prompt_ids).to(self._device)
@@ -107,7 +110,9 @@ class TorchTrainer:
         # fp16 gradients of a mean over thousands of elements underflow; those of the sum do not.
         self._loss_scale = float(self._means[0, 0].numel()) if unet.dtype == torch.float16 else 1.0
         if config.gradient_checkpointing:
-            _checkpoint_activations(unet, text_encoder)
+            text_encoder.train()
+            text_encoder.activation_checkpointing_enable()
+        self._max_norm = config.max_embedding_norm * _mean_norm(text_encoder, embedding.token_ids[0])
         self._micro_batch_size: int | None = None
         self._optimizer = torch.optim.AdamW(
             [self._rows],
@@ -119,13 +124,14 @@ class TorchTrainer:
 
     def step(self, batch: Batch, learning_rate: float) -> torch.Tensor:
         """One optimizer step over this process's samples; gives the mean loss, float32 [], of the global batch."""
-        if self._micro_batch_size is None:
-            self._micro_batch_size = self._largest_micro_batch(batch)
-        loss = torch.zeros((), device=self._device)
-        size = self._micro_batch_size
-        for start in range(0, len(batch), size):
-            loss += self.accumulate_gradient(batch.part(slice(start, start + size)), share=size / len(batch))
-        return self._update(loss, learning_rate)
+        losses = [self.accumulate_gradient(part, share=len(part) / len(batch)) for part in self._micro_batches(batch)]
+        return self._update(torch.stack(losses).sum(), learning_rate)
+
+    @torch.no_grad()
+    def loss_of(self, batch: Batch) -> torch.Tensor:
+        """The mean loss, float32 [], of the global batch at the rows as they are."""
+        loss = torch.stack([self.loss(part) * (len(part) / len(batch)) for part in self._micro_batches(batch)]).sum()
+        return self._mean_over_processes(loss)
 
     def accumulate_gradient(self, batch: Batch, *, share: float) -> torch.Tensor:
         """Adds `share` of the gradient of the batch's mean loss to the rows' gradient; gives that share of the loss."""
@@ -148,7 +154,7 @@ class TorchTrainer:
         noisy_latents = self._noise_scheduler.add_noise(latents, noise, timestep)
         dtype = self._unet.dtype
         hidden_states = self._text_encoder(self._prompt_ids[template])[0].to(dtype)
-        prediction = self._unet(noisy_latents.to(dtype), timestep, hidden_states).sample
+        (prediction,) = self._predict(noisy_latents.to(dtype), timestep, hidden_states, return_dict=False)
         if self._noise_scheduler.config.prediction_type == "v_prediction":
             target = self._noise_scheduler.get_velocity(latents, noise, timestep)
         else:
@@ -191,6 +197,12 @@ class TorchTrainer:
         """The trained rows, float32 [n, d]; their gradient is that of the last step until the next one clears it."""
         return self._rows
 
+    def _micro_batches(self, batch: Batch) -> list[Batch]:
+        if self._micro_batch_size is None:
+            self._micro_batch_size = self._largest_micro_batch(batch)
+        size = self._micro_batch_size
+        return [batch.part(slice(start, start + size)) for start in range(0, len(batch), size)]
+
     def _largest_micro_batch(self, batch: Batch) -> int:
         smallest = self._config.train_batch_size
         if not self._config.fuse_micro_batches:
@@ -210,14 +222,20 @@ class TorchTrainer:
     def _update(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
         assert self._rows.grad is not None
         self._rows.grad /= self._loss_scale
-        if self._accelerator.num_processes > 1:
-            self._rows.grad = self._accelerator.reduce(self._rows.grad, reduction="mean")
-            loss = self._accelerator.reduce(loss, reduction="mean")
+        self._rows.grad = self._mean_over_processes(self._rows.grad)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return loss
+        if self._max_norm:
+            with torch.no_grad():
+                self._rows.copy_(torch.renorm(self._rows, p=2, dim=0, maxnorm=self._max_norm))
+        return self._mean_over_processes(loss)
+
+    def _mean_over_processes(self, values: torch.Tensor) -> torch.Tensor:
+        if self._accelerator.num_processes == 1:
+            return values
+        return self._accelerator.reduce(values, reduction="mean")
 
 
 def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,9 +245,42 @@ def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch
     return torch.from_numpy(np.stack(means)).to(device), torch.from_numpy(np.stack(stds)).to(device)
 
 
-def _checkpoint_activations(unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
-    # Both libraries checkpoint in training mode only; neither model has dropout, so nothing else changes.
-    unet.train()
-    unet.enable_gradient_checkpointing()
-    text_encoder.train()
-    text_encoder.activation_checkpointing_enable()
+def _mean_norm(text_encoder: CLIPTextModel, vocabulary_size: int) -> float:
+    """The mean Euclidean norm of the vocabulary's token embeddings."""
+    table = text_encoder.get_input_embeddings().weight[:vocabulary_size]
+    return torch.linalg.vector_norm(table.float(), dim=1).mean().item()
+
+
+def _prepared(unet: UNet2DConditionModel, config: TrainConfig) -> Callable[..., tuple[torch.Tensor]]:
+    """The UNet's forward pass as the configuration wants it carried out."""
+    unet.to(memory_format=torch.channels_last)  # convolutions of NHWC are the fast ones, on CPUs and on tensor cores
+    if config.enable_xformers_memory_efficient_attention:
+        _use_xformers(unet)
+    if config.gradient_checkpointing:
+        # Both libraries checkpoint in training mode only; neither model has dropout, so nothing else changes.
+        unet.train()
+        unet.enable_gradient_checkpointing()
+    return _compiled(unet) if config.torch_compile else unet
+
+
+def _compiled(unet: UNet2DConditionModel) -> Callable[..., tuple[torch.Tensor]]:
+    # On a GPU `reduce-overhead` also replays the kernels as CUDA graphs: at batch 1 their launches take longer than
+    # they do.
+    compiled = torch.compile(unet, mode="reduce-overhead", dynamic=False)
+
+    def predict(*args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
+        torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is still needed
+        return compiled(*args, **kwargs)
+
+    return predict
+
+
+def _use_xformers(unet: UNet2DConditionModel) -> None:
+    try:
+        unet.enable_xformers_memory_efficient_attention()
+    except (ImportError, ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"enable_xformers_memory_efficient_attention: xFormers cannot be used here ({error}): install xformers for "
+            f"torch {torch.__version__} on a GPU machine, or turn the option off, since PyTorch's own attention is as "
+            "lean"
+        ) from error
