@@ -63,9 +63,9 @@ manifests-check: $(READY) ## check what every overlay and component of manifests
 
 deploy: $(READY) ## apply manifests/overlays/OVERLAY to the cluster that kubectl is set to: OVERLAY=gke
 	@test -n "$(OVERLAY)" || { echo "OVERLAY: expected one of" `ls manifests/overlays` >&2; exit 1; }
-	@$(KUBECTL) kustomize manifests/overlays/$(OVERLAY) > $(VENV)/deploy.yaml
-	@! grep -n CHANGE-ME $(VENV)/deploy.yaml || { echo "set what is shown above in manifests/" >&2; exit 1; }
-	$(KUBECTL) apply --server-side --force-conflicts -f $(VENV)/deploy.yaml
+	@! $(KUBECTL) kustomize manifests/overlays/$(OVERLAY) | grep -n CHANGE-ME || \
+	    { echo "set what is shown above in manifests/" >&2; exit 1; }
+	$(KUBECTL) apply --server-side --force-conflicts -k manifests/overlays/$(OVERLAY)
 
 sprites: $(READY) ## train the tiny model of examples/sprites again (about an hour on two cores)
 	$(BIN)/python -m examples.sprites.make

@@ -11,6 +11,10 @@ from tests.manifests.rendering import COMPONENTS, MANIFESTS, OVERLAYS, Object, r
 
 WITH_COMPONENTS = {
     **{f"base with {name}": ("base", [name]) for name in COMPONENTS if name != "release"},  # the base has that itself
+    "namespace of others with everything": (
+        "base/training",
+        [name for name in COMPONENTS if name not in ("release", "kfp-object-store")],
+    ),
     "on-prem with everything": ("overlays/on-prem", [name for name in COMPONENTS if name != "kfp-object-store"]),
 }
 

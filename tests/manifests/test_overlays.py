@@ -26,6 +26,16 @@ def policy(objects: list[Object], name: str) -> dict[str, Any]:
     return found["spec"]
 
 
+def ways_out(objects: list[Object], name: str) -> set[tuple[str, int]]:
+    """The address blocks that a policy opens, with their ports; an empty one is everywhere."""
+    return {
+        (block, port["port"])
+        for rule in policy(objects, name)["egress"]
+        for block in [each["ipBlock"]["cidr"] for each in rule.get("to", []) if "ipBlock" in each] or [""]
+        for port in rule.get("ports", [])
+    }
+
+
 def test_namespace_takes_restricted_pods_alone(gke: list[Object]):
     [namespace] = find(gke, "Namespace")
     labels = namespace["metadata"]["labels"]
@@ -112,7 +122,7 @@ def test_trainers_reach_each_other_and_https(gke: list[Object]):
     trainers = policy(gke, "trainers")
     itself = {"podSelector": trainers["podSelector"]}
     assert trainers["ingress"] == [{"from": [itself]}]
-    among, https = trainers["egress"]
+    among, https, *_ = trainers["egress"]
     assert among == {"to": [itself]}, "on every port: NCCL chooses its own"
     assert https["ports"] == [{"protocol": "TCP", "port": 443}]
     wanted = trainers["podSelector"]["matchLabels"].items()
@@ -134,8 +144,8 @@ def test_gke_accounts_act_as_google_ones(gke: list[Object]):
         identity = account["metadata"]["annotations"]["iam.gke.io/gcp-service-account"]
         assert identity.startswith(f"textual-inversion-{role}@") and identity.endswith(".iam.gserviceaccount.com")
     assert not find(gke, "ConfigMap", "identities"), "what the kustomization works with is not deployed"
-    ports = [port["port"] for rule in policy(gke, "metadata-server")["egress"] for port in rule["ports"]]
-    assert ports == [988, 80]
+    for name in ("steps", "trainers"):
+        assert ways_out(gke, name) >= {("169.254.169.252/32", 988), ("169.254.169.254/32", 80)}
 
 
 def test_on_prem_trainers_have_the_key_of_kfp_s_object_store(on_prem: list[Object]):
@@ -151,9 +161,32 @@ def test_on_prem_trainers_have_the_key_of_kfp_s_object_store(on_prem: list[Objec
         }
 
 
+def test_on_prem_trainers_reach_kfp_s_object_store(on_prem: list[Object]):
+    [store] = [rule for rule in policy(on_prem, "trainers")["egress"] if "namespaceSelector" in rule["to"][0]]
+    [peer] = store["to"]
+    assert peer["podSelector"] == {"matchLabels": {"app": "seaweedfs"}}
+    assert [port["port"] for port in store["ports"]] == [8333, 9000]
+
+
+def test_proxy_is_reached_by_the_port_of_its_address(everything: list[Object]):
+    [environment] = find(everything, "ConfigMap", "textual-inversion-environment")
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY"):
+        port = int(environment["data"][variable].rpartition(":")[2])
+        for name in ("steps", "trainers"):
+            assert ("", port) in ways_out(everything, name)
+
+
+def test_namespace_of_others_gets_no_policy_quota_or_labels(objects: list[Object]):
+    if find(objects, "Namespace"):
+        assert find(objects, "NetworkPolicy", "default-deny") and find(objects, "ResourceQuota")
+    else:
+        kinds = ("NetworkPolicy", "ResourceQuota", "LimitRange")
+        assert not [kind for kind in kinds if find(objects, kind)], "it would stop what else runs there"
+
+
 def test_dev_asks_for_no_accelerators_and_little_else(dev: list[Object]):
     assert {each["metadata"]["namespace"] for each in dev} == {"kubeflow"}
-    assert not [kind for kind in ("Namespace", "ResourceQuota", "LimitRange", "NetworkPolicy") if find(dev, kind)]
+    assert not find(dev, "Namespace")
     for runtime in find(dev, "TrainingRuntime"):
         [(_, template)] = pod_templates(runtime)
         assert "tolerations" not in template["spec"]
