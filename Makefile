@@ -18,12 +18,16 @@ IMAGES := $(if $(REGISTRY),TEXTUAL_INVERSION_REGISTRY=$(REGISTRY)) $(if $(VERSIO
 # make bench-train: the reference script, textual_inversion.py of diffusers
 UPSTREAM ?= textual_inversion.py
 
+# make deploy: a folder of manifests/overlays, and the kubectl whose context says where to
+OVERLAY ?=
+KUBECTL ?= $(BIN)/kubectl
+
 # make test: which tests, and how many at once
 TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults bench-train lint format compile sprites lock clean
+.PHONY: help demo test test-faults bench-train lint format compile manifests-check deploy sprites lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,8 +54,18 @@ format: $(READY) ## put the code into the common style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-compile: $(READY) ## write pipelines/compiled/*.yaml: REGISTRY=... VERSION=...
+compile: $(READY) ## write pipelines/compiled/*.yaml and what follows in manifests/: REGISTRY=... VERSION=...
 	$(IMAGES) $(BIN)/textual-inversion compile
+	$(IMAGES) $(BIN)/python -m pipelines.manifests
+
+manifests-check: $(READY) ## check what every overlay and component of manifests/ makes
+	$(BIN)/python -m pytest tests/manifests $(ARGS)
+
+deploy: $(READY) ## apply manifests/overlays/OVERLAY to the cluster that kubectl is set to: OVERLAY=gke
+	@test -n "$(OVERLAY)" || { echo "OVERLAY: expected one of" `ls manifests/overlays` >&2; exit 1; }
+	@! $(KUBECTL) kustomize manifests/overlays/$(OVERLAY) | grep -n CHANGE-ME || \
+	    { echo "set what is shown above in manifests/" >&2; exit 1; }
+	$(KUBECTL) apply --server-side --force-conflicts -k manifests/overlays/$(OVERLAY)
 
 sprites: $(READY) ## train the tiny model of examples/sprites again (about an hour on two cores)
 	$(BIN)/python -m examples.sprites.make

@@ -103,7 +103,7 @@ def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
 
 
 def _patch(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
-    """What the pods have beyond their runtime: labels, nodes, shared memory, and a service account."""
+    """What the pods have beyond their runtime: the run's label, nodes, shared memory, and a service account."""
     accelerators = config.pod_accelerators(command.accelerator)
     pod: dict[str, Any] = {}
     if accelerators.node_selector:
@@ -115,9 +115,7 @@ def _patch(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
         pod["containers"] = [{"name": NODE, "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}]
     if config.service_account:
         pod["serviceAccountName"] = config.service_account
-    # Istio's sidecar would outlive the trainer, and stands between nodes that talk over plain TCP.
-    labels = {**_NAME_LABELS, **_run_label(config), "sidecar.istio.io/inject": "false"}
-    template = {"metadata": {"labels": labels}, "spec": pod}
+    template = {"metadata": {"labels": _run_label(config)}, "spec": pod} if config.run_id else {"spec": pod}
     return {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": template}}}]}}}
 
 

@@ -120,7 +120,6 @@ def test_gpu_pods_have_their_nodes_and_shared_memory() -> None:
         "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],
         "serviceAccountName": "trainer",
     }
-    assert pod_of(job)["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
 
 
 def test_tpu_pods_are_the_hosts_of_one_slice() -> None:
@@ -135,8 +134,10 @@ def test_tpu_pods_are_the_hosts_of_one_slice() -> None:
     }
 
 
-def test_queue_and_run_are_labels_of_the_trainjob() -> None:
-    labels = job_of(queue="team-a", run_id="run-1")["metadata"]["labels"]
+def test_queue_and_run_are_labels() -> None:
+    job = job_of(queue="team-a", run_id="run-1")
+    labels = job["metadata"]["labels"]
+    assert pod_of(job)["metadata"]["labels"] == {RUN_LABEL: "run-1"}
     assert (labels["kueue.x-k8s.io/queue-name"], labels[RUN_LABEL]) == ("team-a", "run-1")
     assert not {"kueue.x-k8s.io/queue-name", RUN_LABEL} & set(job_of()["metadata"]["labels"])
 
