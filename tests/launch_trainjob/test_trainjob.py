@@ -9,10 +9,11 @@ import pytest
 from components.common.errors import ConfigError
 from components.common.training.command import TrainingCommand, add_training_flags, training_command
 from components.common.training.config import FLAX_ACCELERATORS, TrainConfig
-from components.launch_trainjob.config import LaunchConfig
+from components.launch_trainjob.config import FRAMEWORKS, LaunchConfig
 from components.launch_trainjob.trainjob import RUN_LABEL, SPEC_ANNOTATION, Owner, train_job
 from tests.launch_trainjob.conftest import make_command, make_config
 from tests.launch_trainjob.kubernetes_server import problem_of
+from tests.manifests.rendering import MANIFESTS, render
 
 BUCKET = "s3://bucket/run"
 GPU = {"accelerator_count": "4", "accelerator_type": "nvidia-l4"}
@@ -159,6 +160,19 @@ def test_digest_is_that_of_what_is_to_run() -> None:
     others = [digest(num_nodes=3), digest(queue="q"), digest(timeout_seconds=5)]
     others.append(digest(command=make_command(BUCKET, config=TrainConfig(seed=1))))
     assert len({digest(), *others}) == 5
+
+
+def test_runtimes_of_the_manifests_have_what_the_launcher_fills_in() -> None:
+    objects = render(MANIFESTS / "base")
+    runtimes = {each["metadata"]["name"]: each for each in objects if each["kind"] == "TrainingRuntime"}
+    for framework in FRAMEWORKS:
+        job = job_of("gpu", **GPU, framework=framework)
+        runtime = runtimes[job["spec"]["runtimeRef"]["name"]]
+        (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+        pod = node["template"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert (node["name"], container["name"]) == ("node", "node")
+        assert pod_of(job)["spec"]["volumes"][0] in pod["volumes"], "one /dev/shm, of one size"
 
 
 def test_owner_is_the_pod_of_the_step() -> None:
