@@ -12,7 +12,7 @@ import sys
 import time
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +95,8 @@ def _parsing_of(hint: Any) -> dict[str, Any]:
         return {"type": parse_bool, "metavar": "true|false", "nargs": "?", "const": True}
     if origin in (list, tuple):
         return {"type": arguments[0], "nargs": "*"}
+    if origin in (Mapping, Sequence):
+        return {"type": parse_json, "metavar": "JSON"}
     return {"type": hint}
 
 
@@ -110,3 +112,15 @@ def parse_bool(text: str) -> bool:
     if lowered in ("false", "no", "0"):
         return False
     raise argparse.ArgumentTypeError(f"found {text!r}, expected true or false")
+
+
+def parse_json(text: str) -> Any:
+    """The value that a text of JSON stands for.
+
+    Raises:
+        argparse.ArgumentTypeError: for any other text.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected JSON: {error}") from error

@@ -12,7 +12,7 @@ from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ConfigError
 from components.common.storage.addresses import scheme_of
 from components.common.training.command import ADDRESSES, TrainingCommand
-from components.launch_trainjob.config import FRAMEWORKS, LaunchConfig
+from components.launch_trainjob.config import LaunchConfig
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 """The TrainJob's API; `runtimePatches` came with Kubeflow Trainer 2.2."""
@@ -82,7 +82,7 @@ def check_addresses(command: TrainingCommand) -> None:
 
 
 def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
-    framework, accelerators = FRAMEWORKS[config.framework], config.pod_accelerators(command.accelerator)
+    framework, accelerators = config.framework_on(command.accelerator), config.pod_accelerators(command.accelerator)
     resources = {"cpu": config.cpu_per_node, "memory": config.memory_per_node, **accelerators.resources}
     trainer: dict[str, Any] = {
         "command": list(framework.command),
@@ -92,8 +92,8 @@ def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
     }
     if config.trainer_image:
         trainer["image"] = config.trainer_image
-    if config.framework == "torch":
-        trainer["numProcPerNode"] = config.num_processes_per_node()
+    if framework.process_per_device:
+        trainer["numProcPerNode"] = config.num_processes_per_node(command.accelerator)
     return {
         "runtimeRef": {"apiGroup": GROUP, "kind": "TrainingRuntime", "name": config.runtime or framework.runtime},
         "trainer": trainer,
@@ -105,11 +105,9 @@ def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
 def _patch(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
     """What the pods have beyond their runtime: the run's label, nodes, shared memory, and a service account."""
     accelerators = config.pod_accelerators(command.accelerator)
-    pod: dict[str, Any] = {}
+    pod: dict[str, Any] = {"tolerations": accelerators.all_tolerations}
     if accelerators.node_selector:
-        pod["nodeSelector"] = accelerators.node_selector
-    if accelerators.tolerations:
-        pod["tolerations"] = accelerators.tolerations
+        pod["nodeSelector"] = dict(accelerators.node_selector)
     if accelerators.shared_memory:
         pod["volumes"] = [{"name": "shm", **accelerators.shared_memory}]
         pod["containers"] = [{"name": NODE, "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}]

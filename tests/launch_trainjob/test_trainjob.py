@@ -16,13 +16,9 @@ from tests.launch_trainjob.kubernetes_server import problem_of
 from tests.manifests.rendering import MANIFESTS, render
 
 BUCKET = "s3://bucket/run"
-GPU = {"accelerator_count": "4", "accelerator_type": "nvidia-l4"}
-TPU = {
-    "framework": "flax",
-    "accelerator_count": "4",
-    "accelerator_type": "tpu-v6e-slice",
-    "accelerator_topology": "2x4",
-}
+GPU = {"accelerator_count": "4", "accelerator_node_selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"}}
+SLICE = {"cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice", "cloud.google.com/gke-tpu-topology": "2x4"}
+TPU = {"accelerator_count": "4", "accelerator_node_selector": SLICE}
 
 
 def job_of(accelerator: str = "cpu", **changes: Any) -> dict[str, Any]:
@@ -43,13 +39,14 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
         ("cpu", {"processes_per_node": 2}),
         ("cpu", {"framework": "flax"}),
         ("gpu", GPU),
-        ("gpu", {**GPU, "framework": "flax", "accelerator_type": ""}),
+        ("gpu", {"accelerator_count": "8", "framework": "flax"}),
         ("tpu", TPU),
         (
             "gpu",
             {
                 **GPU,
-                "spot": True,
+                "accelerator_resource": "nvidia.com/mig-1g.10gb",
+                "accelerator_tolerations": [{"key": "dedicated", "operator": "Exists", "tolerationSeconds": 60.0}],
                 "queue": "team-a",
                 "runtime": "textual-inversion-torch",
                 "trainer_image": "registry/train-torch:1",
@@ -107,15 +104,29 @@ def test_torch_takes_a_process_for_each_gpu_and_flax_one_for_each_node() -> None
     assert job_of()["spec"]["trainer"]["numProcPerNode"] == 1
 
 
+def test_framework_is_that_of_the_accelerator() -> None:
+    runtimes = {
+        accelerator: job_of(accelerator, **changes)["spec"]["runtimeRef"]["name"]
+        for accelerator, changes in (("cpu", {}), ("gpu", GPU), ("tpu", TPU))
+    }
+    assert runtimes == {
+        "cpu": "textual-inversion-torch",
+        "gpu": "textual-inversion-torch",
+        "tpu": "textual-inversion-jax",
+    }
+
+
 def test_gpu_pods_have_their_nodes_and_shared_memory() -> None:
-    job = job_of("gpu", **GPU, spot=True, service_account="trainer")
+    own = {"key": "dedicated", "operator": "Exists"}
+    job = job_of("gpu", **GPU, accelerator_tolerations=[own], service_account="trainer")
     resources = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "4"}
     assert job["spec"]["trainer"]["resourcesPerNode"] == {"requests": resources, "limits": resources}
     assert pod_of(job)["spec"] == {
-        "nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-spot": "true"},
+        "nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
         "tolerations": [
-            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
-            {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
+            {"key": "nvidia.com/gpu", "operator": "Exists"},
+            {"key": "cloud.google.com/gke-spot", "operator": "Exists"},
+            own,
         ],
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}],
         "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],
@@ -127,11 +138,11 @@ def test_tpu_pods_are_the_hosts_of_one_slice() -> None:
     job = job_of("tpu", **TPU)
     assert job["spec"]["trainer"]["resourcesPerNode"]["limits"]["google.com/tpu"] == "4"
     assert pod_of(job)["spec"] == {
-        "nodeSelector": {
-            "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
-            "cloud.google.com/gke-tpu-topology": "2x4",
-        },
-        "tolerations": [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "nodeSelector": SLICE,
+        "tolerations": [
+            {"key": "google.com/tpu", "operator": "Exists"},
+            {"key": "cloud.google.com/gke-spot", "operator": "Exists"},
+        ],
     }
 
 
@@ -183,14 +194,22 @@ def test_owner_is_the_pod_of_the_step() -> None:
 @pytest.mark.parametrize(
     ("accelerator", "changes", "message"),
     [
-        ("tpu", {}, "accelerator: found 'tpu', expected one of cpu, gpu.*components.train_flax"),
+        ("tpu", {"framework": "torch"}, "accelerator: found 'tpu', expected one of cpu, gpu.*components.train_flax"),
         ("cuda", {"framework": "flax"}, "accelerator: found 'cuda', expected one of cpu, gpu, tpu"),
         ("gpu", {}, "accelerator_count: found 0 with gpu, expected 1 or more"),
         ("cpu", {"accelerator_count": "1"}, "accelerator_count: found 1 with cpu, expected 0"),
-        ("gpu", {**GPU, "accelerator_type": "tpu-v6e-slice"}, "accelerator_type: found 'tpu-v6e-slice' with gpu"),
-        ("tpu", {**TPU, "num_nodes": 3}, "num_nodes: found 3 nodes of 4 TPU chips, expected 8 chips in all"),
-        ("gpu", {**GPU, "processes_per_node": 3}, "processes_per_node: found 3 with torch on gpu, expected 4 or 0"),
-        ("cpu", {"framework": "flax", "processes_per_node": 2}, "found 2 with flax on cpu, expected 1 or 0"),
+        ("gpu", {**GPU, "accelerator_resource": "google.com/tpu"}, "accelerator_resource: found google.com/tpu with"),
+        ("tpu", {**TPU, "num_nodes": 3}, "num_nodes, accelerator_count: found 3 x 4 for a slice of 2x4, which has 8"),
+        (
+            "gpu",
+            {**GPU, "processes_per_node": 3},
+            "processes_per_node: found 3 with components.train_torch on gpu, expected 4 or 0",
+        ),
+        (
+            "cpu",
+            {"framework": "flax", "processes_per_node": 2},
+            "found 2 with components.train_flax on cpu, expected 1 or 0",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(accelerator: str, changes: dict[str, Any], message: str) -> None:
