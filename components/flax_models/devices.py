@@ -17,6 +17,12 @@ logger = logging.getLogger(__name__)
 DATA = "data"
 """The mesh's axis: samples are cut along it, everything else is the same on every device."""
 
+STAND_IN_VARIABLE = "TEXTUAL_INVERSION_TPU_STAND_IN"
+"""Environment variable that, set to `cpu`, lets this machine's CPU stand in for TPUs: to try what has none at hand.
+
+How many devices the CPU is divided into says JAX_NUM_CPU_DEVICES, which JAX reads itself.
+"""
+
 _COORDINATOR, _COUNT, _RANK = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
@@ -51,6 +57,8 @@ def mesh_for(accelerator: str) -> jax.sharding.Mesh:
         ConfigError: when it is unknown, or there are no such devices: never a silent fall-back.
     """
     check_accelerator(accelerator, FLAX_ACCELERATORS)
+    if accelerator == "tpu" and (stand_in := os.environ.get(STAND_IN_VARIABLE)):
+        return _mesh_of_stand_ins(stand_in)
     try:
         devices = jax.devices(accelerator)
     except RuntimeError as error:
@@ -60,6 +68,21 @@ def mesh_for(accelerator: str) -> jax.sharding.Mesh:
             f"run on a machine with a {accelerator.upper()} and the JAX for it, or choose another accelerator"
         ) from error
     logger.info("%d %s devices (%s)", len(devices), accelerator, devices[0].device_kind)
+    return jax.sharding.Mesh(np.array(devices), (DATA,))
+
+
+def describe_devices(mesh: jax.sharding.Mesh, accelerator: str) -> str:
+    """The devices for a person: `4 x TPU v5 lite`, or `2 x cpu standing in for tpu`."""
+    device = mesh.devices.flat[0]
+    stands_in = accelerator == "tpu" and device.platform == "cpu"
+    return f"{mesh.size} x {device.device_kind}{' standing in for tpu' if stands_in else ''}"
+
+
+def _mesh_of_stand_ins(kind: str) -> jax.sharding.Mesh:
+    if kind != "cpu":
+        raise ConfigError(f"{STAND_IN_VARIABLE}: found {kind!r}, expected cpu, or nothing to train on TPUs")
+    devices = jax.devices("cpu")
+    logger.warning("no TPU is used: %d devices of this CPU stand in, as %s asks", len(devices), STAND_IN_VARIABLE)
     return jax.sharding.Mesh(np.array(devices), (DATA,))
 
 

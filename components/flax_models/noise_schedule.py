@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from components.common.errors import BaseModelError
 from components.flax_models.model_config import read_json
+
+if TYPE_CHECKING:
+    import jax
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 

@@ -18,6 +18,8 @@ def preflight(
     accelerator: str,
     accelerator_resource: str,
     accelerator_count: str,
+    accelerator_node_selector: dict,
+    accelerator_tolerations: list,
     resolution: int,
     interpolation: str,
     center_crop: bool,
@@ -74,6 +76,7 @@ def preflight(
         ("models_uri", str),
         ("checkpoints_uri", str),
         ("registry_uri", str),
+        ("accelerator_resource", str),
     ],
 ):
     """Checks every parameter and source before anything expensive starts.
