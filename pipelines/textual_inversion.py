@@ -44,8 +44,8 @@ def textual_inversion(
     accelerator: str = DEFAULT["accelerator"],
     accelerator_resource: str = DEFAULT["accelerator_resource"],
     accelerator_count: str = DEFAULT["accelerator_count"],
-    accelerator_node_selector: dict = DEFAULT["accelerator_node_selector"],
-    accelerator_tolerations: list = DEFAULT["accelerator_tolerations"],
+    accelerator_node_selector: dict[str, str] = DEFAULT["accelerator_node_selector"],
+    accelerator_tolerations: list[dict[str, str]] = DEFAULT["accelerator_tolerations"],
     resolution: int = DEFAULT["resolution"],
     interpolation: str = DEFAULT["interpolation"],
     center_crop: bool = DEFAULT["center_crop"],
@@ -155,14 +155,12 @@ def textual_inversion(
     with dsl.If(accelerator == "tpu", name="On TPUs"):
         # A handful of pictures, once: not worth a GPU beside the TPUs, nor the TPUs' time.
         latents_on_cpu = encode_latents(**pictures_to_encode, accelerator="cpu").set_display_name("Encode pictures")
-        learned_on_tpus = train_flax(
-            latent_set=latents_on_cpu.outputs["latent_set"], **training
-        ).set_display_name("Train")
+        learned_on_tpus = train_flax(latent_set=latents_on_cpu.outputs["latent_set"], **training).set_display_name(
+            "Train"
+        )
     with dsl.Else(name="On GPUs or CPUs"):
         latents = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name("Encode pictures")
-        learned_elsewhere = train_torch(
-            latent_set=latents.outputs["latent_set"], **training
-        ).set_display_name("Train")
+        learned_elsewhere = train_torch(latent_set=latents.outputs["latent_set"], **training).set_display_name("Train")
     learned = choose_embedding(
         uri=dsl.OneOf(learned_on_tpus.outputs["Output"], learned_elsewhere.outputs["Output"])
     ).set_display_name("Take the embedding")

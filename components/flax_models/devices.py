@@ -10,18 +10,12 @@ import jax
 import numpy as np
 
 from components.common.errors import ConfigError
-from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
+from components.common.training.config import FLAX_ACCELERATORS, TPU_STAND_IN_VARIABLE, check_accelerator
 
 logger = logging.getLogger(__name__)
 
 DATA = "data"
 """The mesh's axis: samples are cut along it, everything else is the same on every device."""
-
-STAND_IN_VARIABLE = "TEXTUAL_INVERSION_TPU_STAND_IN"
-"""Environment variable that, set to `cpu`, lets this machine's CPU stand in for TPUs: to try what has none at hand.
-
-How many devices the CPU is divided into says JAX_NUM_CPU_DEVICES, which JAX reads itself.
-"""
 
 _COORDINATOR, _COUNT, _RANK = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
@@ -53,11 +47,14 @@ def join_processes(environment: Mapping[str, str] | None = None) -> None:
 def mesh_for(accelerator: str) -> jax.sharding.Mesh:
     """The mesh over all devices of the kind `accelerator` (`cpu`, `gpu` or `tpu`), of all processes.
 
+    Where `TPU_STAND_IN_VARIABLE` asks for it, the CPU's devices stand in for TPUs, and the log says so; into how many
+    the CPU is divided says JAX_NUM_CPU_DEVICES, which JAX reads itself.
+
     Raises:
         ConfigError: when it is unknown, or there are no such devices: never a silent fall-back.
     """
     check_accelerator(accelerator, FLAX_ACCELERATORS)
-    if accelerator == "tpu" and (stand_in := os.environ.get(STAND_IN_VARIABLE)):
+    if accelerator == "tpu" and (stand_in := os.environ.get(TPU_STAND_IN_VARIABLE)):
         return _mesh_of_stand_ins(stand_in)
     try:
         devices = jax.devices(accelerator)
@@ -80,9 +77,9 @@ def describe_devices(mesh: jax.sharding.Mesh, accelerator: str) -> str:
 
 def _mesh_of_stand_ins(kind: str) -> jax.sharding.Mesh:
     if kind != "cpu":
-        raise ConfigError(f"{STAND_IN_VARIABLE}: found {kind!r}, expected cpu, or nothing to train on TPUs")
+        raise ConfigError(f"{TPU_STAND_IN_VARIABLE}: found {kind!r}, expected cpu, or nothing to train on TPUs")
     devices = jax.devices("cpu")
-    logger.warning("no TPU is used: %d devices of this CPU stand in, as %s asks", len(devices), STAND_IN_VARIABLE)
+    logger.warning("no TPU is used: %d devices of this CPU stand in, as %s asks", len(devices), TPU_STAND_IN_VARIABLE)
     return jax.sharding.Mesh(np.array(devices), (DATA,))
 
 

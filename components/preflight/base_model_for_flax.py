@@ -25,7 +25,7 @@ def check_that_flax_computes(address: str, *, num_inference_steps: int) -> str:
     source = open_source(address)
     if missing := [name for name in CONFIG_FILES if name not in source.files]:
         raise BaseModelError(
-            f"{address} lacks {', '.join(missing)}, expected the folder of a Stable Diffusion model as diffusers saves it"
+            f"{address} lacks {', '.join(missing)}, expected a Stable Diffusion model in the folders of diffusers"
         )
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"

@@ -29,8 +29,7 @@ DESCRIPTIONS = {
     "scorer": "the CLIP model that compares samples with pictures and prompts, as for base_model",
     "accelerator": "where rows are trained and samples drawn: cpu and gpu by PyTorch, tpu by JAX; pictures are encoded "
     "there too, but with tpu on a CPU",
-    "accelerator_resource": "Kubernetes resource of the accelerator; empty takes "
-    + " or ".join(RESOURCES.values()),
+    "accelerator_resource": "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()),
     "accelerator_count": "accelerators of each of these steps, as text; 0 for cpu; with tpu all chips of a node",
     "accelerator_node_selector": "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
     '{"cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice", "' + TPU_TOPOLOGY + '": "2x2"}',

@@ -13,6 +13,8 @@ LR_SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "cons
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 ACCELERATORS = ("cpu", "gpu")
 FLAX_ACCELERATORS = (*ACCELERATORS, "tpu")
+TPU_STAND_IN_VARIABLE = "TEXTUAL_INVERSION_TPU_STAND_IN"
+"""Environment variable that, set to `cpu`, lets a machine's CPU stand in for TPUs: to try their path without any."""
 MAX_SEED = 2**63 - 1
 
 DESCRIPTIONS = {
