@@ -99,12 +99,11 @@ def run_(arguments: argparse.Namespace) -> int:
         "storage_uri": (out / "storage").as_uri(),
         **given,
     }
-    if "accelerator_count" not in given:
-        parameters["accelerator_count"] = (
-            "0" if parameters["accelerator"] == "cpu" else str(arguments.host_devices or 1)
-        )
-    check_parameters(parameters)
     environment = stand_in_environment(parameters["accelerator"], arguments.host_devices)
+    if "accelerator_count" not in given:
+        count = 0 if parameters["accelerator"] == "cpu" else arguments.host_devices or 1
+        parameters["accelerator_count"] = str(count)
+    check_parameters(parameters)
     _check_names(parameters, out)
     if environment:
         print(f"no TPU is used: {arguments.host_devices} devices of this machine's CPU stand in (--host-devices)")
