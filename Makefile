@@ -30,7 +30,7 @@ WORKERS ?= auto
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo ACCELERATOR=tpu STEPS=200 LEARNING_RATE=5e-3 ARGS="..."
+demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo ACCELERATOR=tpu STEPS=200 LEARNING_RATE=3e-2 ARGS="..."
 	$(BIN)/textual-inversion run --preset sprites --out $(OUT) $(ACCELERATOR:%=--accelerator %) \
 	    $(if $(filter tpu,$(ACCELERATOR)),--host-devices $(HOST_DEVICES)) \
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
