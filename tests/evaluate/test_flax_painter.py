@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from components.evaluate.painter import Painter, painter_for
 from components.evaluate.torch_painter import TorchPainter
 from components.flax_models.devices import mesh_for
 from tests import flax_runs as runs
+from tests.conftest import imported
 from tests.evaluate.conftest import World, write_concept
-from tests.evaluate.contents import pattern
+from tests.evaluate.contents import image_set, pattern
 
 SPRITES = runs.REPOSITORY / "examples" / "sprites" / "base_model"
 CONFIG = EvaluateConfig(num_inference_steps=4, guidance_scale=2.5, sampling_batch_size=2, negative_prompt="a toy")
@@ -87,18 +89,28 @@ def test_picture_is_black_when_rows_are_not_finite(tmp_path: Path) -> None:
     assert with_concept.max() == 0 < without.max()
 
 
-def test_evaluation_for_tpus_has_every_part(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The base model and the scorer of the tiny world, and a scoring set of three pictures."""
+    scoring_set = tmp_path_factory.mktemp("scoring") / "set"
+    image_set(3).write(scoring_set)
+    return World(
+        base_model=imported(SPRITES, tmp_path_factory),
+        scorer=imported(SPRITES.parent / "clip", tmp_path_factory, kind="clip"),
+        scoring_set=scoring_set,
+        model=SPRITES,
+    )
+
+
+def test_evaluation_for_tpus_has_every_part(tiny_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TPU_STAND_IN_VARIABLE, "cpu")
-    concept = write_concept(world, tmp_path, vectors=2)
-    config = EvaluateConfig(
-        prompts=("a photo of a {}",), images_per_prompt=3, num_inference_steps=1, sampling_batch_size=2,
-        reference_prompt="clean cat", min_clip_i_gain=-1.0,
-    )  # fmt: skip
+    concept = write_concept(tiny_world, tmp_path, vectors=2, moved=0.1, initializer="circle")
+    asked = {"prompts": ("a photo of a {}",), "images_per_prompt": 3, "reference_prompt": "star"}
     evaluate(
-        config,
-        base_model=world.base_model,
-        scorer=world.scorer,
-        scoring_set=world.scoring_set,
+        dataclasses.replace(CONFIG, **asked, min_clip_i_gain=-1.0),
+        base_model=tiny_world.base_model,
+        scorer=tiny_world.scorer,
+        scoring_set=tiny_world.scoring_set,
         initial_embedding=concept.initial_embedding,
         learned_embedding=concept.learned_embedding,
         accelerator="tpu",
@@ -108,7 +120,10 @@ def test_evaluation_for_tpus_has_every_part(world: World, tmp_path: Path, monkey
 
     assert found.passed
     assert list(found.scores) == ["after", "before", "real", "true_caption"]
-    assert [sample.variant for sample in found.samples].count("after") == 3
+    drawn = [sample.variant for sample in found.samples]
+    assert {variant: drawn.count(variant) for variant in drawn} == {
+        "before": 3, "after": 3, "true_caption": 3, "step-2": 1
+    }  # fmt: skip
     drawn_by = {name: found.settings[name] for name in ("framework", "scheduler", "precision")}
     assert drawn_by == {"framework": "flax", "scheduler": "DDIMScheduler", "precision": "float32"}
     assert found.settings["devices"].endswith("x cpu standing in for tpu")
