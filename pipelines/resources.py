@@ -7,14 +7,14 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from components.common.accelerators import KINDS, SPOT
+from pipelines.environment import in_namespace
+
 TAINTS = (*(kind.resource for kind in KINDS.values()), SPOT)
 """Keys of the taints that keep other pods off nodes with accelerators, and off spot nodes of Google Cloud."""
 
 Channel = Any
 """A pipeline's parameter, or a task's output."""
-
-from components.common.accelerators import KINDS, SPOT
-from pipelines.environment import in_namespace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
