@@ -59,14 +59,14 @@ def add_config_flags(parser: argparse.ArgumentParser, config: type, descriptions
     """
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        default = None if required else _default_of(field)
+        default = default_of(field)
+        required = default is dataclasses.MISSING
         shown = "required" if required else f"default: {default!r}"
         parser.add_argument(
             *dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}")),
             dest=field.name,
             required=required,
-            default=default,
+            default=None if required else default,
             help=f"{descriptions[field.name]} ({shown})".replace("%", "%%"),
             **_parsing_of(hints[field.name]),
         )
@@ -82,7 +82,8 @@ def config_from_flags(config: type[Config], arguments: argparse.Namespace) -> Co
     return config(**{name: getattr(arguments, name) for name in names})
 
 
-def _default_of(field: dataclasses.Field[Any]) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a dataclass's field, made if it has a factory; `dataclasses.MISSING` where there is none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 

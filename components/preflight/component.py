@@ -18,6 +18,8 @@ def preflight(
     accelerator: str,
     accelerator_resource: str,
     accelerator_count: str,
+    accelerator_node_selector: dict[str, str],
+    accelerator_tolerations: list[dict[str, str]],
     resolution: int,
     interpolation: str,
     center_crop: bool,
@@ -80,6 +82,7 @@ def preflight(
         ("models_uri", str),
         ("checkpoints_uri", str),
         ("registry_uri", str),
+        ("accelerator_resource", str),
     ],
 ):
     """Checks every parameter and source before anything expensive starts.

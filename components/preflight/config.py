@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from components.common.accelerators import KINDS
 from components.common.errors import ConfigError
-from components.common.training.config import check_accelerator
+from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
+
+RESOURCES = {name: kind.resource for name, kind in KINDS.items()}
+"""The Kubernetes resource of each accelerator, where none is given."""
 
 DESCRIPTIONS = {
     "storage_uri": "folder for everything that a run keeps beside its artifacts, gs://..., s3://... or a local one: "
@@ -17,9 +25,14 @@ DESCRIPTIONS = {
     "or a local folder",
     "base_model_variant": "variant of the base model's weight files, such as fp16; empty takes the plain ones",
     "scorer": "the CLIP model that compares samples with pictures and prompts, as for base_model",
-    "accelerator": "where latents are encoded, rows trained and samples drawn: cpu or gpu",
-    "accelerator_resource": "Kubernetes resource of the accelerator",
-    "accelerator_count": "accelerators of each of these steps, as text; 0 for cpu",
+    "accelerator": "where rows are trained and samples drawn: cpu and gpu by PyTorch, tpu by JAX; pictures are encoded "
+    "there too, but with tpu on a CPU",
+    "accelerator_resource": "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()),
+    "accelerator_count": "accelerators of each of these steps, as text; 0 for cpu; with tpu all chips of a node",
+    "accelerator_node_selector": "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
+    f'{{"{KINDS["tpu"].type_label}": "tpu-v5-lite-podslice", "{KINDS["tpu"].topology_label}": "2x2"}}',
+    "accelerator_tolerations": "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator "
+    "itself and for spot nodes of Google Cloud",
 }
 
 _RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
@@ -40,25 +53,35 @@ class RunConfig:
     base_model_variant: str = ""
     scorer: str = "hf://openai/clip-vit-large-patch14"
     accelerator: str = "gpu"
-    accelerator_resource: str = "nvidia.com/gpu"
+    accelerator_resource: str = ""
     accelerator_count: str = "1"
+    accelerator_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    accelerator_tolerations: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         for name in ("storage_uri", "images_uri", "base_model", "scorer"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"{name}: found nothing, expected {DESCRIPTIONS[name]}")
-        check_accelerator(self.accelerator)
+        check_accelerator(self.accelerator, FLAX_ACCELERATORS)
         if not self.accelerator_count.isdecimal():
             raise ConfigError(f"accelerator_count: found {self.accelerator_count!r}, expected a number such as 1")
-        if (self.accelerator == "cpu") != (int(self.accelerator_count) == 0):
+        if (self.accelerator == "cpu") != (self.accelerators == 0):
             raise ConfigError(
                 f"accelerator_count: found {self.accelerator_count} with accelerator {self.accelerator}, "
-                "expected 0 with cpu and 1 or more with gpu"
+                "expected 0 with cpu and 1 or more with gpu and tpu"
             )
-        if not _RESOURCE.fullmatch(self.accelerator_resource):
-            raise ConfigError(
-                f"accelerator_resource: found {self.accelerator_resource!r}, expected a name such as nvidia.com/gpu"
-            )
+        self._check_resource()
+        self._check_nodes()
+
+    @property
+    def accelerators(self) -> int:
+        """How many accelerators each step gets."""
+        return int(self.accelerator_count)
+
+    @property
+    def kubernetes_resource(self) -> str:
+        """The Kubernetes resource of the accelerator; with cpu one that is asked for zero times."""
+        return self.accelerator_resource or RESOURCES.get(self.accelerator, RESOURCES["gpu"])
 
     @property
     def models_uri(self) -> str:
@@ -77,3 +100,32 @@ class RunConfig:
 
     def _below(self, name: str) -> str:
         return f"{self.storage_uri.rstrip('/')}/{name}"
+
+    def _check_resource(self) -> None:
+        found, usual = self.kubernetes_resource, RESOURCES.get(self.accelerator)
+        if not _RESOURCE.fullmatch(found):
+            raise ConfigError(f"accelerator_resource: found {found!r}, expected a name such as {RESOURCES['gpu']}")
+        if usual and found != usual and RESOURCES["tpu"] in (usual, found):
+            raise ConfigError(
+                f"accelerator_resource: found {found} with accelerator {self.accelerator}, expected {usual}"
+            )
+
+    def _check_nodes(self) -> None:
+        labels = self.accelerator_node_selector
+        if not isinstance(labels, Mapping) or not all(isinstance(value, str) for value in labels.values()):
+            raise ConfigError(
+                f"accelerator_node_selector: found {json.dumps(labels)}, expected labels and their values as text"
+            )
+        if not all(isinstance(toleration, Mapping) for toleration in self.accelerator_tolerations):
+            raise ConfigError(
+                f"accelerator_tolerations: found {json.dumps(self.accelerator_tolerations)}, expected a list of "
+                'objects such as {"key": "dedicated", "operator": "Exists"}'
+            )
+        topology = labels.get(str(KINDS["tpu"].topology_label), "")
+        if re.fullmatch(r"\d+(x\d+)+", topology):
+            chips = math.prod(map(int, topology.split("x")))
+            if chips != self.accelerators:
+                raise ConfigError(
+                    f"accelerator_count: found {self.accelerator_count} for a slice of {topology}, which has {chips} "
+                    f"chips, expected {chips}: a step is one pod, which takes a whole slice of one node"
+                )

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from components.common.cli import default_of
 from components.common.errors import ConfigError
 from components.common.training.config import DESCRIPTIONS as TRAIN_DESCRIPTIONS
 from components.common.training.config import TrainConfig
@@ -75,7 +76,7 @@ def defaults() -> dict[str, Any]:
     """The default of each parameter that its config has one for, by its name; lists for tuples, as in YAML."""
     found: dict[str, Any] = {}
     for group in GROUPS:
-        known = {field.name: field.default for field in dataclasses.fields(group.config)}
+        known = {field.name: default_of(field) for field in dataclasses.fields(group.config)}
         found |= {name: known[field] for name, field in group.fields.items()}
     given = {name: value for name, value in found.items() if value is not dataclasses.MISSING}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
@@ -117,12 +118,31 @@ def check_parameters(parameters: Mapping[str, Any]) -> RunConfig:
     run = build(RUN)
     build(PICTURES, images_uri=parameters["images_uri"])
     build(PLACEHOLDER)
-    build(TRAINING)
+    training = build(TRAINING)
     build(EVALUATION)
     build(REGISTRY, registry_uri=run.registry_uri if run else "unknown")
+    if run and training and run.accelerator == "tpu":
+        mistakes += _mistakes_for_tpus(run, training)
     if mistakes:
         raise ConfigError("; ".join(dict.fromkeys(mistakes)))
     return run
+
+
+def _mistakes_for_tpus(run: RunConfig, training: TrainConfig) -> list[str]:
+    mistakes = []
+    if training.mixed_precision == "fp16":
+        mistakes.append("mixed_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, or no")
+    if training.enable_xformers_memory_efficient_attention:
+        mistakes.append("enable_xformers_memory_efficient_attention: found True with accelerator tpu, expected False")
+    batch, accumulated = training.train_batch_size, training.gradient_accumulation_steps
+    samples = batch * accumulated if training.fuse_micro_batches else batch
+    if samples % run.accelerators:
+        told = f"{batch} x {accumulated} accumulated" if training.fuse_micro_batches else f"{batch} at once"
+        mistakes.append(
+            f"train_batch_size: found {told}, which {run.accelerators} TPU chips cannot share equally, expected a "
+            f"multiple of {run.accelerators}"
+        )
+    return mistakes
 
 
 def _in_the_pipelines_words(message: str, group: Group) -> str:

@@ -27,7 +27,7 @@ from components.common.training.run_artifacts import (
     sampling_plan,
 )
 from components.common.training.sampling_plan import SamplingPlan
-from components.flax_models.devices import join_processes, mesh_for
+from components.flax_models.devices import describe_devices, join_processes, mesh_for
 from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train_flax.micro_batches import sizes_that_fit
@@ -77,7 +77,8 @@ def train_flax(
     sizes_that_fit(config, len(mesh.local_devices))
     rank, num_processes = jax.process_index(), jax.process_count()
     configure_logging(rank=rank)
-    logger.info("%s on %d x %s", versions(["jax", "flax", "optax"]), mesh.size, mesh.local_devices[0].device_kind)
+    devices = describe_devices(mesh, accelerator)
+    logger.info("%s on %s", versions(["jax", "flax", "optax"]), devices)
     logger.info("config %s", config.as_json())
     logger.info("compiled steps are kept in %s", os.environ.get(_COMPILE_CACHE, f"no folder: set {_COMPILE_CACHE}"))
     latents, embedding, reference = (
@@ -108,6 +109,7 @@ def train_flax(
         embedding=embedding,
         training_key=checkpoints.training_key,
         framework=FRAMEWORK,
+        devices=devices,
     )
     if rank == 0:
         learned.write(output)

@@ -28,6 +28,7 @@ from components.common.training.run_artifacts import (
 from components.common.training.sampling_plan import SamplingPlan
 from components.torch_models.loading import (
     WEIGHT_DTYPES,
+    describe_device,
     device_for,
     load_noise_scheduler,
     load_text_encoder,
@@ -101,6 +102,7 @@ def train_torch(
         embedding=embedding,
         training_key=checkpoints.training_key,
         framework=FRAMEWORK,
+        devices=describe_device(process.device, process.num_processes),
     )
     if process.is_main_process:
         learned.write(output)
