@@ -7,10 +7,11 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from components.common.accelerators import KINDS, SPOT
+from components.common.accelerators import RESOURCES, SPOT
+from components.launch_trainjob.config import MODEL_CPU, MODEL_MEMORY
 from pipelines.environment import in_namespace
 
-TAINTS = (*(kind.resource for kind in KINDS.values()), SPOT)
+TAINTS = (*RESOURCES.values(), SPOT)
 """Keys of the taints that keep other pods off nodes with accelerators, and off spot nodes of Google Cloud."""
 
 Channel = Any
@@ -34,7 +35,7 @@ LIGHT = Resources(cpu="500m", memory="1Gi")
 MEDIUM = Resources(cpu="1", memory="4Gi")
 """Holds pictures, a text encoder, or a weight file at a time."""
 
-MODEL = Resources(cpu="4", memory="16Gi")
+MODEL = Resources(cpu=MODEL_CPU, memory=MODEL_MEMORY)
 """Holds a model of Stable Diffusion's size."""
 
 

@@ -11,6 +11,9 @@ from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, Po
 from components.common.errors import ConfigError
 from components.common.training.config import ACCELERATORS, FLAX_ACCELERATORS, check_accelerator
 
+MODEL_CPU, MODEL_MEMORY = "4", "16Gi"
+"""What a pod takes that holds a model of Stable Diffusion's size."""
+
 DESCRIPTIONS = {
     "cpu_per_node": "processors of each node, in Kubernetes' notation, such as 8",
     "memory_per_node": "memory of each node, in Kubernetes' notation, such as 32Gi; /dev/shm counts against it",
@@ -79,8 +82,8 @@ class LaunchConfig:
         ConfigError: for a value that cannot be right, naming the field.
     """
 
-    cpu_per_node: str
-    memory_per_node: str
+    cpu_per_node: str = MODEL_CPU
+    memory_per_node: str = MODEL_MEMORY
     accelerator_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
     accelerator_tolerations: Sequence[Mapping[str, Any]] = dataclasses.field(default_factory=list)
     framework: str = ""

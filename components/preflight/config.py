@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.common.accelerators import KINDS
+from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
 from components.common.errors import ConfigError
 from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
-
-RESOURCES = {name: kind.resource for name, kind in KINDS.items()}
-"""The Kubernetes resource of each accelerator, where none is given."""
 
 DESCRIPTIONS = {
     "storage_uri": "folder for everything that a run keeps beside its artifacts, gs://..., s3://... or a local one: "
@@ -30,12 +24,10 @@ DESCRIPTIONS = {
     "accelerator_resource": "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()),
     "accelerator_count": "accelerators of each of these steps, as text; 0 for cpu; with tpu all chips of a node",
     "accelerator_node_selector": "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
-    f'{{"{KINDS["tpu"].type_label}": "tpu-v5-lite-podslice", "{KINDS["tpu"].topology_label}": "2x2"}}',
+    f'{{"{TPU_TYPE}": "tpu-v5-lite-podslice", "{TPU_TOPOLOGY}": "2x2"}}',
     "accelerator_tolerations": "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator "
     "itself and for spot nodes of Google Cloud",
 }
-
-_RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,13 +57,18 @@ class RunConfig:
         check_accelerator(self.accelerator, FLAX_ACCELERATORS)
         if not self.accelerator_count.isdecimal():
             raise ConfigError(f"accelerator_count: found {self.accelerator_count!r}, expected a number such as 1")
-        if (self.accelerator == "cpu") != (self.accelerators == 0):
-            raise ConfigError(
-                f"accelerator_count: found {self.accelerator_count} with accelerator {self.accelerator}, "
-                "expected 0 with cpu and 1 or more with gpu and tpu"
-            )
-        self._check_resource()
-        self._check_nodes()
+        self.pod.check_nodes(1)
+
+    @property
+    def pod(self) -> PodAccelerators:
+        """What the pod of each of these steps asks for."""
+        return PodAccelerators(
+            kind=self.accelerator,
+            count=self.accelerators,
+            resource=self.accelerator_resource,
+            node_selector=self.accelerator_node_selector,
+            tolerations=self.accelerator_tolerations,
+        )
 
     @property
     def accelerators(self) -> int:
@@ -100,32 +97,3 @@ class RunConfig:
 
     def _below(self, name: str) -> str:
         return f"{self.storage_uri.rstrip('/')}/{name}"
-
-    def _check_resource(self) -> None:
-        found, usual = self.kubernetes_resource, RESOURCES.get(self.accelerator)
-        if not _RESOURCE.fullmatch(found):
-            raise ConfigError(f"accelerator_resource: found {found!r}, expected a name such as {RESOURCES['gpu']}")
-        if usual and found != usual and RESOURCES["tpu"] in (usual, found):
-            raise ConfigError(
-                f"accelerator_resource: found {found} with accelerator {self.accelerator}, expected {usual}"
-            )
-
-    def _check_nodes(self) -> None:
-        labels = self.accelerator_node_selector
-        if not isinstance(labels, Mapping) or not all(isinstance(value, str) for value in labels.values()):
-            raise ConfigError(
-                f"accelerator_node_selector: found {json.dumps(labels)}, expected labels and their values as text"
-            )
-        if not all(isinstance(toleration, Mapping) for toleration in self.accelerator_tolerations):
-            raise ConfigError(
-                f"accelerator_tolerations: found {json.dumps(self.accelerator_tolerations)}, expected a list of "
-                'objects such as {"key": "dedicated", "operator": "Exists"}'
-            )
-        topology = labels.get(str(KINDS["tpu"].topology_label), "")
-        if re.fullmatch(r"\d+(x\d+)+", topology):
-            chips = math.prod(map(int, topology.split("x")))
-            if chips != self.accelerators:
-                raise ConfigError(
-                    f"accelerator_count: found {self.accelerator_count} for a slice of {topology}, which has {chips} "
-                    f"chips, expected {chips}: a step is one pod, which takes a whole slice of one node"
-                )

@@ -17,6 +17,8 @@ from components.ingest_images.config import DESCRIPTIONS as INGEST_DESCRIPTIONS
 from components.ingest_images.config import IngestConfig
 from components.init_embedding.config import DESCRIPTIONS as INIT_DESCRIPTIONS
 from components.init_embedding.config import InitConfig
+from components.launch_trainjob.config import DESCRIPTIONS as LAUNCH_DESCRIPTIONS
+from components.launch_trainjob.config import LaunchConfig
 from components.preflight.config import DESCRIPTIONS as RUN_DESCRIPTIONS
 from components.preflight.config import RunConfig
 from components.publish.config import DESCRIPTIONS as PUBLISH_DESCRIPTIONS
@@ -53,13 +55,14 @@ PICTURES = _group(
 )
 PLACEHOLDER = _group(InitConfig, INIT_DESCRIPTIONS)
 TRAINING = _group(TrainConfig, TRAIN_DESCRIPTIONS)
+NODES = _group(LaunchConfig, LAUNCH_DESCRIPTIONS, only=("num_nodes", "cpu_per_node", "memory_per_node", "queue"))
 EVALUATION = _group(EvaluateConfig, EVALUATE_DESCRIPTIONS, prefix="evaluation_")
 REGISTRY = Group(
     config=PublishConfig,
     descriptions=PUBLISH_DESCRIPTIONS,
     fields={"concept_name": "concept_name", "registry_alias": "alias"},
 )
-GROUPS = (RUN, PICTURES, PLACEHOLDER, TRAINING, EVALUATION, REGISTRY)
+GROUPS = (RUN, PICTURES, PLACEHOLDER, TRAINING, NODES, EVALUATION, REGISTRY)
 
 
 def fields_of(group: Group, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,10 +122,16 @@ def check_parameters(parameters: Mapping[str, Any]) -> RunConfig:
     build(PICTURES, images_uri=parameters["images_uri"])
     build(PLACEHOLDER)
     training = build(TRAINING)
+    nodes = build(NODES)
     build(EVALUATION)
     build(REGISTRY, registry_uri=run.registry_uri if run else "unknown")
     if run and training and run.accelerator == "tpu":
         mistakes += _mistakes_for_tpus(run, training)
+    if run and nodes and run.accelerator == "tpu" and nodes.num_nodes > 1:
+        mistakes.append(
+            f"num_nodes: found {nodes.num_nodes} with accelerator tpu, expected 1: samples are drawn on one host's "
+            "chips; to train on a slice of several hosts, run components.launch_trainjob by itself"
+        )
     if mistakes:
         raise ConfigError("; ".join(dict.fromkeys(mistakes)))
     return run

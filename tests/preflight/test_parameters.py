@@ -103,7 +103,7 @@ def test_slice_of_one_node_is_taken_whole():
         ({"accelerator_resource": "nvidia.com/gpu"}, "accelerator_resource: found nvidia.com/gpu .* google.com/tpu"),
         (
             {"accelerator_node_selector": {TOPOLOGY: "4x4"}},
-            "accelerator_count: found 4 for a slice of 4x4, .* 16 chips",
+            "num_nodes, accelerator_count: found 1 x 4 for a slice of 4x4, .* 16 chips",
         ),
         ({"mixed_precision": "fp16"}, "mixed_precision: found fp16 with accelerator tpu, expected bf16"),
         ({"enable_xformers_memory_efficient_attention": True}, "efficient_attention: found True with accelerator tpu"),
