@@ -72,7 +72,11 @@ def test_file_loads_as_a_pipeline_of_kfp():
 
 def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
     assert inputs(pipeline, "init-embedding") == {"base_model": "import-base-model.reference"}
-    for encode, train in (("encode-latents", "train-flax"), ("encode-latents-2", "train-torch")):
+    for encode, train in (
+        ("encode-latents", "train-flax"),
+        ("encode-latents-2", "launch-trainjob"),
+        ("encode-latents-3", "train-torch"),
+    ):
         assert inputs(pipeline, encode) == {
             "image_set": "ingest-images.image_set",
             "base_model": "import-base-model.reference",
@@ -120,12 +124,22 @@ def condition_of(pipeline: dict[str, Any], step: str) -> str:
     return " ".join(condition.split())
 
 
-def test_accelerator_decides_who_trains(pipeline: dict[str, Any]):
+def test_accelerator_and_number_of_nodes_decide_who_trains(pipeline: dict[str, Any]):
     on_tpus = "inputs.parameter_values['pipelinechannel--accelerator'] == 'tpu'"
+    on_many_nodes = "int(inputs.parameter_values['pipelinechannel--num_nodes']) > 1"
     for step in ("encode-latents", "train-flax"):
         assert condition_of(pipeline, step) == on_tpus
-    for step in ("encode-latents-2", "train-torch"):
-        assert condition_of(pipeline, step) == f"!({on_tpus})"
+    for step in ("encode-latents-2", "launch-trainjob"):
+        assert condition_of(pipeline, step) == f"!({on_tpus}) && {on_many_nodes}"
+    for step in ("encode-latents-3", "train-torch"):
+        assert condition_of(pipeline, step) == f"!({on_tpus}) && !({on_many_nodes})"
+
+
+def test_launched_training_is_given_what_a_step_would_be(pipeline: dict[str, Any]):
+    launched, trained = (tasks(pipeline)[name]["inputs"]["parameters"] for name in ("launch-trainjob", "train-torch"))
+    assert {name: launched[name] for name in trained} == trained
+    more = {"num_nodes", "cpu_per_node", "memory_per_node", "queue", "accelerator_count", "accelerator_resource"}
+    assert launched.keys() - trained.keys() == more | {"accelerator_node_selector", "accelerator_tolerations"}
 
 
 def test_embedding_is_that_of_the_trainer_that_ran(pipeline: dict[str, Any]):
@@ -133,7 +147,9 @@ def test_embedding_is_that_of_the_trainer_that_ran(pipeline: dict[str, Any]):
     branches = pipeline["components"][tasks(pipeline)[uri["producerTask"]]["componentRef"]["name"]]["dag"]
     [choice] = branches["outputs"]["parameters"].values()
     selected = [selector["outputParameterKey"] for selector in choice["valueFromOneof"]["parameterSelectors"]]
-    assert selected == ["pipelinechannel--train-flax-Output", "pipelinechannel--train-torch-Output"]
+    assert selected == [
+        f"pipelinechannel--{step}-Output" for step in ("train-flax", "launch-trainjob", "train-torch")
+    ]
 
 
 def test_run_on_tpus_asks_for_no_gpu(pipeline: dict[str, Any]):
@@ -157,7 +173,7 @@ def test_every_step_but_preflight_is_tried_again(pipeline: dict[str, Any]):
     assert {name for name, task in steps(pipeline).items() if "retryPolicy" not in task} == {"preflight"}
 
 
-@pytest.mark.parametrize("task", ["encode-latents-2", "train-flax", "train-torch", "evaluate"])
+@pytest.mark.parametrize("task", ["encode-latents-2", "encode-latents-3", "train-flax", "train-torch", "evaluate"])
 def test_accelerator_and_its_nodes_are_given_when_a_run_starts(pipeline: dict[str, Any], task: str):
     accelerator = executor(pipeline, task)["resources"]["accelerator"]
     assert "accelerator_count" in accelerator["resourceCount"]
@@ -171,7 +187,8 @@ def test_accelerator_and_its_nodes_are_given_when_a_run_starts(pipeline: dict[st
 
 
 def test_only_steps_with_accelerators_are_bound_to_nodes():
-    bound = {"exec-encode-latents-2", "exec-train-flax", "exec-train-torch", "exec-evaluate"}
+    encoding = {"exec-encode-latents-2", "exec-encode-latents-3"}
+    bound = encoding | {"exec-train-flax", "exec-train-torch", "exec-evaluate"}
     assert {label for label, asked in kubernetes().items() if "nodeSelector" in asked} == bound
 
 

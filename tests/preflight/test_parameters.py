@@ -105,6 +105,7 @@ def test_slice_of_one_node_is_taken_whole():
             {"accelerator_node_selector": {TOPOLOGY: "4x4"}},
             "num_nodes, accelerator_count: found 1 x 4 for a slice of 4x4, .* 16 chips",
         ),
+        ({"num_nodes": 2}, "num_nodes: found 2 with accelerator tpu, expected 1"),
         ({"mixed_precision": "fp16"}, "mixed_precision: found fp16 with accelerator tpu, expected bf16"),
         ({"enable_xformers_memory_efficient_attention": True}, "efficient_attention: found True with accelerator tpu"),
         ({"train_batch_size": 3, "gradient_accumulation_steps": 2}, "train_batch_size: found 3 x 2 .* multiple of 4"),
