@@ -107,5 +107,5 @@ clean: ## remove everything that was made, but for the environment
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up the Python environment in $(VENV) (once; a few minutes, most of it for PyTorch) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,flax,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,flax,launcher,dev]"
 	@touch $@ && echo "The environment is ready."

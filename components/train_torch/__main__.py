@@ -10,10 +10,10 @@ from components.common.training.config import ACCELERATORS
 def main() -> None:
     """Parses the flags and trains."""
     with step_boundary("train_torch"):
-        config, inputs = parse_training_flags("train_torch", __doc__, ACCELERATORS, "gpu")
+        command = parse_training_flags("train_torch", __doc__, ACCELERATORS, "gpu")
         from components.train_torch.train import train_torch
 
-        train_torch(config, **inputs)
+        command.run(train_torch)
 
 
 if __name__ == "__main__":
