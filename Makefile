@@ -40,7 +40,7 @@ WORKERS ?= auto
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo STEPS=200 LEARNING_RATE=5e-3 ARGS="..."
+demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo STEPS=200 LEARNING_RATE=3e-2 ARGS="..."
 	$(BIN)/textual-inversion run --preset sprites --out $(OUT) \
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
 
