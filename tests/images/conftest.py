@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.containers.recipes import LIGHT
 from tests.images.engine import ROOT, CannotRunError, Engine
 
 CANNOT_RUN = 77
 REGISTRY = "localhost/textual-inversion-tests"
 VERSION = "0.0.0-test"
-
-Build = Callable[[str], str]
-"""Builds an image once and gives its reference."""
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,23 +34,16 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def build(engine: Engine) -> Build:
-    """Builds images as `make images` does."""
+def images(engine: Engine) -> dict[str, str]:
+    """The references of the light images, built by `make images`."""
     try:
         base = engine.base_image()
     except CannotRunError as reason:
         pytest.exit(f"images cannot be tested here: {reason}", returncode=CANNOT_RUN)
-    built: dict[str, str] = {}
     given = (f"CONTAINER_ENGINE={engine.name}", f"BASE={base}", f"REGISTRY={REGISTRY}", f"VERSION={VERSION}")
-
-    def build_once(name: str) -> str:
-        if name not in built:
-            done = make("images", f"NAMES={name}", *given)
-            assert done.returncode == 0, done.stdout + done.stderr
-            built[name] = f"{REGISTRY}/{name}:{VERSION}"
-        return built[name]
-
-    return build_once
+    done = make("--jobs=2", "--output-sync", "images", f"NAMES={' '.join(LIGHT)}", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {name: f"{REGISTRY}/{name}:{VERSION}" for name in LIGHT}
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,13 @@ import subprocess
 import pytest
 
 from tests.containers.recipes import LIGHT, ROOT, locked
-from tests.images.conftest import REGISTRY, VERSION, Build, make
+from tests.images.conftest import REGISTRY, VERSION, make
 from tests.images.engine import Engine
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_image_says_what_it_is_and_runs_as_an_ordinary_user(name: str, engine: Engine, build: Build):
-    (image,) = json.loads(engine("image", "inspect", build(name)).stdout)
+def test_image_says_what_it_is_and_runs_as_an_ordinary_user(name: str, engine: Engine, images: dict[str, str]):
+    (image,) = json.loads(engine("image", "inspect", images[name]).stdout)
     settings = image["Config"]
     assert settings["User"] == "1000:1000"
     assert not settings.get("Entrypoint")
@@ -27,24 +27,24 @@ def test_image_says_what_it_is_and_runs_as_an_ordinary_user(name: str, engine: E
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_image_has_exactly_its_locked_packages(name: str, engine: Engine, build: Build):
+def test_image_has_exactly_its_locked_packages(name: str, engine: Engine, images: dict[str, str]):
     code = (
         "import importlib.metadata as m, json; "
         "print(json.dumps({p.name.lower().replace('_', '-').replace('.', '-'): p.version for p in m.distributions()}))"
     )
-    found = json.loads(engine.run(build(name), "python", "-I", "-c", code).stdout)
+    found = json.loads(engine.run(images[name], "python", "-I", "-c", code).stdout)
     assert found == {project: package.version for project, package in locked(name).items()}
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_image_has_nothing_of_the_machine_that_built_it(name: str, engine: Engine, build: Build):
+def test_image_has_nothing_of_the_machine_that_built_it(name: str, engine: Engine, images: dict[str, str]):
     script = "test ! -e /etc/pip.conf && test ! -e /wheels && find / -xdev -name pip.conf 2>/dev/null | wc -l"
-    done = engine.run(build(name), "sh", "-c", script)
+    done = engine.run(images[name], "sh", "-c", script)
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
 
 
-def test_bill_of_materials_names_python_and_debian_packages(engine: Engine, build: Build):
-    build("publish")
+@pytest.mark.usefixtures("images")
+def test_bill_of_materials_names_python_and_debian_packages(engine: Engine):
     given = (f"REGISTRY={REGISTRY}", f"VERSION={VERSION}", f"CONTAINER_ENGINE={engine.name}")
     done = make("sboms", "NAMES=publish", *given)
     assert done.returncode == 0, done.stdout + done.stderr
