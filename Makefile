@@ -25,6 +25,9 @@ PIP_CONF ?= $(firstword $(wildcard $(PIP_CONFIG_FILE) $(HOME)/.config/pip/pip.co
 CA_BUNDLE ?= $(firstword $(wildcard $(SSL_CERT_FILE) /etc/ssl/certs/ca-certificates.crt))
 SECRETS := $(PIP_CONF:%=--secret id=pip.conf,src=%) $(CA_BUNDLE:%=--secret id=ca-certificates.crt,src=%)
 reference = $(shell $(IMAGES) $(PYTHON) -m components.common.images $*)
+# By flags, since podman's cache of layers does not see that a build argument in a LABEL has changed.
+LABELS = $(addprefix --label org.opencontainers.image.,version=$(lastword $(subst :, ,$(reference))) \
+    revision=$(REVISION) $(SOURCE:%=source=%))
 
 # make bench-train: the reference script, textual_inversion.py of diffusers
 UPSTREAM ?= textual_inversion.py
@@ -69,8 +72,7 @@ images: ## build the container images: REGISTRY=... VERSION=... NAMES="dataset p
 	@$(MAKE) --no-print-directory $(NAMES:%=image-%)
 
 image-%:
-	$(CONTAINER_ENGINE) build --file containers/$*/Dockerfile --tag $(reference) $(SECRETS) --build-arg BASE=$(BASE) \
-	    --build-arg VERSION=$(lastword $(subst :, ,$(reference))) --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) .
+	$(CONTAINER_ENGINE) build --file containers/$*/Dockerfile --tag $(reference) --build-arg BASE=$(BASE) $(SECRETS) $(LABELS) .
 
 sboms: $(READY) ## write what is in the built images to build/sboms/: Python and Debian packages, as CycloneDX
 	@$(MAKE) --no-print-directory $(NAMES:%=sbom-%)
