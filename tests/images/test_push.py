@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,45 +62,59 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
         server.stop()
 
 
-def image_of_one_file(engine: Engine, folder: Path, reference: str, text: str) -> None:
-    """Makes a local image; pushing one does not depend on what is in it."""
-    (folder / "file.txt").write_text(text)
-    with tarfile.open(folder / "image.tar", "w") as archive:
-        archive.add(folder / "file.txt", arcname="file.txt")
-    engine("import", str(folder / "image.tar"), reference)
+@pytest.fixture
+def make_image(engine: Engine, registry: Registry, tmp_path: Path) -> Iterator[Callable[[str, str], str]]:
+    """Makes a local image of one file, for pushing does not depend on what is in it, and gives its reference."""
+    made: set[str] = set()
+
+    def make_one(name: str, text: str) -> str:
+        (tmp_path / "file.txt").write_text(text)
+        with tarfile.open(tmp_path / "image.tar", "w") as archive:
+            archive.add(tmp_path / "file.txt", arcname="file.txt")
+        reference = f"{registry.address}/team/{name}:1.0"
+        engine("import", str(tmp_path / "image.tar"), reference)
+        made.add(reference)
+        return reference
+
+    yield make_one
+    engine("image", "rm", "--force", *made)
 
 
-def push(engine: Engine, registry: Registry, version: str, *names: str) -> subprocess.CompletedProcess[str]:
-    given = (f"CONTAINER_ENGINE={engine.name}", f"REGISTRY={registry.address}/team", f"VERSION={version}")
+def push(engine: Engine, registry: Registry, *names: str) -> subprocess.CompletedProcess[str]:
+    """`make push` of version 1.0."""
+    given = (f"CONTAINER_ENGINE={engine.name}", f"REGISTRY={registry.address}/team", "VERSION=1.0")
     return make("push", f"NAMES={' '.join(names)}", *given)
 
 
-def test_push_never_replaces_a_tag(engine: Engine, registry: Registry, tmp_path: Path):
-    reference = f"{registry.address}/team/publish:1.0"
-    image_of_one_file(engine, tmp_path, reference, "first")
-    first = push(engine, registry, "1.0", "publish")
+def test_push_never_replaces_a_tag(engine: Engine, registry: Registry, make_image: Callable[[str, str], str]):
+    reference = make_image("publish", "first")
+    first = push(engine, registry, "publish")
     assert first.returncode == 0, first.stderr
     digest = registry.digest("team/publish", "1.0")
 
-    image_of_one_file(engine, tmp_path, reference, "second")
-    again = push(engine, registry, "1.0", "publish")
+    make_image("publish", "second")
+    again = push(engine, registry, "publish")
     assert again.returncode != 0
     assert f"found in the registry: {reference}" in again.stderr
     assert registry.digest("team/publish", "1.0") == digest
 
 
-def test_push_pushes_nothing_when_one_of_the_tags_is_there(engine: Engine, registry: Registry, tmp_path: Path):
+def test_push_pushes_nothing_when_one_of_the_tags_is_there(
+    engine: Engine, registry: Registry, make_image: Callable[[str, str], str]
+):
     for name in ("publish", "dataset"):
-        image_of_one_file(engine, tmp_path, f"{registry.address}/team/{name}:1.0", name)
-    assert push(engine, registry, "1.0", "publish").returncode == 0
-    assert push(engine, registry, "1.0", "dataset", "publish").returncode != 0
+        make_image(name, name)
+    assert push(engine, registry, "publish").returncode == 0
+    assert push(engine, registry, "dataset", "publish").returncode != 0
     with pytest.raises(urllib.error.HTTPError, match="404"):
         registry.digest("team/dataset", "1.0")
 
 
-def test_push_pushes_nothing_when_the_registry_does_not_answer(engine: Engine, registry: Registry, tmp_path: Path):
-    image_of_one_file(engine, tmp_path, f"{registry.address}/team/publish:1.0", "first")
+def test_push_pushes_nothing_when_the_registry_does_not_answer(
+    engine: Engine, registry: Registry, make_image: Callable[[str, str], str]
+):
+    make_image("publish", "first")
     registry.stop()
-    refused = push(engine, registry, "1.0", "publish")
+    refused = push(engine, registry, "publish")
     assert refused.returncode != 0
     assert "does not tell whether it has" in refused.stderr
