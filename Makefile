@@ -32,13 +32,17 @@ LABELS = $(addprefix --label org.opencontainers.image.,version=$(lastword $(subs
 # make bench-train: the reference script, textual_inversion.py of diffusers
 UPSTREAM ?= textual_inversion.py
 
+# make deploy: a folder of manifests/overlays, and the kubectl whose context says where to
+OVERLAY ?=
+KUBECTL ?= $(BIN)/kubectl
+
 # make test: which tests, and how many at once
 TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-images bench-train lint format images sboms push compile sprites lock lock-images \
-    clean
+.PHONY: help demo test test-faults test-images bench-train lint format images sboms push compile manifests-check deploy \
+    sprites lock lock-images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -86,8 +90,18 @@ sbom-%:
 push: ## push the built images: a tag that the registry has is never replaced
 	$(IMAGES) $(PYTHON) -m containers.push --engine $(CONTAINER_ENGINE) $(NAMES)
 
-compile: $(READY) ## write pipelines/compiled/*.yaml: REGISTRY=... VERSION=...
+compile: $(READY) ## write pipelines/compiled/*.yaml and what follows in manifests/: REGISTRY=... VERSION=...
 	$(IMAGES) $(BIN)/textual-inversion compile
+	$(IMAGES) $(BIN)/python -m pipelines.manifests
+
+manifests-check: $(READY) ## check what every overlay and component of manifests/ makes
+	$(BIN)/python -m pytest tests/manifests $(ARGS)
+
+deploy: $(READY) ## apply manifests/overlays/OVERLAY to the cluster that kubectl is set to: OVERLAY=gke
+	@test -n "$(OVERLAY)" || { echo "OVERLAY: expected one of" `ls manifests/overlays` >&2; exit 1; }
+	@! $(KUBECTL) kustomize manifests/overlays/$(OVERLAY) | grep -n CHANGE-ME || \
+	    { echo "set what is shown above in manifests/" >&2; exit 1; }
+	$(KUBECTL) apply --server-side --force-conflicts -k manifests/overlays/$(OVERLAY)
 
 sprites: $(READY) ## train the tiny model of examples/sprites again (about an hour on two cores)
 	$(BIN)/python -m examples.sprites.make

@@ -53,7 +53,7 @@ SPRITES_DEMO: Mapping[str, Any] = {
     "evaluation_guidance_scale": 2.5,
     "evaluation_images_per_prompt": 8,
     "evaluation_sampling_batch_size": 8,
-    "evaluation_min_clip_i_gain": 0.35,
+    "evaluation_min_clip_i_gain": 0.3,
     "evaluation_min_clip_i": 0.75,
     "evaluation_min_clip_t": 0.75,
 }

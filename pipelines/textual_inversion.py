@@ -75,7 +75,7 @@ def textual_inversion(
     allow_tf32: bool = DEFAULT["allow_tf32"],
     gradient_checkpointing: bool = DEFAULT["gradient_checkpointing"],
     enable_xformers_memory_efficient_attention: bool = DEFAULT["enable_xformers_memory_efficient_attention"],
-    torch_compile: bool = DEFAULT["torch_compile"],
+    cuda_graphs: bool = DEFAULT["cuda_graphs"],
     checkpointing_steps: int = DEFAULT["checkpointing_steps"],
     checkpoints_total_limit: int = DEFAULT["checkpoints_total_limit"],
     resume_from_checkpoint: str = DEFAULT["resume_from_checkpoint"],

@@ -18,6 +18,7 @@ from components.launch_trainjob.trainjob import GROUP, NODE, PLURAL, RUN_LABEL, 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _POD_LABEL = "jobset.sigs.k8s.io/jobset-name"
 """Kubeflow Trainer makes a JobSet of the TrainJob's name, and JobSet gives its pods this label."""
+_RUN_OF_POD = "pipeline/runid"
 
 _RETRIES = urllib3.Retry(
     total=12,  # about four minutes: longer than an API server takes to be upgraded
@@ -88,8 +89,7 @@ class Cluster:
 
     def set_owner(self, name: str, owner: dict[str, Any]) -> dict[str, Any]:
         """The TrainJob, from now on deleted with `owner` and with nothing else."""
-        # As a list of operations: what the client makes of a merge patch is refused for custom resources.
-        patch = [{"op": "add", "path": "/metadata/ownerReferences", "value": [owner]}]
+        patch = {"metadata": {"ownerReferences": [owner]}}
         return self._call(
             f"taking over {name}", self._objects.patch_namespaced_custom_object, *self._trainjobs, name, patch
         )
@@ -141,6 +141,11 @@ class Cluster:
             label_selector=f"{_POD_LABEL}={name}",
         )
         return sorted(found.items, key=lambda pod: str(pod.metadata.name))
+
+    def run_of(self, pod: str) -> str:
+        """The pipeline run that a pod is a step of, as Kubeflow Pipelines labels it; empty when it is none."""
+        found = self._call(f"reading the pod {pod}", self._core.read_namespaced_pod, pod, self.namespace)
+        return str((found.metadata.labels or {}).get(_RUN_OF_POD, ""))
 
     def follow_log(self, pod: str) -> Iterator[str]:
         """Every line of the trainer's log in a pod, each after its time stamp, until the container ends.

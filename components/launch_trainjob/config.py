@@ -24,7 +24,7 @@ DESCRIPTIONS = {
     "trainer_image": "container image of the trainer; empty takes the runtime's",
     "service_account": "service account of the training's pods; empty takes the runtime's",
     "timeout_seconds": "how long the training may run before the cluster ends it",
-    "run_id": "the pipeline run that the training belongs to; empty when there is none",
+    "run_id": "the pipeline run that the training belongs to; empty takes that of the step's pod: so it can be cached",
 }
 
 

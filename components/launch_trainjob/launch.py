@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tempfile
 import time
@@ -40,10 +41,12 @@ def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> LearnedEm
         TrainingError: when the training failed; says why.
         StorageError, ArtifactError: when the result is not where it should be.
     """
-    owner = Owner.from_environment()
+    train_job(config, command)  # refuses what does not fit before anybody is asked
+    cluster, owner = Cluster(), Owner.from_environment()
+    if owner is not None and not config.run_id:
+        config = dataclasses.replace(config, run_id=cluster.run_of(owner.name))
     job = train_job(config, command, owner)
     name = job["metadata"]["name"]
-    cluster = Cluster()
     logger.info("%s; namespace %s", versions(["kubernetes"]), cluster.namespace)
     logger.info("config %s", {**vars(config), **command.config.as_json()})
     with answering_stop_signals(lambda signal_name: _cancel(cluster, name, signal_name)):

@@ -51,7 +51,7 @@ def preflight(
     allow_tf32: bool,
     gradient_checkpointing: bool,
     enable_xformers_memory_efficient_attention: bool,
-    torch_compile: bool,
+    cuda_graphs: bool,
     checkpointing_steps: int,
     checkpoints_total_limit: int,
     resume_from_checkpoint: str,

@@ -42,7 +42,7 @@ DESCRIPTIONS = {
     "allow_tf32": "let NVIDIA GPUs multiply fp32 matrices as TF32",
     "gradient_checkpointing": "save memory by computing activations twice",
     "enable_xformers_memory_efficient_attention": "attention by xFormers instead of PyTorch's own (PyTorch only)",
-    "torch_compile": "compile the UNet before the first step: minutes once, faster steps (PyTorch; Flax always does)",
+    "cuda_graphs": "replay the UNet's kernels as CUDA graphs: a slow first step, faster ones after (PyTorch, GPUs)",
     "checkpointing_steps": "optimizer steps between two checkpoints",
     "checkpoints_total_limit": "how many checkpoints are kept; 0 keeps all",
     "resume_from_checkpoint": "latest (go on where this training stopped), none, or a checkpoint's name",
@@ -85,7 +85,7 @@ class TrainConfig:
     allow_tf32: bool = False
     gradient_checkpointing: bool = False
     enable_xformers_memory_efficient_attention: bool = False
-    torch_compile: bool = False
+    cuda_graphs: bool = False
     checkpointing_steps: int = 500
     checkpoints_total_limit: int = 0
     resume_from_checkpoint: str = "latest"
@@ -153,7 +153,7 @@ _OUTSIDE_THE_KEY = (
     "allow_tf32",
     "gradient_checkpointing",
     "enable_xformers_memory_efficient_attention",
-    "torch_compile",
+    "cuda_graphs",
     "checkpointing_steps",
     "checkpoints_total_limit",
     "resume_from_checkpoint",

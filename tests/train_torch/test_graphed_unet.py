@@ -1,8 +1,7 @@
-"""`torch_compile` changes how the UNet is carried out, not what is learned."""
+"""`cuda_graphs` changes how the UNet is carried out, not what is learned; on a CPU its tracing can be tried."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +18,8 @@ REPOSITORY = Path(__file__).parents[2]
 GRADIENT = "first_moment.text_encoder"
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU torch.compile needs a C++ compiler: install g++")
 @pytest.mark.timeout(900)
-def test_compiled_unet_learns_the_same(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_graphed_unet_gives_the_same_gradient(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     model = make_micro_model(tmp_path / "model")
     inputs = make_inputs(tmp_path, imported(model, tmp_path_factory), num_vectors=2)
 
@@ -33,11 +31,11 @@ def test_compiled_unet_learns_the_same(tmp_path: Path, tmp_path_factory: pytest.
         training = ["--max-train-steps=1", "--train-batch-size=1", "--early-stopping-every=1", *flags]
         ended = subprocess.run([*command, *training], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, timeout=600)
         assert ended.returncode == 0, ended.stderr
-        assert ("compiles the UNet" in ended.stderr) == bool(flags)
+        assert ("records the UNet" in ended.stderr) == bool(flags)
         (checkpoint,) = (tmp_path / name).glob("*/step-00000001.safetensors")
         return load_file(checkpoint)
 
-    plain, compiled = first_step("plain"), first_step("compiled", "--torch-compile")
-    np.testing.assert_allclose(compiled["losses"], plain["losses"], rtol=1e-5)
-    gradient, difference = (np.linalg.norm(x) for x in (plain[GRADIENT], compiled[GRADIENT] - plain[GRADIENT]))
+    plain, graphed = first_step("plain"), first_step("graphed", "--cuda-graphs")
+    np.testing.assert_allclose(graphed["losses"], plain["losses"], rtol=1e-5)
+    gradient, difference = (np.linalg.norm(x) for x in (plain[GRADIENT], graphed[GRADIENT] - plain[GRADIENT]))
     assert difference < 1e-4 * gradient
