@@ -15,12 +15,11 @@ from tests.servers import which
 
 STEPS = sorted(file.parent.name for file in (ROOT / "components").glob("*/component.py"))
 DRIVER = "ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64"
-COMPILER = "RUN apt-get update && apt-get install --yes --no-install-recommends g++ &&"
 
 
 def shape(name: str) -> list[str]:
     """An image's Dockerfile without what is its own."""
-    own = ("COPY components/", DRIVER, COMPILER)
+    own = ("COPY components/", DRIVER)
     return [line.replace(name, "NAME") for line in dockerfile(name) if not line.startswith(own)]
 
 
@@ -59,11 +58,6 @@ def test_step_is_in_the_image_of_its_component(step: str):
 
 def test_images_that_may_have_an_nvidia_gpu_find_its_driver():
     assert [name for name in IMAGE_NAMES if DRIVER in dockerfile(name)] == ["train-torch", "evaluate"]
-
-
-def test_only_the_image_that_compiles_a_model_has_a_compiler():
-    compiling = [name for name in IMAGE_NAMES if any(line.startswith(COMPILER) for line in dockerfile(name))]
-    assert compiling == ["train-torch"]
 
 
 @pytest.mark.parametrize("name", IMAGE_NAMES)
