@@ -17,6 +17,20 @@ ARGS ?=
 # make compile: other images than those of this release
 IMAGES := $(if $(REGISTRY),TEXTUAL_INVERSION_REGISTRY=$(REGISTRY)) $(if $(VERSION),TEXTUAL_INVERSION_VERSION=$(VERSION))
 
+# make images, sboms, push: which ones, by docker or podman, on which base, and what a build has from this machine
+NAMES ?= $(shell $(PYTHON) -m components.common.images)
+CONTAINER_ENGINE ?= $(notdir $(shell command -v podman || command -v docker))
+BASE ?= python:3.11-slim
+SOURCE ?= $(filter https://%,$(shell git config --get remote.origin.url))
+REVISION ?= $(shell git describe --always --abbrev=40 --exclude '*' --dirty)
+PIP_CONF ?= $(firstword $(wildcard $(PIP_CONFIG_FILE) $(HOME)/.config/pip/pip.conf $(HOME)/.pip/pip.conf /etc/pip.conf))
+CA_BUNDLE ?= $(firstword $(wildcard $(SSL_CERT_FILE) /etc/ssl/certs/ca-certificates.crt))
+SECRETS := $(PIP_CONF:%=--secret id=pip.conf,src=%) $(CA_BUNDLE:%=--secret id=ca-certificates.crt,src=%)
+reference = $(shell $(IMAGES) $(PYTHON) -m components.common.images $*)
+# By flags, since podman's cache of layers does not see that a build argument in a LABEL has changed.
+LABELS = $(addprefix --label org.opencontainers.image.,version=$(lastword $(subst :, ,$(reference))) \
+    revision=$(REVISION) $(SOURCE:%=source=%))
+
 # make bench-train: the reference script, textual_inversion.py of diffusers
 UPSTREAM ?= textual_inversion.py
 
@@ -29,7 +43,8 @@ TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults bench-train lint format compile manifests-check deploy sprites lock clean
+.PHONY: help demo test test-faults test-images bench-train lint format images sboms push compile manifests-check deploy \
+    sprites lock lock-images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,10 +55,13 @@ demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo ACCELER
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
 
 test: $(READY) ## run the tests: TESTS=tests/common WORKERS=2 ARGS="-k storage"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/faults $(TESTS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/faults --ignore tests/images $(TESTS) $(ARGS)
 
 test-faults: $(READY) ## kill trainings at any moment and start them again (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/faults $(ARGS)
+
+test-images: $(READY) ## build the light images and run their steps in them, without a network (minutes)
+	CONTAINER_ENGINE=$(CONTAINER_ENGINE) $(BIN)/python -m pytest --timeout 600 tests/images $(ARGS)
 
 bench-train: $(READY) ## time the trainer against the reference script: UPSTREAM=.../textual_inversion.py
 	$(BIN)/python -m tests.benchmarks.bench_train --upstream $(UPSTREAM) $(ARGS)
@@ -56,6 +74,24 @@ lint: $(READY) ## check style and types
 format: $(READY) ## put the code into the common style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+images: ## build the container images: REGISTRY=... VERSION=... NAMES="dataset publish" BASE=python@sha256:...
+	@$(MAKE) --no-print-directory $(NAMES:%=image-%)
+
+image-%:
+	$(CONTAINER_ENGINE) build --file containers/$*/Dockerfile --tag $(reference) --build-arg BASE=$(BASE) $(SECRETS) $(LABELS) .
+
+sboms: $(READY) ## write what is in the built images to build/sboms/: Python and Debian packages, as CycloneDX
+	@$(MAKE) --no-print-directory $(NAMES:%=sbom-%)
+
+sbom-%:
+	@mkdir -p build/sboms && rm -f build/sboms/$*.tar
+	$(CONTAINER_ENGINE) save --output build/sboms/$*.tar $(reference)
+	$(BIN)/syft scan docker-archive:build/sboms/$*.tar --output cyclonedx-json=build/sboms/$*.cdx.json
+	@rm build/sboms/$*.tar
+
+push: ## push the built images: a tag that the registry has is never replaced
+	$(IMAGES) $(PYTHON) -m containers.push --engine $(CONTAINER_ENGINE) $(NAMES)
 
 compile: $(READY) ## write pipelines/compiled/*.yaml and what follows in manifests/: REGISTRY=... VERSION=...
 	$(IMAGES) $(BIN)/textual-inversion compile
@@ -76,6 +112,13 @@ sprites: $(READY) ## train the tiny model of examples/sprites again (about an ho
 lock: $(READY) ## write constraints.txt from the environment
 	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//'; } > $(VENV)/lock
 	mv $(VENV)/lock constraints.txt
+
+lock-images: $(READY) ## lock the images' packages again: the versions of constraints.txt, and hashes
+	for name in $(NAMES); do \
+	    $(BIN)/uv pip compile --quiet --generate-hashes --constraints constraints.txt --python-version 3.11 \
+	        --python-platform x86_64-manylinux_2_31 --custom-compile-command "make lock-images" \
+	        --output-file containers/$$name/requirements.txt containers/$$name/requirements.in || exit 1; \
+	done
 
 clean: ## remove everything that was made, but for the environment
 	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,12 @@
-"""The names of the container images: the one place from which components, pipelines and manifests take them."""
+"""The names of the container images: the one place from which components, pipelines and manifests take them.
+
+`python -m components.common.images` lists the names, `python -m components.common.images NAME` gives its reference.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from components import __version__
 from components.common.errors import ConfigError
@@ -24,3 +28,7 @@ def image(name: str) -> str:
     if name not in IMAGE_NAMES:
         raise ConfigError(f"found container image {name!r}, expected one of {', '.join(IMAGE_NAMES)}")
     return f"{REGISTRY}/{name}:{VERSION}"
+
+
+if __name__ == "__main__":
+    print("\n".join([image(name) for name in sys.argv[1:]] or IMAGE_NAMES))

@@ -1,0 +1,1 @@
+"""The container images: one folder an image, and how they are pushed."""
