@@ -95,7 +95,11 @@ def train_torch(
         process.num_processes,
         config.peak_learning_rate(process.num_processes),
     )
-    placement = Placement(rank=process.process_index, num_processes=process.num_processes)
+    placement = Placement(
+        rank=process.process_index,
+        num_processes=process.num_processes,
+        from_all=lambda own: process.gather(torch.tensor([own], device=process.device)).tolist(),
+    )
     finished = train(trainer, config=config, plan=plan, checkpoints=checkpoints, placement=placement)
     learned = learned_embedding(
         config,

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from components.common.artifacts import InitialEmbedding, LatentSet
+from components.common.errors import LostProcessError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch
@@ -210,14 +211,24 @@ class TorchTrainer:
     def _update(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
         assert self._rows.grad is not None
         self._rows.grad /= self._loss_scale
-        if self._accelerator.num_processes > 1:
-            self._rows.grad = self._accelerator.reduce(self._rows.grad, reduction="mean")
-            loss = self._accelerator.reduce(loss, reduction="mean")
+        self._rows.grad = self._mean_over_processes(self._rows.grad)
+        loss = self._mean_over_processes(loss)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad()
         return loss
+
+    def _mean_over_processes(self, values: torch.Tensor) -> torch.Tensor:
+        if self._accelerator.num_processes == 1:
+            return values
+        try:
+            return self._accelerator.reduce(values, reduction="mean")
+        except RuntimeError as error:
+            raise LostProcessError(
+                f"the other processes do not answer ({error}): one of them has failed or was taken away, see its log; "
+                "start the same command again to go on"
+            ) from error
 
 
 def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
