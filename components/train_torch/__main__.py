@@ -1,9 +1,9 @@
 """The training step as a command: `python -m components.train_torch --help`.
 
-With several processes each takes an equal share of every global batch of train_batch_size x gradient_accumulation_steps
-x processes samples: `accelerate launch -m components.train_torch ...` on one machine, `torchrun -m
-components.train_torch ...` on one or more, such as the pods of a TrainJob. Where accelerate is configured, its precision
-and its choice of the CPU are the defaults of --mixed-precision and --accelerator.
+With several processes each takes an equal share of every global batch, which has train_batch_size x
+gradient_accumulation_steps x processes samples: `accelerate launch -m components.train_torch ...` on one machine,
+`torchrun -m components.train_torch ...` on one or more, such as the pods of a TrainJob. Where accelerate is configured,
+its precision and its choice of the CPU are the defaults of --mixed-precision and --accelerator.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def check_processes(joined: int) -> None:
     least = int(nodes.partition(":")[0]) * (int(per_node) if per_node.isdecimal() else 1)
     if joined < least:
         raise ConfigError(
-            f"found {joined} process in this training, expected {least} (PET_NNODES={nodes}, "
+            f"found {joined} processes in this training, expected {least} or more (PET_NNODES={nodes}, "
             f"PET_NPROC_PER_NODE={per_node}): start it with `torchrun -m components.train_torch`, which reads these "
             "variables; python and `accelerate launch` do not"
         )
