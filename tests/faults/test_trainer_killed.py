@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +20,6 @@ from tests.faults.trainings import PYTHON, TRAINER, assert_same, finished, kept_
 STEPS = 90
 KILLS_WHILE_STARTING = 2
 KILLS_WHILE_TRAINING = 6
-MOST_STEPS_BETWEEN_KILLS = 12
 TERMINATIONS = 3
 SECONDS_ALLOWED = 2.0
 """What KFP leaves to a step that it terminates."""
@@ -38,57 +39,60 @@ def command(inputs: Mapping[str, Path], folder: Path, **fields: Any) -> list[str
     return [*PYTHON, *TRAINER, *flags]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A training that nothing disturbed: its outcome, and the seconds from its start to its first step and its end."""
+
+    learned: Path
+    to_first_step: float
+    to_end: float
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The outcome of a training that nothing disturbs, and the seconds until its first step was done."""
+def whole(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The training that all others have to equal."""
     folder = tmp_path_factory.mktemp("whole")
     begun = time.monotonic()
     with started(command(inputs, folder)) as training:
         training.wait_for(r" step +1/")
-        seconds = time.monotonic() - begun
+        to_first_step = time.monotonic() - begun
         assert training.exit_code() == 0, training.text[-3000:]
-    return folder / "learned", seconds
+    return Whole(learned=folder / "learned", to_first_step=to_first_step, to_end=time.monotonic() - begun)
 
 
 def test_rows_are_bit_identical_when_killed_again_and_again(
-    tmp_path: Path,
-    inputs: dict[str, Path],
-    uninterrupted: tuple[Path, float],
-    count_faults: Callable[[int, str], None],
+    tmp_path: Path, inputs: dict[str, Path], whole: Whole, count_faults: Callable[[int, str], None]
 ) -> None:
-    whole, seconds_to_start = uninterrupted
     moments = random.Random(1)
-    for kill in range(KILLS_WHILE_STARTING + KILLS_WHILE_TRAINING):
-        with started(command(inputs, tmp_path)) as training:
-            if kill < KILLS_WHILE_STARTING:
-                time.sleep(moments.uniform(0, seconds_to_start))  # the moment of the kill
-            else:
-                training.wait_for("training from the initial rows|resuming after step")
-                for _ in range(moments.randrange(MOST_STEPS_BETWEEN_KILLS)):
-                    training.wait_for(r" step +\d+/")
-                time.sleep(moments.uniform(0, 0.1))  # the moment of the kill in a step
-            assert training.process.poll() is None, training.text[-3000:]
-            training.kill()
-            assert training.exit_code() == -signal.SIGKILL
-    count_faults(kill + 1, "kills of the trainer at random moments")
+    kills, runs = 0, 0
+    while kills < KILLS_WHILE_STARTING + KILLS_WHILE_TRAINING:
+        starting = kills < KILLS_WHILE_STARTING
+        between = (0.0, whole.to_first_step) if starting else (whole.to_first_step, whole.to_end)
+        with started(command(inputs, tmp_path / str(runs))) as training:
+            try:
+                training.process.wait(timeout=moments.uniform(*between))
+            except subprocess.TimeoutExpired:
+                training.kill()
+                assert training.exit_code() == -signal.SIGKILL
+                kills += 1
+                continue
+            assert training.exit_code() == 0, training.text[-3000:]
+            assert_same(tmp_path / str(runs) / "learned", whole.learned)
+            runs += 1
+    count_faults(kills, "kills of the trainer at random moments")
 
-    resumed = finished(command(inputs, tmp_path))
-    assert "resuming after step" in resumed.text
-    assert_same(tmp_path / "learned", whole)
+    finished(command(inputs, tmp_path / str(runs)))
+    assert_same(tmp_path / str(runs) / "learned", whole.learned)
 
-    again = finished(command(inputs, tmp_path))
+    again = finished(command(inputs, tmp_path / str(runs)))
     assert f"nothing to train: all {STEPS} steps" in again.text
     assert not re.search(r" step +\d+/", again.text)
-    assert_same(tmp_path / "learned", whole)
+    assert_same(tmp_path / str(runs) / "learned", whole.learned)
 
 
 def test_last_completed_step_is_kept_within_two_seconds_when_terminated(
-    tmp_path: Path,
-    inputs: dict[str, Path],
-    uninterrupted: tuple[Path, float],
-    count_faults: Callable[[int, str], None],
+    tmp_path: Path, inputs: dict[str, Path], whole: Whole, count_faults: Callable[[int, str], None]
 ) -> None:
-    whole, _ = uninterrupted
     moments = random.Random(2)
     kept = 0
     for _ in range(TERMINATIONS):
@@ -109,4 +113,4 @@ def test_last_completed_step_is_kept_within_two_seconds_when_terminated(
     count_faults(TERMINATIONS, "SIGTERMs to the trainer in a step")
 
     finished(command(inputs, tmp_path, checkpointing_steps=STEPS))
-    assert_same(tmp_path / "learned", whole)
+    assert_same(tmp_path / "learned", whole.learned)
