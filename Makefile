@@ -18,17 +18,21 @@ IMAGES := $(if $(REGISTRY),TEXTUAL_INVERSION_REGISTRY=$(REGISTRY)) $(if $(VERSIO
 # make bench-train: the reference script, textual_inversion.py of diffusers
 UPSTREAM ?= textual_inversion.py
 
+# make deploy: a folder of manifests/overlays, and the kubectl whose context says where to
+OVERLAY ?=
+KUBECTL ?= $(BIN)/kubectl
+
 # make test: which tests, and how many at once
 TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults bench-train lint format compile sprites lock clean
+.PHONY: help demo test test-faults bench-train lint format compile manifests-check deploy sprites lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo STEPS=200 LEARNING_RATE=5e-3 ARGS="..."
+demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo STEPS=200 LEARNING_RATE=3e-2 ARGS="..."
 	$(BIN)/textual-inversion run --preset sprites --out $(OUT) \
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
 
@@ -50,8 +54,18 @@ format: $(READY) ## put the code into the common style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-compile: $(READY) ## write pipelines/compiled/*.yaml: REGISTRY=... VERSION=...
+compile: $(READY) ## write pipelines/compiled/*.yaml and what follows in manifests/: REGISTRY=... VERSION=...
 	$(IMAGES) $(BIN)/textual-inversion compile
+	$(IMAGES) $(BIN)/python -m pipelines.manifests
+
+manifests-check: $(READY) ## check what every overlay and component of manifests/ makes
+	$(BIN)/python -m pytest tests/manifests $(ARGS)
+
+deploy: $(READY) ## apply manifests/overlays/OVERLAY to the cluster that kubectl is set to: OVERLAY=gke
+	@test -n "$(OVERLAY)" || { echo "OVERLAY: expected one of" `ls manifests/overlays` >&2; exit 1; }
+	@! $(KUBECTL) kustomize manifests/overlays/$(OVERLAY) | grep -n CHANGE-ME || \
+	    { echo "set what is shown above in manifests/" >&2; exit 1; }
+	$(KUBECTL) apply --server-side --force-conflicts -k manifests/overlays/$(OVERLAY)
 
 sprites: $(READY) ## train the tiny model of examples/sprites again (about an hour on two cores)
 	$(BIN)/python -m examples.sprites.make
@@ -66,5 +80,5 @@ clean: ## remove everything that was made, but for the environment
 $(READY): pyproject.toml constraints.txt
 	@echo "Setting up the Python environment in $(VENV) (once; a few minutes, most of it for PyTorch) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,flax,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e ".[torch,flax,launcher,dev]"
 	@touch $@ && echo "The environment is ready."

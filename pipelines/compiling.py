@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,12 @@ def compile_pipeline(
         parameter["description"] = descriptions[name]
     for name, values in choices.items():
         parameters[name]["literals"] = list(values)
-    return _heading(text) + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True, width=110)
+    return _heading(text) + to_yaml(documents)
+
+
+def to_yaml(documents: Iterable[Any]) -> str:
+    """The documents of one YAML file, in a form that people can read and compare."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True, width=110)
 
 
 def _heading(text: str) -> str:

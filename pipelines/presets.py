@@ -40,9 +40,10 @@ SPRITES_DEMO: Mapping[str, Any] = {
     "train_batch_size": 8,
     "gradient_accumulation_steps": 1,
     "max_train_steps": 200,
-    "learning_rate": 5e-3,
+    "learning_rate": 3e-2,
     "scale_lr": False,
     "adam_weight_decay": 0.0,
+    "max_embedding_norm": 1.0,
     "checkpointing_steps": 50,
     "save_steps": 50,
     "log_steps": 20,
@@ -52,9 +53,9 @@ SPRITES_DEMO: Mapping[str, Any] = {
     "evaluation_guidance_scale": 2.5,
     "evaluation_images_per_prompt": 8,
     "evaluation_sampling_batch_size": 8,
-    "evaluation_min_clip_i_gain": 0.35,
-    "evaluation_min_clip_i": 0.65,
-    "evaluation_min_clip_t": 0.7,
+    "evaluation_min_clip_i_gain": 0.3,
+    "evaluation_min_clip_i": 0.75,
+    "evaluation_min_clip_t": 0.75,
 }
 """A tiny Stable Diffusion model that draws sprites learns a purple dotted star, on a CPU and in minutes."""
 

@@ -6,6 +6,8 @@ import dataclasses
 
 from kfp import dsl
 
+from pipelines.environment import in_namespace
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
@@ -29,7 +31,8 @@ MODEL = Resources(cpu="4", memory="16Gi")
 
 
 def request(task: dsl.PipelineTask, resources: Resources) -> dsl.PipelineTask:
-    """The task with its processors and memory."""
+    """The task with its processors and memory, and with what its pod finds in the namespace."""
+    in_namespace(task)
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
     return task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
 

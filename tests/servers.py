@@ -269,7 +269,7 @@ class HubServer(LoopbackServer):
         return [path for method, path in self.requests if method == "GET" and "/resolve/" in path]
 
 
-class _QuietHandler(http.server.BaseHTTPRequestHandler):
+class QuietHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *arguments: Any) -> None:
@@ -286,7 +286,7 @@ class _QuietHandler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-class _AnsweringHandler(_QuietHandler):
+class _AnsweringHandler(QuietHandler):
     def _answer(self) -> None:
         owner = self.server.owner  # type: ignore[attr-defined]
         owner.requests.append((self.command, self.path))
@@ -296,7 +296,7 @@ class _AnsweringHandler(_QuietHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
 
 
-class _ProxyHandler(_QuietHandler):
+class _ProxyHandler(QuietHandler):
     def _pass_on(self) -> None:
         proxy: Proxy = self.server.owner  # type: ignore[attr-defined]
         proxy.requests.append((self.command, self.path))
@@ -318,7 +318,7 @@ class _ProxyHandler(_QuietHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
 
 
-class _HubHandler(_QuietHandler):
+class _HubHandler(QuietHandler):
     _INFO = re.compile(r"/api/models/(?P<name>[^/]+/[^/]+)(/revision/(?P<revision>.+))?")
     _TREE = re.compile(r"/api/models/(?P<name>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?")
     _FILE = re.compile(r"/(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")

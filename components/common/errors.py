@@ -10,10 +10,11 @@
     ├── StorageError             exit code 4: object storage does not do what was asked
     │   ├── ObjectNotFoundError  there is nothing at that address
     │   └── PreconditionError    somebody else changed the object first
-    └── TrainingError            exit code 5: training cannot go on
-        ├── DivergedError        loss or rows are no longer finite
-        ├── LostProcessError     another process of the training is gone; the last completed step is kept
-        └── InterruptedTraining  exit code 143: asked to stop; the last completed step is kept
+    ├── TrainingError            exit code 5: training cannot go on
+    │   ├── DivergedError        loss or rows are no longer finite
+    │   ├── LostProcessError     another process of the training is gone; the last completed step is kept
+    │   └── InterruptedTraining  exit code 143: asked to stop; the last completed step is kept
+    └── ClusterError             exit code 6: Kubernetes does not do what was asked
 
 A message says what was found, what was expected, where, and what to do next.
 """
@@ -87,3 +88,9 @@ class InterruptedTraining(TrainingError):
     """Training was asked to stop; the last completed step is kept."""
 
     exit_code = 143  # what a shell reports for SIGTERM
+
+
+class ClusterError(TextualInversionError):
+    """Kubernetes does not do what was asked."""
+
+    exit_code = 6

@@ -7,7 +7,7 @@ import os
 from components import __version__
 from components.common.errors import ConfigError
 
-IMAGE_NAMES = ("dataset", "tokenizer", "train-torch", "train-flax", "evaluate", "publish")
+IMAGE_NAMES = ("dataset", "tokenizer", "train-torch", "train-flax", "evaluate", "publish", "launcher")
 """One image for each folder of `containers/`."""
 
 REGISTRY = os.environ.get("TEXTUAL_INVERSION_REGISTRY", "ghcr.io/textual-inversion-pipelines")

@@ -11,7 +11,7 @@ from components.common.artifacts import LearnedEmbedding
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.scores import Scores
 
-_LARGE_NORM_RATIO = 10.0
+LARGE_NORM_RATIO = 10.0
 """From here on rows tend to drown the rest of a prompt (arXiv 2512.13672 speaks of 50 and more)."""
 
 
@@ -126,7 +126,10 @@ def _least_clip_t(config: EvaluateConfig, found: float, norm_ratio: float) -> Ch
             sentence=f"CLIP-T {found:.2f} reaches the {config.min_clip_t:.2f} asked for.",
         )
     reason = "train for fewer steps or with a lower learning_rate, so that the rest of the prompt is heard"
-    if norm_ratio >= _LARGE_NORM_RATIO:
-        reason = f"the rows are {norm_ratio:.0f} times as long as the vocabulary's and drown the prompt; {reason}"
+    if norm_ratio >= LARGE_NORM_RATIO:
+        reason = (
+            f"the rows are {norm_ratio:.0f} times as long as the vocabulary's and drown the prompt; "
+            "train with max_embedding_norm, for fewer steps, or with a lower learning_rate"
+        )
     sentence = f"CLIP-T {found:.2f} is below the {config.min_clip_t:.2f} asked for (min_clip_t): {reason}."
     return Check(name=name, passed=False, sentence=sentence)

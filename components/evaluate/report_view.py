@@ -12,7 +12,7 @@ from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbeddi
 from components.common.prompts import trigger_word
 from components.evaluate.charts import held_out_chart, interval_scale, loss_chart, norm_scale
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.gate import Check
+from components.evaluate.gate import LARGE_NORM_RATIO, Check
 from components.evaluate.health import EncoderHealth
 from components.evaluate.held_out import HeldOutLosses
 from components.evaluate.pictures import EmbeddedPicture
@@ -96,6 +96,7 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
         "loss": loss_chart(learned.losses),
         "held_out": held_out_chart(content.held_out.by_step, content.held_out.true_caption),
         "tables": _score_tables(content),
+        "norm_is_large": content.settings["norm_ratio"] >= LARGE_NORM_RATIO,
         "rulers": [(encoder, norm_scale(encoder)) for encoder in content.health if encoder.rows],
         "usage": _usage(content),
         "parameters": {

@@ -10,10 +10,10 @@ from components.common.training.config import FLAX_ACCELERATORS
 def main() -> None:
     """Parses the flags and trains."""
     with step_boundary("train_flax"):
-        config, inputs = parse_training_flags("train_flax", __doc__, FLAX_ACCELERATORS, "tpu")
+        command = parse_training_flags("train_flax", __doc__, FLAX_ACCELERATORS, "tpu")
         from components.train_flax.train import train_flax
 
-        train_flax(config, **inputs)
+        command.run(train_flax)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -65,6 +66,7 @@ class StepFunction:
         first_id: the first placeholder id.
         scaling_factor: of the latents.
         v_prediction: whether the UNet predicts the velocity instead of the noise.
+        max_norm: rows are shortened to this Euclidean norm after a step; 0 leaves them.
     """
 
     config: TrainConfig
@@ -74,14 +76,16 @@ class StepFunction:
     first_id: int
     scaling_factor: float
     v_prediction: bool
+    max_norm: float
 
     def lower(self, frozen: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
         """The step lowered for the shapes of its arguments, which may be abstract."""
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
-        # Else TPUs multiply float32 by one pass of bfloat16, and GPUs as TF32.
-        exact = self.config.mixed_precision == "no" and not self.config.allow_tf32
-        with jax.default_matmul_precision("highest" if exact else "default"):
-            return jax.jit(self._step).lower(frozen, trained, samples, rate)
+        return self._lowered(self._step, frozen, trained, samples, rate)
+
+    def lower_loss(self, frozen: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
+        """The loss alone lowered for the shapes of its arguments: the global batch's mean, float32 []."""
+        return self._lowered(self._mean_loss, frozen, trained, samples)
 
     def initial(self, rows: Any) -> Trained:
         """The state before the first step."""
@@ -91,26 +95,36 @@ class StepFunction:
         self, frozen: Frozen, trained: Trained, samples: Samples, learning_rate: jax.Array
     ) -> tuple[Trained, jax.Array]:
         """The state after the step and the global batch's mean loss, float32 []."""
-        loss, gradient = jax.shard_map(
-            self._mean_over_devices,
-            mesh=self.mesh,
-            in_specs=(P(), P(), P(None, DATA)),
-            out_specs=(P(), P()),
-            check_vma=False,
-        )(frozen, trained.rows, samples)
+        loss, gradient = self._mean_over_devices(jax.value_and_grad(self.loss), frozen, trained.rows, samples)
         direction, adam = self._adam().update(gradient, trained.adam)
-        decayed = direction + self.config.adam_weight_decay * trained.rows
-        return Trained(rows=trained.rows - learning_rate * decayed, adam=adam), loss
+        rows = trained.rows - learning_rate * (direction + self.config.adam_weight_decay * trained.rows)
+        if self.max_norm:
+            norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
+            rows = rows * jnp.minimum(1.0, self.max_norm / norms)
+        return Trained(rows=rows, adam=adam), loss
 
-    def _mean_over_devices(self, frozen: Frozen, rows: jax.Array, samples: Samples) -> tuple[jax.Array, jax.Array]:
-        def add(sums: tuple[jax.Array, jax.Array], part: Samples) -> tuple[tuple[jax.Array, jax.Array], None]:
-            added = jax.value_and_grad(self.loss)(rows, frozen, part)
-            return jax.tree.map(jnp.add, sums, added), None
+    def _mean_loss(self, frozen: Frozen, trained: Trained, samples: Samples) -> jax.Array:
+        mean: jax.Array = self._mean_over_devices(self.loss, frozen, trained.rows, samples)
+        return mean
 
-        zeros = (jnp.zeros(()), jnp.zeros_like(rows))
-        sums, _ = jax.lax.scan(add, zeros, samples)
-        # The one thing that devices tell each other.
-        return jax.lax.pmean(jax.tree.map(lambda x: x / len(samples.picture), sums), DATA)
+    def _mean_over_devices(
+        self, function: Callable[..., Any], frozen: Frozen, rows: jax.Array, samples: Samples
+    ) -> Any:
+        """The mean of ``function(rows, frozen, micro-batch)``, a pytree, over all micro-batches of all devices."""
+
+        def mean_here(frozen: Frozen, rows: jax.Array, samples: Samples) -> Any:
+            def add(sums: Any, part: Samples) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, sums, function(rows, frozen, part)), None
+
+            shapes = jax.eval_shape(function, rows, frozen, jax.tree.map(lambda x: x[0], samples))
+            sums, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), samples)
+            # The one thing that devices tell each other.
+            return jax.lax.pmean(jax.tree.map(lambda x: x / len(samples.picture), sums), DATA)
+
+        in_specs = (P(), P(), P(None, DATA))
+        return jax.shard_map(mean_here, mesh=self.mesh, in_specs=in_specs, out_specs=P(), check_vma=False)(
+            frozen, rows, samples
+        )
 
     def loss(self, rows: jax.Array, frozen: Frozen, samples: Samples) -> jax.Array:
         """The mean squared error of the UNet's prediction over samples [b, ...], float32 []."""
@@ -123,6 +137,12 @@ class StepFunction:
         prediction = unet(add_noise(latents, noise, alpha), samples.timestep, prompt)
         target = velocity(latents, noise, alpha) if self.v_prediction else noise
         return jnp.square(prediction - target).mean()
+
+    def _lowered(self, function: Callable[..., Any], *arguments: Any) -> jax.stages.Lowered:
+        # Else TPUs multiply float32 by one pass of bfloat16, and GPUs as TF32.
+        exact = self.config.mixed_precision == "no" and not self.config.allow_tf32
+        with jax.default_matmul_precision("highest" if exact else "default"):
+            return jax.jit(function).lower(*arguments)
 
     def _adam(self) -> optax.GradientTransformation:
         config = self.config

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
+from components.common.errors import ConfigError
 from components.common.logs import configure_logging, versions
 from components.common.storage import open_store
 from components.common.training.checkpoints import CheckpointFolder
@@ -68,6 +69,11 @@ def train_flax(
         StorageError: when checkpoints cannot be kept.
     """
     dtype = weight_dtype(config.mixed_precision)
+    if config.enable_xformers_memory_efficient_attention:
+        raise ConfigError(
+            "enable_xformers_memory_efficient_attention: found True, expected False with Flax: xFormers is for "
+            "PyTorch, and attention here is as lean without it"
+        )
     join_processes()
     mesh = mesh_for(accelerator)
     sizes_that_fit(config, len(mesh.local_devices))

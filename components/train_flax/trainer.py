@@ -110,10 +110,12 @@ class FlaxTrainer:
             first_id=embedding.token_ids[0],
             scaling_factor=latent_set.scaling_factor,
             v_prediction=noise_schedule.prediction_type == "v_prediction",
+            max_norm=config.max_embedding_norm * _mean_norm(text_encoder, embedding.token_ids[0]),
         )
         self._trained: Trained = replicated(self._function.initial(embedding.rows[TEXT_ENCODER]), mesh)
         self._micro_batch_size: int | None = None
         self._compiled: jax.stages.Compiled | None = None
+        self._compiled_loss: jax.stages.Compiled | None = None
 
     def step(self, batch: Batch, learning_rate: float) -> jax.Array:
         """One optimizer step over this process's samples; gives the mean loss, float32 [], of the global batch."""
@@ -123,6 +125,15 @@ class FlaxTrainer:
         samples = self._placed(batch, self._micro_batch_size)
         rate = replicated(np.float32(learning_rate), self._mesh)
         self._trained, loss = self._compiled(self._frozen, self._trained, samples, rate)
+        return loss
+
+    def loss_of(self, batch: Batch) -> jax.Array:
+        """The mean loss, float32 [], of the global batch at the rows as they are; `step` was called before."""
+        assert self._micro_batch_size is not None
+        samples = self._placed(batch, self._micro_batch_size)
+        if self._compiled_loss is None:
+            self._compiled_loss = self._function.lower_loss(self._frozen, self._trained, samples).compile()
+        loss: jax.Array = self._compiled_loss(self._frozen, self._trained, samples)
         return loss
 
     def copy_state(self, step: int, losses: Sequence[jax.Array]) -> FlaxStateCopy:
@@ -192,6 +203,12 @@ def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:
     means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
     stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
     return np.stack(means), np.stack(stds)
+
+
+def _mean_norm(text_encoder: Loaded[ClipTextEncoder], vocabulary_size: int) -> float:
+    """The mean Euclidean norm of the vocabulary's token embeddings."""
+    table = text_encoder.module(text_encoder.weights).embeddings.token_embedding.embedding.get_value()
+    return float(np.linalg.norm(np.asarray(table[:vocabulary_size], np.float32), axis=1).mean())
 
 
 def _to_numpy(array: jax.Array) -> np.ndarray:

@@ -17,10 +17,10 @@ from components.train_torch.launcher import flag_defaults
 def main() -> None:
     """Parses the flags and trains."""
     with step_boundary("train_torch"):
-        config, inputs = parse_training_flags("train_torch", __doc__, ACCELERATORS, "gpu", flag_defaults())
+        command = parse_training_flags("train_torch", __doc__, ACCELERATORS, "gpu", flag_defaults())
         from components.train_torch.train import train_torch
 
-        train_torch(config, **inputs)
+        command.run(train_torch)
 
 
 if __name__ == "__main__":

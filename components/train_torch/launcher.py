@@ -7,9 +7,12 @@ several that each believe to be alone, would only be noticed much later.
 
 from __future__ import annotations
 
+import logging
 import os
 
 from components.common.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")
 
@@ -38,6 +41,9 @@ def check_launcher(accelerator: str) -> None:
             f"accelerator: found {accelerator!r}, but accelerate is configured for the CPU (ACCELERATE_USE_CPU): "
             "choose accelerator=cpu, or change `accelerate config`"
         )
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "NO")
+    if backend.upper() != "NO":
+        logger.warning("accelerate is configured for torch.compile by %s, which is not used: see cuda_graphs", backend)
 
 
 def check_processes(joined: int) -> None:

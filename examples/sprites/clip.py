@@ -1,4 +1,4 @@
-"""The tiny CLIP: one embedding for pictures and captions, trained to tell captions apart that differ in one word."""
+"""The tiny CLIP: one embedding for pictures and captions, at last able to tell captions apart by one word."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ HIDDEN_SIZE = 96
 _PROJECTION = 64
 _POSITIONS = 32
 _LR = 1.5e-3
-_BATCH = 64
 _ATTRIBUTE_SIZES = (len(COLOURS), len(TEXTURES), len(SHAPES), len(PLACES))
 
 
@@ -87,11 +86,18 @@ def one_attribute_changed(attributes: Attributes, rng: np.random.Generator) -> A
 
 
 def train_clip(
-    tokenizer: CLIPTokenizer, *, steps: int, pictures: int, seed: int, begin: CLIPModel | None = None
+    tokenizer: CLIPTokenizer,
+    *,
+    steps: int,
+    batch: int,
+    pictures: int,
+    hard_negatives: bool,
+    seed: int,
+    begin: CLIPModel | None = None,
 ) -> tuple[CLIPModel, list[float]]:
     """A CLIP trained from random weights, or on from `begin`, and its losses.
 
-    The symmetric loss of Radford et al. 2021 with hard negatives: each picture also sees four captions of its own that
+    The symmetric loss of Radford et al. 2021. With hard negatives each picture also sees four captions of its own that
     are wrong in exactly one attribute (only in its softmax over captions, so that they are nobody else's false
     negatives).
     """
@@ -105,17 +111,14 @@ def train_clip(
         tokenize(tokenizer, [random_caption(*pair, rng) for pair in zip(data.attributes, data.nouns, strict=True)])
         for _ in range(2)
     ]
-    wrong = tokenize(
-        tokenizer,
-        [random_full_caption(w, rng) for row in data.attributes for w in one_attribute_changed(row, rng)],
-    ).reshape(pictures, len(_ATTRIBUTE_SIZES), -1)
+    wrong = _wrong_captions(tokenizer, data.attributes, rng) if hard_negatives else full[:, None][:, :0]
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=0.02, betas=(0.9, 0.98))
     progress = Progress("clip", steps=steps, every=50)
     for step in range(steps):
         lr = _LR * min(1.0, (step + 1) / 60) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = lr
-        chosen = torch.randperm(pictures)[:_BATCH]
+        chosen = torch.randperm(pictures)[:batch]
         captions = full if rng.random() < 0.6 else loose[rng.integers(len(loose))]
         loss = _loss(model, pixels[chosen], captions[chosen], wrong[chosen])
         optimizer.zero_grad()
@@ -126,6 +129,12 @@ def train_clip(
     return model.eval(), progress.losses
 
 
+def _wrong_captions(tokenizer: CLIPTokenizer, attributes: Attributes, rng: np.random.Generator) -> torch.Tensor:
+    """Token ids ``(N, 4, L)`` of captions that are wrong in one attribute each."""
+    captions = [random_full_caption(w, rng) for row in attributes for w in one_attribute_changed(row, rng)]
+    return tokenize(tokenizer, captions).reshape(len(attributes), len(_ATTRIBUTE_SIZES), -1)
+
+
 def _loss(model: CLIPModel, pixels: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
     """The loss of B pictures, their captions ``(B, L)`` and W wrong captions for each ``(B, W, L)``."""
     batch, wrongs = wrong.shape[:2]
@@ -133,6 +142,6 @@ def _loss(model: CLIPModel, pixels: torch.Tensor, right: torch.Tensor, wrong: to
     captions = embed_captions(model, torch.cat([right, wrong.flatten(0, 1)]))
     scale = model.logit_scale.exp()
     logits = scale * pictures @ captions[:batch].T
-    hard = scale * torch.einsum("bd,bwd->bw", pictures, captions[batch:].view(batch, wrongs, -1))
+    hard = scale * torch.einsum("bd,bwd->bw", pictures, captions[batch:].view(batch, wrongs, _PROJECTION))
     target = torch.arange(batch)
     return (F.cross_entropy(torch.cat([logits, hard], 1), target) + F.cross_entropy(logits.T, target)) / 2

@@ -36,6 +36,7 @@ from examples.sprites.concepts import CONCEPTS, Concept
 from examples.sprites.concepts import FOLDER as CONCEPT_FOLDER
 from examples.sprites.judge import ATTRIBUTES, judge
 from examples.sprites.world import PLACES, SHAPES, SIZE
+from pipelines.presets import SPRITES_DEMO
 
 HERE = Path(__file__).resolve().parent
 VARIANTS = ("before", "after", "true_caption")
@@ -44,17 +45,8 @@ SAMPLES = 32
 OBJECT_PROMPTS = ("a photo of a {}", *(f"a photo of a {{}} on the {place}" for place in ("snow", "grass", "rose")))
 STYLE_PROMPTS = tuple(f"a painting of a {shape} in the style of {{}}" for shape in ("star", "heart", "circle", "cross"))
 
-TRAINING = TrainConfig(
-    train_batch_size=8,
-    max_train_steps=200,
-    learning_rate=5e-3,
-    lr_warmup_steps=0,
-    adam_weight_decay=0.0,
-    save_steps=50,
-    checkpointing_steps=100,
-    log_steps=50,
-)
-"""What learns a sprite: 200 steps of 8 samples."""
+TRAINING = TrainConfig(**{field.name: SPRITES_DEMO[field.name] for field in dataclasses.fields(TrainConfig)})
+"""What learns a sprite: the demo's training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +62,9 @@ class Learned:
         clip_i, clip_t: the evaluation's scores.
         judged: of 32 samples, the share that shows the right colour, texture, shape and place, by attribute.
         norm: Euclidean norm of the rows, before and after training.
+        norm_ratio: the longest row's norm over the vocabulary's mean norm.
         passed: whether the gate would publish it.
+        reasons: why not.
     """
 
     concept: str
@@ -82,7 +76,9 @@ class Learned:
     clip_t: Mapping[str, float]
     judged: Mapping[str, Mapping[str, float]]
     norm: Mapping[str, float]
+    norm_ratio: float
     passed: bool
+    reasons: tuple[str, ...]
 
 
 def import_models(folder: Path) -> tuple[Path, Path]:
@@ -136,7 +132,7 @@ def learn(
             num_inference_steps=20,
             guidance_scale=2.5,
             sampling_batch_size=SAMPLES,
-            min_clip_i_gain=0.1,
+            min_clip_i_gain=SPRITES_DEMO["evaluation_min_clip_i_gain"],
         ),
         base_model=base_model,
         scorer=scorer,
@@ -156,7 +152,9 @@ def learn(
         clip_t={variant: evaluation.scores[variant]["clip_t"] for variant in VARIANTS},
         judged={variant: judged_share(concept, evaluation, variant) for variant in VARIANTS},
         norm={"before": _norm(learned.initial_rows), "after": _norm(learned.rows)},
+        norm_ratio=evaluation.settings["norm_ratio"],
         passed=evaluation.passed,
+        reasons=tuple(evaluation.reasons),
     )
 
 

@@ -51,7 +51,7 @@ SCALES = {
     "full": Scale(
         vae_steps=700,
         vae_pictures=4000,
-        clip_steps=700,
+        clip_steps=300,
         clip_pictures=6000,
         scorer_steps=1500,
         scorer_pictures=16000,
@@ -83,7 +83,14 @@ def make_clip(scratch: Path, scale: Scale, seed: int) -> None:
     """Trains CLIP and writes it to ``scratch/clip``."""
     torch.set_num_threads(1)
     tokenizer = CLIPTokenizer.from_pretrained(scratch / "tokenizer")
-    clip, losses = train_clip(tokenizer, steps=scale.clip_steps, pictures=scale.clip_pictures, seed=seed + 100)
+    clip, losses = train_clip(
+        tokenizer,
+        steps=scale.clip_steps,
+        batch=96,
+        pictures=scale.clip_pictures,
+        hard_negatives=False,
+        seed=seed + 100,
+    )
     clip.save_pretrained(scratch / "clip")
     _write_losses(scratch, "clip", losses)
 
@@ -127,7 +134,13 @@ def make_scorer(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path, scratch: P
     What the text encoder began as is good enough to teach the UNet the words, but not yet to tell all captions apart.
     """
     scorer, losses = train_clip(
-        tokenizer, steps=scale.scorer_steps, pictures=scale.scorer_pictures, seed=seed + 300, begin=clip
+        tokenizer,
+        steps=scale.scorer_steps,
+        batch=64,
+        pictures=scale.scorer_pictures,
+        hard_negatives=True,
+        seed=seed + 300,
+        begin=clip,
     )
     _write_losses(scratch, "scorer", losses)
     scorer.half().save_pretrained(out)

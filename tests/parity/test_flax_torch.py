@@ -76,6 +76,22 @@ def test_training_equals_torch_step_by_step(tmp_path: Path, num_vectors: int, v_
     train_both(model, config, num_vectors)
 
 
+def test_shortened_rows_and_fixed_batch_loss_equal_torch(tmp_path: Path) -> None:
+    model = runs.make_micro_model(tmp_path / "model")
+    config = TrainConfig(train_batch_size=2, max_embedding_norm=0.9)
+    ours, theirs = runs.flax_trainer(model, config, 2), torch_trainer(model, config, 2)
+    table = torch_loading.load_text_encoder(model, dtype=torch.float32, device=CPU).get_input_embeddings().weight
+    batch = runs.sampling_plan(config).batch(0)
+    for trainer in (ours, theirs):
+        trainer.step(batch, 0.1)
+    found, wanted = (t.copy_state(1, [t.loss_of(batch)]).read() for t in (ours, theirs))
+    limit = 0.9 * table[:FIRST_ID].norm(dim=1).mean().item()
+    norms = np.linalg.norm(wanted[0].rows[runs.TEXT_ENCODER], axis=1)
+    np.testing.assert_allclose(norms, limit, rtol=1e-5)
+    np.testing.assert_allclose(found[0].rows[runs.TEXT_ENCODER], wanted[0].rows[runs.TEXT_ENCODER], atol=1e-4)
+    np.testing.assert_allclose(found[1], wanted[1], rtol=1e-4)
+
+
 @pytest.mark.timeout(900)
 def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> None:
     generator = np.random.default_rng(0)

@@ -122,8 +122,7 @@ def test_gradient_and_rows_equal_reference(tiny_model: Path, num_vectors: int, a
         size = len(batch) // accumulation
         parts = [batch.part(slice(start, start + size)) for start in range(0, len(batch), size)]
         gradient = reference.step(parts, pixels, OBJECT_TEMPLATES)
-        for part in parts:
-            trainer.accumulate_gradient(part, share=1 / accumulation)
+        trainer.accumulate_gradient(batch, at_once=size)
         assert trainer.rows.grad is not None
         ours = trainer.rows.grad.numpy().copy()
         trainer.rows.grad = None

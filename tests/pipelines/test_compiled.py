@@ -172,5 +172,6 @@ def test_source_of_the_steps_can_be_read_in_the_file():
     assert "\n          def train_torch(\n" in FILE.read_text()
 
 
-def test_file_is_plain_yaml_of_one_document():
-    assert len(list(yaml.safe_load_all(FILE.read_text()))) == 1
+def test_file_is_plain_yaml_of_the_pipeline_and_of_what_is_for_kubernetes_alone():
+    pipeline, platform = yaml.safe_load_all(FILE.read_text())
+    assert pipeline["schemaVersion"] and list(platform["platforms"]) == ["kubernetes"]

@@ -159,3 +159,8 @@ def test_command_goes_on_where_it_was_killed(
     assert "resuming after step" in ended.stderr
     learned = LearnedEmbedding.read(tmp_path / "learned")
     np.testing.assert_array_equal(learned.rows[runs.TEXT_ENCODER], whole.rows[runs.TEXT_ENCODER])
+
+
+def test_xformers_is_refused(tmp_path: Path, micro_inputs: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="enable_xformers_memory_efficient_attention: found True, expected False"):
+        run(train_flax, tmp_path, micro_inputs, enable_xformers_memory_efficient_attention=True)

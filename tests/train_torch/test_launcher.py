@@ -68,6 +68,17 @@ def test_gpu_is_refused_when_accelerate_is_configured_for_cpu(monkeypatch: pytes
         check_launcher("gpu")
 
 
+def test_backend_of_torch_compile_is_said_not_to_be_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    check_launcher("cpu")
+    assert not caplog.text
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    check_launcher("cpu")
+    assert "configured for torch.compile by INDUCTOR, which is not used" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("nodes", "per_node", "joined"), [("2", "1", 1), ("1", "4", 1), ("2:4", "2", 3), ("2", "auto", 1)]
 )

@@ -105,6 +105,13 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, sd15_inputs: dic
     np.testing.assert_allclose(saving.rows["text_encoder"], plain.rows["text_encoder"], atol=2e-4)
 
 
+def test_xformers_is_refused_with_a_next_step_when_it_cannot_run(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(ConfigError, match=r"enable_xformers.*install xformers.*or turn the option off"):
+        run(tmp_path, sd15_inputs, enable_xformers_memory_efficient_attention=True)
+
+
 def test_inputs_of_another_model_are_refused(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
     foreign = LatentSet.read(sd15_inputs["latent_set"])
     LatentSet(latents=foreign.latents, scaling_factor=1.0, base_model_digest="0" * 64, image_set_digest="").write(

@@ -5,6 +5,7 @@ not at all. It holds all that the next step needs, whichever framework and howev
 
     rows.<text encoder>, first_moment.<..>, second_moment.<..>     float32 [n, d]
     losses                                                         float32 [step]
+    fixed_batch_losses                                             float32 [looks]
     snapshot.<step>.<text encoder>                                 float32 [n, d]
     header: format, version, step, micro-batch size, the fields of the training key, and a digest of the tensors
 """
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = "textual-inversion/checkpoint"
 _VERSION = "1"
 _SUFFIX = ".safetensors"
+_HISTORY = ("losses", "fixed_batch_losses")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,10 +54,18 @@ class TrainingState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A training state with the history so far: float32 [step] losses and the snapshots taken."""
+    """A training state with the history so far.
+
+    Attributes:
+        state: after the last step.
+        losses: float32 [step], of every step.
+        fixed_batch_losses: float32 [looks], what early stopping has seen.
+        snapshots: the rows at some steps.
+    """
 
     state: TrainingState
     losses: np.ndarray
+    fixed_batch_losses: np.ndarray
     snapshots: tuple[Snapshot, ...]
 
     @property
@@ -130,7 +140,7 @@ class CheckpointFolder:
 
     def _to_bytes(self, checkpoint: Checkpoint) -> bytes:
         state = checkpoint.state
-        tensors = {"losses": np.asarray(checkpoint.losses, np.float32)}
+        tensors = {name: np.asarray(getattr(checkpoint, name), np.float32) for name in _HISTORY}
         for part in ("rows", "first_moment", "second_moment"):
             tensors |= {f"{part}.{name}": value for name, value in getattr(state, part).items()}
         for snapshot in checkpoint.snapshots:
@@ -176,7 +186,7 @@ def _checkpoint(step: int, micro_batch_size: int | None, tensors: Mapping[str, n
             snapshots.setdefault(int(at), {})[encoder] = value
     return Checkpoint(
         state=TrainingState(step=step, micro_batch_size=micro_batch_size, **parts),
-        losses=tensors["losses"],
+        **{name: tensors[name] for name in _HISTORY},
         snapshots=tuple(Snapshot(step=at, rows=snapshots[at]) for at in sorted(snapshots)),
     )
 

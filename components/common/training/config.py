@@ -34,9 +34,15 @@ DESCRIPTIONS = {
     "adam_beta2": "decay of AdamW's second moment",
     "adam_weight_decay": "AdamW's weight decay of the rows",
     "adam_epsilon": "AdamW's epsilon",
+    "max_embedding_norm": "shorten rows to this many times the vocabulary's mean norm after each step; 0: no limit",
+    "early_stopping_every": "look at a fixed batch after so many steps, and stop once its loss has settled; 0: never",
+    "early_stopping_window": "how many of the latest looks are held against all of them",
+    "early_stopping_ratio": "stop when the variance of the latest looks is below this share of that of all (DVAR)",
     "mixed_precision": "precision of the frozen weights: no (fp32), fp16 or bf16; rows and loss stay fp32",
     "allow_tf32": "let NVIDIA GPUs multiply fp32 matrices as TF32",
     "gradient_checkpointing": "save memory by computing activations twice",
+    "enable_xformers_memory_efficient_attention": "attention by xFormers instead of PyTorch's own (PyTorch only)",
+    "cuda_graphs": "replay the UNet's kernels as CUDA graphs: a slow first step, faster ones after (PyTorch, GPUs)",
     "checkpointing_steps": "optimizer steps between two checkpoints",
     "checkpoints_total_limit": "how many checkpoints are kept; 0 keeps all",
     "resume_from_checkpoint": "latest (go on where this training stopped), none, or a checkpoint's name",
@@ -71,9 +77,15 @@ class TrainConfig:
     adam_beta2: float = 0.999
     adam_weight_decay: float = 1e-2
     adam_epsilon: float = 1e-8
+    max_embedding_norm: float = 0.0
+    early_stopping_every: int = 0
+    early_stopping_window: int = 30
+    early_stopping_ratio: float = 0.15
     mixed_precision: str = "no"
     allow_tf32: bool = False
     gradient_checkpointing: bool = False
+    enable_xformers_memory_efficient_attention: bool = False
+    cuda_graphs: bool = False
     checkpointing_steps: int = 500
     checkpoints_total_limit: int = 0
     resume_from_checkpoint: str = "latest"
@@ -90,15 +102,19 @@ class TrainConfig:
             "gradient_accumulation_steps",
             "checkpointing_steps",
             "save_steps",
+            "lr_num_cycles",
+            "log_steps",
         ):
             _at_least(name, getattr(self, name), 1)
-        for name in ("lr_num_cycles", "log_steps"):
-            _at_least(name, getattr(self, name), 1)
+        _at_least("early_stopping_window", self.early_stopping_window, 2)
         for name in (
             "max_train_steps",
             "lr_warmup_steps",
             "checkpoints_total_limit",
             "adam_weight_decay",
+            "max_embedding_norm",
+            "early_stopping_every",
+            "early_stopping_ratio",
             "seed",
         ):
             _at_least(name, getattr(self, name), 0)
@@ -136,6 +152,8 @@ _OUTSIDE_THE_KEY = (
     "mixed_precision",
     "allow_tf32",
     "gradient_checkpointing",
+    "enable_xformers_memory_efficient_attention",
+    "cuda_graphs",
     "checkpointing_steps",
     "checkpoints_total_limit",
     "resume_from_checkpoint",
@@ -154,6 +172,9 @@ def key_fields(config: TrainConfig, num_processes: int) -> dict[str, Any]:
     fields: dict[str, Any] = {k: v for k, v in config.as_json().items() if k not in _OUTSIDE_THE_KEY}
     fields["global_batch"] = config.global_batch(num_processes)
     fields["peak_learning_rate"] = config.peak_learning_rate(num_processes)
+    if not config.early_stopping_every:
+        for name in ("early_stopping_every", "early_stopping_window", "early_stopping_ratio"):
+            del fields[name]
     for name, schedules in _FIELDS_OF_SCHEDULE.items():
         if config.lr_scheduler not in schedules:
             del fields[name]

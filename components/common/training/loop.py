@@ -23,12 +23,21 @@ from components.common.training.checkpoints import Checkpoint, CheckpointFolder,
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch, SamplingPlan
 from components.common.training.schedules import learning_rate
-from components.common.training.stopping import answering_stop_signals, check_finite, check_finite_rows
+from components.common.training.stopping import (
+    answering_stop_signals,
+    check_finite,
+    check_finite_rows,
+    has_settled,
+)
 
 logger = logging.getLogger(__name__)
 
 _STEPS_KEPT = 4
 """How far the host may be ahead of the device when a stop signal asks for the last step that the device finished."""
+
+_FIXED_BATCH = 2**40
+"""The step of the sampling plan that early stopping looks at: one that is never trained on."""
+_NO_LOSSES = np.zeros(0, np.float32)
 
 
 class StateCopy(Protocol):
@@ -49,6 +58,9 @@ class Trainer(Protocol):
 
         The handle may be a value that the device has not computed yet: nothing here waits for it.
         """
+
+    def loss_of(self, batch: Batch) -> Any:
+        """A handle of the global batch's mean loss at the rows as they are; nothing is learned from it."""
 
     def copy_state(self, step: int, losses: Sequence[Any]) -> StateCopy:
         """A copy of rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
@@ -104,7 +116,7 @@ def train(
     with answering_stop_signals(run.keep_last_completed_step), ThreadPoolExecutor(1) as planner:
         ahead = planner.submit(run.plan_batch, run.step)
         try:
-            while run.step < config.max_train_steps:
+            while not run.finished:
                 batch = ahead.result()
                 ahead = planner.submit(run.plan_batch, run.step + 1)
                 run.take_step(batch)
@@ -115,17 +127,33 @@ def train(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Completed:
-    """All that is known after a step: the state on the device, losses read before, snapshots taken."""
+class _History:
+    """What was read from the device: the history that a checkpoint keeps."""
 
+    losses: np.ndarray
+    fixed_batch_losses: np.ndarray
+    snapshots: tuple[Snapshot, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Completed:
+    """All that is known after a step: what was read before, and the copy on the device that has the rest."""
+
+    known: _History
     step: int
     copy: StateCopy
-    losses: np.ndarray
-    snapshots: tuple[Snapshot, ...]
+    num_losses: int
+    is_snapshot: bool
 
     def checkpoint(self) -> Checkpoint:
         state, losses = self.copy.read()
-        return Checkpoint(state=state, losses=np.concatenate([self.losses, losses]), snapshots=self.snapshots)
+        taken = (Snapshot(step=self.step, rows=state.rows),) if self.is_snapshot else ()
+        return Checkpoint(
+            state=state,
+            losses=np.concatenate([self.known.losses, losses[: self.num_losses]]),
+            fixed_batch_losses=np.concatenate([self.known.fixed_batch_losses, losses[self.num_losses :]]),
+            snapshots=(*self.known.snapshots, *taken),
+        )
 
 
 class _Run:
@@ -142,9 +170,9 @@ class _Run:
         self._trainer, self._config, self._plan = trainer, config, plan
         self._checkpoints, self._placement = checkpoints, placement
         self._peak = config.peak_learning_rate(placement.num_processes)
-        self._losses = np.zeros(0, np.float32)
+        self._known = _History(losses=_NO_LOSSES, fixed_batch_losses=_NO_LOSSES, snapshots=())
         self._pending: list[Any] = []
-        self._snapshots: tuple[Snapshot, ...] = ()
+        self._pending_looks: list[Any] = []
         self._saved_step: int | None = None
         self._last_checkpoint: str | None = None
         self._completed: deque[_Completed] = deque(maxlen=_STEPS_KEPT)
@@ -170,22 +198,32 @@ class _Run:
         """This process's samples of a step."""
         return self._plan.batch(step, self._placement.positions(self._plan.global_batch))
 
+    @property
+    def finished(self) -> bool:
+        """Whether there is no step left to take."""
+        return self.step >= self._config.max_train_steps or self._has_settled()
+
     def take_step(self, batch: Batch) -> None:
         """One optimizer step, and what is due after it: a progress line, a snapshot, a checkpoint."""
         rate = learning_rate(self._config, step=self.step, peak=self._peak)
         self._pending.append(self._trainer.step(batch, rate))
         self.step += 1
-        self._note_completed()
-        last = self.step == self._config.max_train_steps
-        if self.step % self._config.save_steps == 0 and not last:
-            rows = self._read().state.rows
-            self._snapshots = (*self._snapshots, Snapshot(step=self.step, rows=rows))
-            self._note_completed()
+        every = self._config.early_stopping_every
+        looks = every > 0 and self.step % every == 0
+        if looks:
+            self._pending_looks.append(self._trainer.loss_of(self.plan_batch(_FIXED_BATCH)))
+        is_snapshot = self.step % self._config.save_steps == 0 and self.step != self._config.max_train_steps
+        self._note_completed(is_snapshot=is_snapshot)
+        if looks or is_snapshot:
+            self._read()
+        last = self.finished
         if last or self.step % self._config.log_steps == 0:
             self._read()
             self._log_progress(rate)
         if last or self.step % self._config.checkpointing_steps == 0:
             self._save(self._read())
+        if last and self.step < self._config.max_train_steps:
+            logger.info("the loss of the fixed batch has settled: stopping after step %d", self.step)
 
     def checkpoint(self) -> Checkpoint:
         """The training as it is now."""
@@ -215,13 +253,20 @@ class _Run:
             self._checkpoints.save(checkpoint)
         self._saved_step, self._last_checkpoint = step, self._checkpoints.uri_of(checkpoint)
 
+    def _has_settled(self) -> bool:
+        return self._config.early_stopping_every > 0 and has_settled(
+            self._known.fixed_batch_losses,
+            window=self._config.early_stopping_window,
+            ratio=self._config.early_stopping_ratio,
+        )
+
     def _take_over(self, checkpoint: Checkpoint) -> None:
         self._trainer.write_state(checkpoint.state)
         self.step = self._saved_step = checkpoint.state.step
-        self._losses, self._snapshots = checkpoint.losses, checkpoint.snapshots
+        self._known = _history_of(checkpoint)
         self._last_checkpoint = self._checkpoints.uri_of(checkpoint)
         self._progress_from = (time.monotonic(), self.step)
-        if self.step == self._config.max_train_steps:
+        if self.finished:
             logger.info("nothing to train: all %d steps are in %s", self.step, self._last_checkpoint)
         else:
             logger.info("resuming after step %d from %s", self.step, self._last_checkpoint)
@@ -240,17 +285,22 @@ class _Run:
             )
         return checkpoint
 
-    def _note_completed(self) -> None:
-        copy = self._trainer.copy_state(self.step, tuple(self._pending))
-        self._completed.append(_Completed(step=self.step, copy=copy, losses=self._losses, snapshots=self._snapshots))
+    def _note_completed(self, *, is_snapshot: bool = False) -> None:
+        copy = self._trainer.copy_state(self.step, (*self._pending, *self._pending_looks))
+        self._completed.append(
+            _Completed(
+                known=self._known, step=self.step, copy=copy, num_losses=len(self._pending), is_snapshot=is_snapshot
+            )
+        )
 
     def _read(self) -> Checkpoint:
         """Waits for the device; raises `DivergedError` when a loss read for the first time is not finite."""
         checkpoint = self._completed[-1].checkpoint()
-        known = len(self._losses)
+        known = len(self._known.losses)
         check_finite(checkpoint.losses[known:], first_step=known, last_checkpoint=self._last_checkpoint)
-        if len(checkpoint.losses) > known:
-            self._losses, self._pending = checkpoint.losses, []
+        if self._pending:
+            self._known = _history_of(checkpoint)
+            self._pending, self._pending_looks = [], []
             self._note_completed()
         return checkpoint
 
@@ -263,9 +313,17 @@ class _Run:
             len(str(total)),
             self.step,
             total,
-            float(self._losses[-self._config.log_steps :].mean()),
+            float(self._known.losses[-self._config.log_steps :].mean()),
             rate,
             steps_per_second * self._plan.global_batch,
             self._trainer.memory_bytes() / 1e9,
             human_duration((total - self.step) / steps_per_second),
         )
+
+
+def _history_of(checkpoint: Checkpoint) -> _History:
+    return _History(
+        losses=checkpoint.losses,
+        fixed_batch_losses=checkpoint.fixed_batch_losses,
+        snapshots=checkpoint.snapshots,
+    )

@@ -1,4 +1,4 @@
-"""When a training ends before its last step: asked to by a signal, or because its numbers are no longer finite."""
+"""When a training ends before its last step: asked to, because it has settled, or because a number is not finite."""
 
 from __future__ import annotations
 
@@ -82,3 +82,14 @@ def _diverged(what: str, last_checkpoint: str | None) -> DivergedError:
     return DivergedError(
         f"{what}, expected finite numbers; {kept}: lower learning_rate, or use bf16 or fp32 instead of fp16"
     )
+
+
+def has_settled(fixed_batch_losses: np.ndarray, *, window: int, ratio: float) -> bool:
+    """Whether the loss of a fixed batch, float32 [looks], has stopped falling.
+
+    The DVAR criterion of Voronov et al. 2023 (arXiv 2302.04841, section 4): the variance of the last `window` looks is
+    less than `ratio` of the variance of all.
+    """
+    if len(fixed_batch_losses) < window:
+        return False
+    return bool(np.var(fixed_batch_losses[-window:]) < ratio * np.var(fixed_batch_losses))

@@ -152,3 +152,37 @@ def test_progress_lines_say_step_loss_and_eta(tmp_path: Path, caplog: pytest.Log
     lines = [record.message for record in caplog.records if record.message.startswith("step")]
     assert [line.split("/")[0].split()[1] for line in lines] == ["4", "8", "12", "16", "20", "23"]
     assert all(word in lines[0] for word in ("loss", "lr", "samples/s", "mem", "eta"))
+
+
+STOPPING = {"early_stopping_every": 3, "early_stopping_window": 4, "max_train_steps": 300, "learning_rate": 0.1}
+
+
+def test_training_stops_early_when_fixed_batch_has_settled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        outcome = train_bowl(tmp_path, **STOPPING)
+    looks = outcome.fixed_batch_losses
+    assert 3 * len(looks) == outcome.state.step == len(outcome.losses) < 300
+    settled = [np.var(looks[:n][-4:]) < 0.15 * np.var(looks[:n]) for n in range(4, len(looks) + 1)]
+    assert settled == [False] * (len(settled) - 1) + [True]
+    assert f"has settled: stopping after step {outcome.state.step}" in caplog.text
+    again = BowlTrainer()
+    assert_same_outcome(train_bowl(tmp_path, again, **STOPPING), outcome)
+    assert again.steps_taken == 0
+
+
+@pytest.mark.parametrize("stopped_in", [2, 5, 6, 11])
+def test_early_stop_comes_at_the_same_step_when_terminated_and_started_again(tmp_path: Path, stopped_in: int) -> None:
+    flags = [f"{name}={value}" for name, value in STOPPING.items()]
+    command = [sys.executable, "-m", "tests.common.training.bowl", str(tmp_path / "parts"), str(stopped_in), *flags]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == InterruptedTraining.exit_code, ended.stderr
+    resumed, whole = train_bowl(tmp_path / "parts", **STOPPING), train_bowl(tmp_path / "whole", **STOPPING)
+    assert_same_outcome(resumed, whole)
+    np.testing.assert_array_equal(resumed.fixed_batch_losses, whole.fixed_batch_losses)
+
+
+def test_fixed_batch_is_never_trained_on(tmp_path: Path) -> None:
+    trainer = BowlTrainer()
+    train_bowl(tmp_path, trainer, **STOPPING)
+    assert len(trainer.looked_at) == 1
+    assert trainer.looked_at.isdisjoint(range(10_000))

@@ -1,0 +1,47 @@
+"""What a step's pod finds in its namespace: a user without rights, credentials, and the way to the world outside."""
+
+from __future__ import annotations
+
+from kfp import dsl, kubernetes
+
+OBJECT_STORE_SECRET = "mlpipeline-minio-artifact"
+"""The secret from which Kubeflow Pipelines itself takes the key of an S3 object store."""
+
+OBJECT_STORE_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+
+HUB_SECRET = "textual-inversion-hub-token"
+"""Holds `HF_TOKEN`, for gated models and for publishing on the Hugging Face Hub."""
+
+CONFIG_MAP = "textual-inversion-environment"
+"""Holds environment variables, of `VARIABLES` those that the site needs."""
+
+VARIABLES = (
+    "AWS_ENDPOINT_URL",
+    "AWS_DEFAULT_REGION",
+    "HF_ENDPOINT",
+    "HF_HUB_DISABLE_TELEMETRY",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+)
+
+CA_CONFIG_MAP = "textual-inversion-ca"
+"""Holds the certificates that the site trusts, as files."""
+
+CA_FOLDER = "/etc/textual-inversion/ca"
+
+
+def in_namespace(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """The task as its pod fits into a namespace with Pod Security `restricted`, with what `manifests/` puts there.
+
+    All of it is optional: where a secret or a config map is absent, the pod starts without. Kubeflow Pipelines itself
+    sets the rest of what `restricted` asks for; the images' user is not root, which it cannot know.
+    """
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    kubernetes.use_secret_as_env(task, OBJECT_STORE_SECRET, OBJECT_STORE_KEYS, optional=True)
+    kubernetes.use_secret_as_env(task, HUB_SECRET, {"HF_TOKEN": "HF_TOKEN"}, optional=True)
+    kubernetes.use_config_map_as_env(task, CONFIG_MAP, {name: name for name in VARIABLES}, optional=True)
+    return kubernetes.use_config_map_as_volume(task, CA_CONFIG_MAP, CA_FOLDER, optional=True)

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import argparse
+import copy
+from typing import Any
+
+import pytest
+
+from components.common.errors import ConfigError
+from components.common.training.command import TrainingCommand, add_training_flags, training_command
+from components.common.training.config import FLAX_ACCELERATORS, TrainConfig
+from components.launch_trainjob.config import LaunchConfig
+from components.launch_trainjob.trainjob import RUN_LABEL, SPEC_ANNOTATION, Owner, train_job
+from tests.launch_trainjob.conftest import make_command, make_config
+from tests.launch_trainjob.kubernetes_server import problem_of
+
+BUCKET = "s3://bucket/run"
+GPU = {"accelerator_count": "4", "accelerator_type": "nvidia-l4"}
+TPU = {
+    "framework": "flax",
+    "accelerator_count": "4",
+    "accelerator_type": "tpu-v6e-slice",
+    "accelerator_topology": "2x4",
+}
+
+
+def job_of(accelerator: str = "cpu", **changes: Any) -> dict[str, Any]:
+    return train_job(make_config(**changes), make_command(BUCKET, accelerator=accelerator))
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    (patch,) = job["spec"]["runtimePatches"]
+    (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert node["name"] == "node"
+    return node["template"]["spec"]["template"]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "changes"),
+    [
+        ("cpu", {}),
+        ("cpu", {"processes_per_node": 2}),
+        ("cpu", {"framework": "flax"}),
+        ("gpu", GPU),
+        ("gpu", {**GPU, "framework": "flax", "accelerator_type": ""}),
+        ("tpu", TPU),
+        (
+            "gpu",
+            {
+                **GPU,
+                "spot": True,
+                "queue": "team-a",
+                "runtime": "textual-inversion-torch",
+                "trainer_image": "registry/train-torch:1",
+                "service_account": "trainer",
+                "run_id": "0a1b2c3d-0000-4000-8000-000000000000",
+            },
+        ),
+    ],
+)
+def test_trainer_models_take_every_body_whole(accelerator: str, changes: dict[str, Any]) -> None:
+    owner = Owner(name="step-pod", uid="u-1")
+    job = train_job(make_config(**changes), make_command(BUCKET, accelerator=accelerator), owner)
+    assert problem_of(job) is None
+    assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "step-pod", "uid": "u-1"}]
+
+
+def test_bodies_that_the_trainer_would_not_take_are_told() -> None:
+    for path, value, told in (
+        (("spec", "trainer", "numNode"), 2, "unknown fields.*numNode"),
+        (("spec", "trainer", "numNodes"), "2", "numNodes"),
+        (("spec", "activeDeadlineSeconds"), 0, "activeDeadlineSeconds"),
+        (("metadata", "name"), "0-digit-first", "RFC 1035"),
+        (("spec", "trainer", "args"), ["x"] * 129, "128 items"),
+    ):
+        job = copy.deepcopy(job_of())
+        place = job
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        with pytest.raises(AssertionError, match=told):
+            assert problem_of(job) is None
+
+
+def test_command_of_a_pod_parses_back_to_the_training() -> None:
+    config = TrainConfig(
+        learnable_property="style", learning_rate=3.3e-7, fuse_micro_batches=False, scale_lr=True, seed=7
+    )
+    asked = make_command("gs://bucket/a run", config=config, accelerator="gpu")
+    for framework, module in (
+        ("torch", ["torchrun", "-m", "components.train_torch"]),
+        ("flax", ["python3", "-m", "components.train_flax"]),
+    ):
+        trainer = train_job(make_config(framework=framework, accelerator_count="1"), asked)["spec"]["trainer"]
+        assert trainer["command"] == module
+        parser = argparse.ArgumentParser()
+        add_training_flags(parser, FLAX_ACCELERATORS, "tpu")
+        assert training_command(parser.parse_args(trainer["args"])) == asked
+
+
+def test_torch_takes_a_process_for_each_gpu_and_flax_one_for_each_node() -> None:
+    torch, flax = (job_of("gpu", **GPU, framework=framework)["spec"] for framework in ("torch", "flax"))
+    assert (torch["runtimeRef"]["name"], torch["trainer"]["numProcPerNode"]) == ("textual-inversion-torch", 4)
+    assert flax["runtimeRef"]["name"] == "textual-inversion-jax" and "numProcPerNode" not in flax["trainer"]
+    assert job_of(processes_per_node=3)["spec"]["trainer"]["numProcPerNode"] == 3
+    assert job_of()["spec"]["trainer"]["numProcPerNode"] == 1
+
+
+def test_gpu_pods_have_their_nodes_and_shared_memory() -> None:
+    job = job_of("gpu", **GPU, spot=True, service_account="trainer")
+    resources = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "4"}
+    assert job["spec"]["trainer"]["resourcesPerNode"] == {"requests": resources, "limits": resources}
+    assert pod_of(job)["spec"] == {
+        "nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-spot": "true"},
+        "tolerations": [
+            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+            {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
+        ],
+        "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}],
+        "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],
+        "serviceAccountName": "trainer",
+    }
+    assert pod_of(job)["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+
+
+def test_tpu_pods_are_the_hosts_of_one_slice() -> None:
+    job = job_of("tpu", **TPU)
+    assert job["spec"]["trainer"]["resourcesPerNode"]["limits"]["google.com/tpu"] == "4"
+    assert pod_of(job)["spec"] == {
+        "nodeSelector": {
+            "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
+            "cloud.google.com/gke-tpu-topology": "2x4",
+        },
+        "tolerations": [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}],
+    }
+
+
+def test_queue_and_run_are_labels_of_the_trainjob() -> None:
+    labels = job_of(queue="team-a", run_id="run-1")["metadata"]["labels"]
+    assert (labels["kueue.x-k8s.io/queue-name"], labels[RUN_LABEL]) == ("team-a", "run-1")
+    assert not {"kueue.x-k8s.io/queue-name", RUN_LABEL} & set(job_of()["metadata"]["labels"])
+
+
+def test_name_is_that_of_the_run_and_the_result() -> None:
+    def name(folder: str = BUCKET, **changes: Any) -> str:
+        return train_job(make_config(**changes), make_command(folder))["metadata"]["name"]
+
+    assert name() == name(num_nodes=3)
+    assert len({name(), name(run_id="run-1"), name(run_id="run-2"), name("s3://bucket/other")}) == 4
+
+
+def test_digest_is_that_of_what_is_to_run() -> None:
+    def digest(owner: Owner | None = None, *, command: TrainingCommand | None = None, **changes: Any) -> str:
+        job = train_job(make_config(**changes), command or make_command(BUCKET), owner)
+        return job["metadata"]["annotations"][SPEC_ANNOTATION]
+
+    assert digest() == digest(Owner(name="another", uid="attempt"))
+    others = [digest(num_nodes=3), digest(queue="q"), digest(timeout_seconds=5)]
+    others.append(digest(command=make_command(BUCKET, config=TrainConfig(seed=1))))
+    assert len({digest(), *others}) == 5
+
+
+def test_owner_is_the_pod_of_the_step() -> None:
+    assert Owner.from_environment({"KFP_POD_NAME": "p", "KFP_POD_UID": "u"}) == Owner(name="p", uid="u")
+    assert Owner.from_environment({"KFP_POD_NAME": "p"}) is None
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "changes", "message"),
+    [
+        ("tpu", {}, "accelerator: found 'tpu', expected one of cpu, gpu.*components.train_flax"),
+        ("cuda", {"framework": "flax"}, "accelerator: found 'cuda', expected one of cpu, gpu, tpu"),
+        ("gpu", {}, "accelerator_count: found 0 with gpu, expected 1 or more"),
+        ("cpu", {"accelerator_count": "1"}, "accelerator_count: found 1 with cpu, expected 0"),
+        ("gpu", {**GPU, "accelerator_type": "tpu-v6e-slice"}, "accelerator_type: found 'tpu-v6e-slice' with gpu"),
+        ("tpu", {**TPU, "num_nodes": 3}, "num_nodes: found 3 nodes of 4 TPU chips, expected 8 chips in all"),
+        ("gpu", {**GPU, "processes_per_node": 3}, "processes_per_node: found 3 with torch on gpu, expected 4 or 0"),
+        ("cpu", {"framework": "flax", "processes_per_node": 2}, "found 2 with flax on cpu, expected 1 or 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(accelerator: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        job_of(accelerator, **changes)
+
+
+@pytest.mark.parametrize("name", ["latent_set", "base_model", "initial_embedding", "checkpoint_root", "output"])
+def test_local_folder_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: found the local folder 'out/x', expected an address in object"):
+        train_job(make_config(), make_command(BUCKET, **{name: "out/x"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"framework": "tensorflow"}, "framework: found 'tensorflow', expected one of torch, flax"),
+        ({"num_nodes": 0}, "num_nodes: found 0, expected 1 or more"),
+        ({"processes_per_node": -1}, "processes_per_node: found -1"),
+        ({"timeout_seconds": 0}, "timeout_seconds: found 0"),
+        ({"accelerator_count": "two"}, "accelerator_count: found 'two'"),
+        ({"memory_per_node": "16 GB"}, "memory_per_node: found '16 GB', expected memory of each node"),
+        ({"queue": "Team A"}, "queue: found 'Team A', expected Kueue's local queue"),
+        ({"run_id": "x" * 64}, "run_id: found"),
+    ],
+)
+def test_config_that_cannot_be_right_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(**changes)
+
+
+def test_config_describes_every_field() -> None:
+    from components.launch_trainjob.config import DESCRIPTIONS
+
+    assert list(DESCRIPTIONS) == list(LaunchConfig.__dataclass_fields__)

@@ -1,0 +1,210 @@
+"""What the namespace, the rights, the runtimes and the policies say, and what each overlay adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.manifests.rendering import Object, find, pod_templates, walk
+
+RUNTIMES = {"torch": "textual-inversion-torch", "jax": "textual-inversion-jax"}
+
+
+def rights(role: Object) -> dict[str, set[str]]:
+    """The verbs by resource."""
+    return {
+        f"{group}/{name}": set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for name in rule["resources"]
+    }
+
+
+def policy(objects: list[Object], name: str) -> dict[str, Any]:
+    [found] = find(objects, "NetworkPolicy", name)
+    return found["spec"]
+
+
+def ways_out(objects: list[Object], name: str) -> set[tuple[str, int]]:
+    """The address blocks that a policy opens, with their ports; an empty one is everywhere."""
+    return {
+        (block, port["port"])
+        for rule in policy(objects, name)["egress"]
+        for block in [each["ipBlock"]["cidr"] for each in rule.get("to", []) if "ipBlock" in each] or [""]
+        for port in rule.get("ports", [])
+    }
+
+
+def test_namespace_takes_restricted_pods_alone(gke: list[Object]):
+    [namespace] = find(gke, "Namespace")
+    labels = namespace["metadata"]["labels"]
+    for mode in ("enforce", "audit", "warn"):
+        assert labels[f"pod-security.kubernetes.io/{mode}"] == "restricted"
+
+
+def test_runner_may_do_what_launching_a_training_takes(gke: list[Object]):
+    [role] = find(gke, "Role", "textual-inversion-runner")
+    reading = {"get", "list", "watch"}
+    assert rights(role) == {
+        "trainer.kubeflow.org/trainjobs": reading | {"create", "patch", "delete"},
+        "trainer.kubeflow.org/trainingruntimes": reading,
+        "/pods": reading,
+        "/pods/log": reading,
+        "/events": reading,
+        "argoproj.io/workflows": {"get"},
+        "argoproj.io/workflowtaskresults": {"create", "patch"},
+        "/configmaps": {"get"},
+        "/secrets": {"get"},
+    }
+    named = {rule["resources"][0]: rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule}
+    assert named == {"configmaps": ["kfp-launcher"], "secrets": ["mlpipeline-minio-artifact"]}
+
+
+def test_trainer_has_no_rights(gke: list[Object]):
+    [account] = find(gke, "ServiceAccount", "textual-inversion-trainer")
+    assert account["automountServiceAccountToken"] is False
+    subjects = [subject["name"] for binding in find(gke, "RoleBinding") for subject in binding["subjects"]]
+    assert "textual-inversion-trainer" not in subjects
+
+
+def test_default_editor_has_the_runner_s_role_in_a_profile(objects: list[Object]):
+    bindings = {binding["subjects"][0]["name"]: binding["roleRef"] for binding in find(objects, "RoleBinding")}
+    if "default-editor" in bindings:
+        assert bindings["default-editor"] == bindings["textual-inversion-runner"]
+    else:
+        assert not find(objects, "RoleBinding", "textual-inversion-default-editor")
+
+
+@pytest.mark.parametrize("framework", RUNTIMES)
+def test_runtime_is_as_kubeflow_trainer_wants_it(gke: list[Object], framework: str):
+    [runtime] = find(gke, "TrainingRuntime", RUNTIMES[framework])
+    assert runtime["metadata"]["labels"]["trainer.kubeflow.org/framework"] == framework
+    assert runtime["spec"]["mlPolicy"] == {"numNodes": 1, framework: {}}
+    [job] = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    assert (job["name"], job["replicas"]) == ("node", 1)
+    assert job["template"]["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    [container] = job["template"]["spec"]["template"]["spec"]["containers"]
+    assert container["name"] == "node"
+
+
+@pytest.mark.parametrize("framework", RUNTIMES)
+def test_runtime_restarts_all_pods_together(gke: list[Object], framework: str):
+    [runtime] = find(gke, "TrainingRuntime", RUNTIMES[framework])
+    spec = runtime["spec"]["template"]["spec"]
+    job = spec["replicatedJobs"][0]["template"]["spec"]
+    assert job["backoffLimit"] == 0
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    assert spec["failurePolicy"]["maxRestarts"] > 0
+    [rule] = spec["failurePolicy"]["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("RestartJobSetAndIgnoreMaxRestarts", ["PodFailurePolicy"])
+    [lost] = job["podFailurePolicy"]["rules"]
+    assert (lost["action"], lost["onPodConditions"][0]["type"]) == ("FailJob", "DisruptionTarget")
+
+
+@pytest.mark.parametrize("framework", RUNTIMES)
+def test_runtime_leaves_accelerators_to_the_trainjob(gke: list[Object], framework: str):
+    [runtime] = find(gke, "TrainingRuntime", RUNTIMES[framework])
+    [(_, template)] = pod_templates(runtime)
+    [container] = template["spec"]["containers"]
+    asked = {name for kind in ("requests", "limits") for name in container["resources"][kind]}
+    assert not [name for name in asked if "/" in name]
+    assert [each["key"] for each in template["spec"]["tolerations"]] == [
+        {"torch": "nvidia.com/gpu", "jax": "google.com/tpu"}[framework]
+    ]
+
+
+def test_nothing_is_let_in_or_out_that_no_policy_names(gke: list[Object]):
+    assert policy(gke, "default-deny") == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_trainers_reach_each_other_and_https(gke: list[Object]):
+    trainers = policy(gke, "trainers")
+    itself = {"podSelector": trainers["podSelector"]}
+    assert trainers["ingress"] == [{"from": [itself]}]
+    among, https, *_ = trainers["egress"]
+    assert among == {"to": [itself]}, "on every port: NCCL chooses its own"
+    assert https["ports"] == [{"protocol": "TCP", "port": 443}]
+    wanted = trainers["podSelector"]["matchLabels"].items()
+    for runtime in find(gke, "TrainingRuntime"):
+        [(_, template)] = pod_templates(runtime)
+        assert wanted <= template["metadata"]["labels"].items(), "the policy is about these pods"
+
+
+def test_no_pod_reaches_a_node_s_metadata_by_the_way_to_the_internet(gke: list[Object]):
+    for name in ("steps", "trainers"):
+        blocks = [value for path, value in walk(policy(gke, name)) if path.endswith("ipBlock")]
+        everywhere = [block for block in blocks if block["cidr"] == "0.0.0.0/0"]
+        assert everywhere and all("169.254.0.0/16" in block["except"] for block in everywhere)
+
+
+def test_gke_accounts_act_as_google_ones(gke: list[Object]):
+    for role in ("runner", "trainer"):
+        [account] = find(gke, "ServiceAccount", f"textual-inversion-{role}")
+        identity = account["metadata"]["annotations"]["iam.gke.io/gcp-service-account"]
+        assert identity.startswith(f"textual-inversion-{role}@") and identity.endswith(".iam.gserviceaccount.com")
+    assert not find(gke, "ConfigMap", "identities"), "what the kustomization works with is not deployed"
+    for name in ("steps", "trainers"):
+        assert ways_out(gke, name) >= {("169.254.169.252/32", 988), ("169.254.169.254/32", 80)}
+
+
+def test_on_prem_trainers_have_the_key_of_kfp_s_object_store(on_prem: list[Object]):
+    [environment] = find(on_prem, "ConfigMap", "textual-inversion-environment")
+    assert environment["data"]["AWS_ENDPOINT_URL"] == "http://seaweedfs.kubeflow.svc:9000"
+    for runtime in find(on_prem, "TrainingRuntime"):
+        [(_, template)] = pod_templates(runtime)
+        [container] = template["spec"]["containers"]
+        sources = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"]}
+        assert sources == {
+            "AWS_ACCESS_KEY_ID": {"name": "mlpipeline-minio-artifact", "key": "accesskey"},
+            "AWS_SECRET_ACCESS_KEY": {"name": "mlpipeline-minio-artifact", "key": "secretkey"},
+        }
+
+
+def test_on_prem_trainers_reach_kfp_s_object_store(on_prem: list[Object]):
+    [store] = [rule for rule in policy(on_prem, "trainers")["egress"] if "namespaceSelector" in rule["to"][0]]
+    [peer] = store["to"]
+    assert peer["podSelector"] == {"matchLabels": {"app": "seaweedfs"}}
+    assert [port["port"] for port in store["ports"]] == [8333, 9000]
+
+
+def test_proxy_is_reached_by_the_port_of_its_address(everything: list[Object]):
+    [environment] = find(everything, "ConfigMap", "textual-inversion-environment")
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY"):
+        port = int(environment["data"][variable].rpartition(":")[2])
+        for name in ("steps", "trainers"):
+            assert ("", port) in ways_out(everything, name)
+
+
+def test_namespace_of_others_gets_no_policy_quota_or_labels(objects: list[Object]):
+    if find(objects, "Namespace"):
+        assert find(objects, "NetworkPolicy", "default-deny") and find(objects, "ResourceQuota")
+    else:
+        kinds = ("NetworkPolicy", "ResourceQuota", "LimitRange")
+        assert not [kind for kind in kinds if find(objects, kind)], "it would stop what else runs there"
+
+
+def test_dev_asks_for_no_accelerators_and_little_else(dev: list[Object]):
+    assert {each["metadata"]["namespace"] for each in dev} == {"kubeflow"}
+    assert not find(dev, "Namespace")
+    for runtime in find(dev, "TrainingRuntime"):
+        [(_, template)] = pod_templates(runtime)
+        assert "tolerations" not in template["spec"]
+        assert template["spec"]["containers"][0]["resources"]["requests"] == {
+            "cpu": "1",
+            "memory": "2Gi",
+            "ephemeral-storage": "2Gi",
+        }
+
+
+def test_queue_covers_all_that_a_training_asks_for(objects: list[Object]):
+    for queue in find(objects, "ClusterQueue"):
+        groups = queue["spec"]["resourceGroups"]
+        covered = {name for group in groups for name in group["coveredResources"]}
+        for group in groups:
+            for flavor in group["flavors"]:
+                assert [each["name"] for each in flavor["resources"]] == group["coveredResources"]
+        for runtime in find(objects, "TrainingRuntime"):
+            for _, template in pod_templates(runtime):
+                asked = template["spec"]["containers"][0]["resources"]["requests"]
+                assert {*asked, "nvidia.com/gpu", "google.com/tpu"} <= covered

@@ -1,0 +1,88 @@
+"""Pipeline steps fit into the namespace that the manifests make, and find there what the manifests put."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipelines.compiling import COMPILED
+from pipelines.environment import (
+    CA_CONFIG_MAP,
+    CA_FOLDER,
+    CONFIG_MAP,
+    HUB_SECRET,
+    OBJECT_STORE_KEYS,
+    OBJECT_STORE_SECRET,
+    VARIABLES,
+)
+from tests.manifests.rendering import Object, find, pod_templates, read_objects
+
+
+@pytest.fixture(scope="module", params=sorted(file.name for file in COMPILED.glob("*.yaml")))
+def pods(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    """What each step of a compiled pipeline asks of its pod, by the name of its executor."""
+    pipeline, platform = read_objects((COMPILED / request.param).read_text(encoding="utf-8"))
+    found = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    containers = {name for name, each in pipeline["deploymentSpec"]["executors"].items() if "container" in each}
+    assert set(found) == containers, "a step was not told what its pod is to have: pipelines.resources.request"
+    return found
+
+
+def test_step_runs_as_somebody_else_than_root(pods: dict[str, dict[str, Any]]):
+    for name, pod in pods.items():
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"].get("runAsUser", 1000) != 0, name
+
+
+def test_step_starts_where_nothing_was_put(pods: dict[str, dict[str, Any]]):
+    kinds = ("secretAsEnv", "configMapAsEnv", "configMapAsVolume")
+    for name, pod in pods.items():
+        sources = [source for kind in kinds for source in pod[kind]]
+        assert len(sources) == 4 and all(source["optional"] is True for source in sources), name
+
+
+def test_step_has_the_variables_of_its_site(pods: dict[str, dict[str, Any]]):
+    for name, pod in pods.items():
+        secrets = {each["secretName"]: pairs(each, "secretKey") for each in pod["secretAsEnv"]}
+        assert secrets == {OBJECT_STORE_SECRET: OBJECT_STORE_KEYS, HUB_SECRET: {"HF_TOKEN": "HF_TOKEN"}}, name
+        [environment] = pod["configMapAsEnv"]
+        assert environment["configMapName"] == CONFIG_MAP
+        assert pairs(environment, "configMapKey") == {variable: variable for variable in VARIABLES}
+
+
+def test_variable_of_the_manifests_reaches_the_steps(objects: list[Object]):
+    [environment] = find(objects, "ConfigMap", CONFIG_MAP)
+    assert set(environment["data"]) <= set(VARIABLES)
+
+
+def test_certificates_are_where_the_variables_say(everything: list[Object], pods: dict[str, dict[str, Any]]):
+    [environment] = find(everything, "ConfigMap", CONFIG_MAP)
+    [certificates] = find(everything, "ConfigMap", CA_CONFIG_MAP)
+    for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"):
+        folder, _, file = environment["data"][variable].rpartition("/")
+        assert folder == CA_FOLDER and file in certificates["data"]
+    for name, pod in pods.items():
+        mounts = {each["configMapName"]: each["mountPath"] for each in pod["configMapAsVolume"]}
+        assert mounts == {CA_CONFIG_MAP: CA_FOLDER}, name
+    for runtime in find(everything, "TrainingRuntime"):
+        [(_, template)] = pod_templates(runtime)
+        volumes = {each["name"]: each["configMap"] for each in template["spec"]["volumes"] if "configMap" in each}
+        mounted = {
+            each["mountPath"]: volumes.get(each["name"]) for each in template["spec"]["containers"][0]["volumeMounts"]
+        }
+        assert mounted[CA_FOLDER] == {"name": CA_CONFIG_MAP, "optional": True}
+
+
+def test_secrets_have_the_names_and_keys_that_steps_look_for(everything: list[Object]):
+    [token] = find(everything, "Secret")
+    assert (token["metadata"]["name"], set(token["data"])) == (HUB_SECRET, {"HF_TOKEN"})
+    external = {
+        each["spec"]["target"]["name"]: {entry["secretKey"] for entry in each["spec"]["data"]}
+        for each in find(everything, "ExternalSecret")
+    }
+    assert external == {OBJECT_STORE_SECRET: set(OBJECT_STORE_KEYS), HUB_SECRET: {"HF_TOKEN"}}
+
+
+def pairs(source: dict[str, Any], key: str) -> dict[str, str]:
+    return {each[key]: each["envVar"] for each in source["keyToEnv"]}
