@@ -40,7 +40,7 @@ test: $(READY) ## run the tests: TESTS=tests/common WORKERS=2 ARGS="-k storage"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/faults $(TESTS) $(ARGS)
 
 test-faults: $(READY) ## kill trainings at any moment and start them again (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests/faults $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/faults $(ARGS)
 
 bench-train: $(READY) ## time the trainer against the reference script: UPSTREAM=.../textual_inversion.py
 	$(BIN)/python -m tests.benchmarks.bench_train --upstream $(UPSTREAM) $(ARGS)
