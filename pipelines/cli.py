@@ -15,6 +15,7 @@ from components.common.errors import ConfigError, TextualInversionError
 from components.common.logs import configure_logging, human_duration
 from components.preflight.parameters import check_parameters
 from pipelines.compiling import COMPILED, compile_all
+from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment
 from pipelines.local_run import read_pipeline, run_pipeline
 from pipelines.parameters import add_parameter_flags, default_parameters, given_parameters
 from pipelines.presets import PRESETS
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run the pipeline on this machine, without a cluster",
         description=run_.__doc__,
-        usage="%(prog)s [--preset NAME] [--out FOLDER] [--no-reuse] [--PARAMETER VALUE ...]",
+        usage="%(prog)s [--preset NAME] [--out FOLDER] [--host-devices N] [--no-reuse] [--PARAMETER VALUE ...]",
         allow_abbrev=False,
     )
     run.add_argument(
@@ -61,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--out", type=Path, default=Path("out/run"), help="folder for everything that is made (default: %(default)s)"
+    )
+    run.add_argument(
+        "--host-devices",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --accelerator tpu: N devices of this machine's CPU stand in for TPU chips, to try it without any",
     )
     run.add_argument("--no-reuse", action="store_true", help="run every step, whatever earlier runs in --out have made")
     if PIPELINE.is_file():  # else it is `compile` that makes it
@@ -91,12 +99,18 @@ def run_(arguments: argparse.Namespace) -> int:
         "storage_uri": (out / "storage").as_uri(),
         **given,
     }
-    if parameters["accelerator"] == "cpu" and "accelerator_count" not in given:
-        parameters["accelerator_count"] = "0"
+    environment = stand_in_environment(parameters["accelerator"], arguments.host_devices)
+    if "accelerator_count" not in given:
+        count = 0 if parameters["accelerator"] == "cpu" else arguments.host_devices or 1
+        parameters["accelerator_count"] = str(count)
     check_parameters(parameters)
-    _check_that_it_runs_here(parameters, out)
+    _check_names(parameters, out)
+    if environment:
+        print(f"no TPU is used: {arguments.host_devices} devices of this machine's CPU stand in (--host-devices)")
+    else:
+        check_accelerator_is_here(parameters["accelerator"])
     started = time.monotonic()
-    run = run_pipeline(PIPELINE, parameters, out=out, reuse=not arguments.no_reuse)
+    run = run_pipeline(PIPELINE, parameters, out=out, reuse=not arguments.no_reuse, environment=environment)
     if run.failures:
         failure = run.failures[0]
         return _fail(f"{failure.message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED)
@@ -125,20 +139,12 @@ def sample_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_that_it_runs_here(parameters: Mapping[str, Any], out: Path) -> None:
+def _check_names(parameters: Mapping[str, Any], out: Path) -> None:
     for name, value in {**parameters, "--out": out}.items():
         if _REWRITTEN_BY_KFP in str(value):
             raise ConfigError(
                 f"{name}: found {str(value)!r}, expected a value without {_REWRITTEN_BY_KFP!r}, which kfp.local "
                 "would replace by the path of its interpreter: choose another name or folder"
-            )
-    if parameters["accelerator"] == "gpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ConfigError(
-                "accelerator: found gpu, but PyTorch sees no GPU on this machine: "
-                "give --accelerator cpu, or run on a machine that has one"
             )
 
 

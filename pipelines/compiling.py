@@ -11,12 +11,12 @@ import yaml
 from kfp import compiler, dsl
 
 from components.common.prompts import TEMPLATES
-from components.common.training.config import ACCELERATORS, LR_SCHEDULERS, MIXED_PRECISIONS
+from components.common.training.config import FLAX_ACCELERATORS, LR_SCHEDULERS, MIXED_PRECISIONS
 from components.ingest_images.config import INTERPOLATIONS, SMALL_IMAGES
 from components.preflight.parameters import descriptions
 
 CHOICES = {
-    "accelerator": ACCELERATORS,
+    "accelerator": FLAX_ACCELERATORS,
     "interpolation": INTERPOLATIONS,
     "small_images": SMALL_IMAGES,
     "learnable_property": tuple(TEMPLATES),

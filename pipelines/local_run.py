@@ -46,18 +46,25 @@ class LocalRun:
 
 
 def run_pipeline(
-    compiled: Path, parameters: Mapping[str, Any], *, out: Path, reuse: bool = True, screen: TextIO | None = None
+    compiled: Path,
+    parameters: Mapping[str, Any],
+    *,
+    out: Path,
+    reuse: bool = True,
+    environment: Mapping[str, str] | None = None,
+    screen: TextIO | None = None,
 ) -> LocalRun:
     """Runs the compiled pipeline `compiled` by `kfp.local` and waits for its end.
 
-    Artifacts go to `<out>/artifacts`, the whole log to `<out>/run.log`. A step whose source, parameters and input
-    artifacts are those of an earlier run in `out` is not run again.
+    Artifacts go to `<out>/artifacts`, the whole log to `<out>/run.log`. A step whose source, environment, parameters
+    and input artifacts are those of an earlier run in `out` is not run again.
 
     Args:
         compiled: the pipeline's YAML file.
         parameters: the pipeline's parameters.
         out: a folder, made if need be.
         reuse: whether outputs of earlier runs in `out` may be reused.
+        environment: what the steps' processes find in their environment beside this process's.
         screen: where the steps' lines are shown; standard output if None.
 
     Raises:
@@ -65,7 +72,7 @@ def run_pipeline(
     """
     pipeline = read_pipeline(compiled)
     _forget_retries(pipeline)
-    artifacts, timings = out / "artifacts", out / "timings.jsonl"
+    artifacts, timings, more = out / "artifacts", out / "timings.jsonl", dict(environment or {})
     artifacts.mkdir(parents=True, exist_ok=True)
     timings.unlink(missing_ok=True)
     before = set(artifacts.iterdir())
@@ -74,9 +81,9 @@ def run_pipeline(
         pipeline_root=str(artifacts),
         raise_on_error=False,
         enable_caching=reuse,
-        cache_root=str(out / "cache" / source_digest()[:16]),
+        cache_root=str(out / "cache" / source_digest(more)[:16]),
     )
-    with (out / "run.log").open("w", encoding="utf-8") as full_log, _environment(timings):
+    with (out / "run.log").open("w", encoding="utf-8") as full_log, _environment(timings, more):
         log = StepLog(full_log=full_log, screen=screen or sys.stdout, titles=_titles(pipeline))
         with _everything_goes_to(log), _interrupted_between_steps(log):
             task = components.load_component_from_text(yaml.safe_dump(pipeline))(**parameters)
@@ -96,8 +103,8 @@ def read_pipeline(compiled: Path) -> dict[str, Any]:
     return pipeline
 
 
-def source_digest() -> str:
-    """The hexadecimal SHA-256 of this project's source and its installed packages.
+def source_digest(environment: Mapping[str, str]) -> str:
+    """The hexadecimal SHA-256 of this project's source, its installed packages and the steps' own environment.
 
     On a cluster the image's tag stands for the code in a cache key. `kfp.local` runs the working copy instead of an
     image, so its cache is kept apart for each state of the code.
@@ -109,7 +116,7 @@ def source_digest() -> str:
                 digest.update(f"{file.relative_to(SOURCE)}\0".encode())
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     packages = sorted(f"{package.name}=={package.version}" for package in importlib.metadata.distributions())
-    digest.update("\n".join(packages).encode())
+    digest.update("\n".join([*packages, *sorted(f"{name}={value}" for name, value in environment.items())]).encode())
     return digest.hexdigest()
 
 
@@ -128,8 +135,8 @@ def _titles(pipeline: Mapping[str, Any]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _environment(timings: Path) -> Iterator[None]:
-    """Sets what the steps' processes inherit: their source, unbuffered output and the file for durations."""
+def _environment(timings: Path, more: Mapping[str, str]) -> Iterator[None]:
+    """Sets what the steps' processes inherit: their source, unbuffered output, the file for durations, and `more`."""
     before = dict(os.environ)
     path = [str(SOURCE), *filter(None, [before.get("PYTHONPATH")])]
     os.environ.update(
@@ -138,6 +145,7 @@ def _environment(timings: Path) -> Iterator[None]:
             "PYTHONUNBUFFERED": "1",
             "TQDM_DISABLE": "1",  # each state of a bar would be a line
             TIMINGS_VARIABLE: str(timings.resolve()),
+            **more,
         }
     )
     try:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from components.common.cli import parse_bool
 
+
+def _parse_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, which is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a JSON object")
+    return value
+
+
+def _parse_item(text: str) -> Any:
+    # Lists hold texts or objects, and no text of ours begins like an object that has a key.
+    return _parse_object(text) if text.startswith('{"') else text
+
+
 _TYPES: dict[str, dict[str, Any]] = {
     "STRING": {"type": str, "metavar": "TEXT"},
     "NUMBER_INTEGER": {"type": int, "metavar": "N"},
     "NUMBER_DOUBLE": {"type": float, "metavar": "X"},
-    "LIST": {"type": str, "metavar": "TEXT", "nargs": "*"},
+    "LIST": {"type": _parse_item, "metavar": "TEXT", "nargs": "*"},
+    "STRUCT": {"type": _parse_object, "metavar": "JSON"},
     "BOOLEAN": {"type": parse_bool, "metavar": "true|false", "nargs": "?", "const": True},
 }
 

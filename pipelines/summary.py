@@ -25,6 +25,7 @@ class Summary:
         base_model: the base model's folder, for `from_pretrained`.
         placeholder_token: what stands in a prompt.
         initializer_token: what training started from.
+        trained_by: what took the last training steps: framework and devices.
         scores: by variant (before, after, true_caption) and score (clip_i, clip_t).
         seconds: wall-clock seconds by step, of the steps that ran.
         passed: whether the quality gate let the embedding pass.
@@ -37,6 +38,7 @@ class Summary:
     base_model: str
     placeholder_token: str
     initializer_token: str
+    trained_by: str
     scores: Mapping[str, Mapping[str, float]]
     seconds: Mapping[str, float]
     passed: bool
@@ -51,6 +53,7 @@ class Summary:
         lines = [f"not published     {reason}" for reason in self.reasons]
         if self.registry_entry:
             lines.append(f"published         {shown(self.registry_entry)}")
+        lines.append(f"trained by        {self.trained_by}")
         lines += [f"learned embedding {shown(self.embedding)}", f"report            {shown(self.report)}"]
         for variant, scores in self.scores.items():
             values = "   ".join(f"{_label(name)} {value:.3f}" for name, value in sorted(scores.items()))
@@ -74,6 +77,7 @@ def summarize(run: LocalRun) -> Summary:
         base_model=str(materialize(reference)),
         placeholder_token=learned.placeholder_token,
         initializer_token=learned.initializer_token,
+        trained_by=f"{learned.lineage['framework']} on {learned.lineage['devices']}",
         scores=evaluation.scores,
         seconds=run.seconds,
         passed=evaluation.passed,

@@ -9,10 +9,13 @@ from components.evaluate.component import evaluate
 from components.import_base_model.component import import_base_model
 from components.ingest_images.component import ingest_images
 from components.init_embedding.component import init_embedding
+from components.launch_trainjob.component import launch_trainjob
 from components.preflight.component import preflight
-from components.preflight.parameters import EVALUATION, PICTURES, PLACEHOLDER, TRAINING, fields_of
+from components.preflight.parameters import EVALUATION, NODES, PICTURES, PLACEHOLDER, TRAINING, fields_of
 from components.publish.component import publish
+from components.train_flax.component import train_flax
 from components.train_torch.component import train_torch
+from pipelines.chosen_embedding import choose_embedding
 from pipelines.presets import GUIDE_EXAMPLE as DEFAULT
 from pipelines.resources import LIGHT, MEDIUM, MODEL, request, request_accelerators, retry
 
@@ -42,6 +45,12 @@ def textual_inversion(
     accelerator: str = DEFAULT["accelerator"],
     accelerator_resource: str = DEFAULT["accelerator_resource"],
     accelerator_count: str = DEFAULT["accelerator_count"],
+    accelerator_node_selector: dict[str, str] = DEFAULT["accelerator_node_selector"],
+    accelerator_tolerations: list[dict[str, str]] = DEFAULT["accelerator_tolerations"],
+    num_nodes: int = DEFAULT["num_nodes"],
+    cpu_per_node: str = DEFAULT["cpu_per_node"],
+    memory_per_node: str = DEFAULT["memory_per_node"],
+    queue: str = DEFAULT["queue"],
     resolution: int = DEFAULT["resolution"],
     interpolation: str = DEFAULT["interpolation"],
     center_crop: bool = DEFAULT["center_crop"],
@@ -141,17 +150,47 @@ def textual_inversion(
         **fields_of(PLACEHOLDER, parameters),
     ).set_display_name("Add the placeholder")
     retry(request(initial, MEDIUM))
-    latents = encode_latents(
-        image_set=pictures.outputs["image_set"], base_model=model.outputs["reference"], accelerator=accelerator
-    ).set_display_name("Encode pictures")
-    learned = train_torch(
-        latent_set=latents.outputs["latent_set"],
-        base_model=model.outputs["reference"],
-        initial_embedding=initial.outputs["initial_embedding"],
-        checkpoint_root=checked.outputs["checkpoints_uri"],
-        accelerator=accelerator,
+
+    pictures_to_encode = {
+        "image_set": pictures.outputs["image_set"],
+        "base_model": model.outputs["reference"],
+    }
+    training = {
+        "base_model": model.outputs["reference"],
+        "initial_embedding": initial.outputs["initial_embedding"],
+        "checkpoint_root": checked.outputs["checkpoints_uri"],
+        "accelerator": accelerator,
         **fields_of(TRAINING, parameters),
-    ).set_display_name("Train")
+    }
+    # Preflight refuses an unknown accelerator before either branch begins.
+    with dsl.If(accelerator == "tpu", name="On TPUs"):
+        # A handful of pictures, once: not worth a GPU beside the TPUs, nor the TPUs' time.
+        latents_on_cpu = encode_latents(**pictures_to_encode, accelerator="cpu").set_display_name("Encode pictures")
+        learned_on_tpus = train_flax(latent_set=latents_on_cpu.outputs["latent_set"], **training).set_display_name(
+            "Train"
+        )
+    with dsl.Elif(num_nodes > 1, name="On many nodes"):
+        latents_for_nodes = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name(
+            "Encode pictures"
+        )
+        learned_on_nodes = launch_trainjob(
+            latent_set=latents_for_nodes.outputs["latent_set"],
+            accelerator_count=accelerator_count,
+            accelerator_resource=checked.outputs["accelerator_resource"],
+            accelerator_node_selector=accelerator_node_selector,
+            accelerator_tolerations=accelerator_tolerations,
+            **fields_of(NODES, parameters),
+            **training,
+        ).set_display_name("Train on many nodes")
+    with dsl.Else(name="On GPUs or CPUs"):
+        latents = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name("Encode pictures")
+        learned_elsewhere = train_torch(latent_set=latents.outputs["latent_set"], **training).set_display_name("Train")
+    trained = (learned_on_tpus, learned_on_nodes, learned_elsewhere)
+    learned = choose_embedding(uri=dsl.OneOf(*(task.outputs["Output"] for task in trained))).set_display_name(
+        "Take the embedding"
+    )
+    for task in (learned_on_nodes, learned):
+        retry(request(task, LIGHT))
     evaluated = evaluate(
         base_model=model.outputs["reference"],
         scorer=clip.outputs["reference"],
@@ -161,9 +200,16 @@ def textual_inversion(
         accelerator=accelerator,
         **fields_of(EVALUATION, parameters),
     ).set_display_name("Sample and score")
-    for task in (latents, learned, evaluated):
+    for task in (latents_on_cpu, latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
         retry(request(task, MODEL))
-        request_accelerators(task, resource=accelerator_resource, count=accelerator_count)
+    for task in (latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
+        request_accelerators(
+            task,
+            resource=checked.outputs["accelerator_resource"],
+            count=accelerator_count,
+            node_selector=accelerator_node_selector,
+            tolerations=accelerator_tolerations,
+        )
 
     with dsl.If(evaluated.outputs["Output"] == "pass", name="It was learned"):
         # What it does is in the registry, where others move aliases too: an earlier answer says nothing about now.

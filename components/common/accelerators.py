@@ -3,62 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.common.errors import ConfigError
 
+RESOURCES: Mapping[str, str] = {"gpu": "nvidia.com/gpu", "tpu": "google.com/tpu"}
+"""The Kubernetes resource of each kind, where none is given, and the taint of its nodes; `cpu` stands for none."""
+
 SPOT = "cloud.google.com/gke-spot"
-"""Label and taint of GKE's spot nodes: cheaper, and taken away with about 25 seconds' notice."""
+"""Label and taint of Google Cloud's spot nodes: cheaper, and taken away with about 25 seconds' notice."""
+
+TPU_TYPE = "cloud.google.com/gke-tpu-accelerator"
+"""The label of Google Cloud's nodes that says which TPUs they have, such as tpu-v6e-slice."""
+
+TPU_TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+"""The label that says how the chips of a whole slice are arranged, such as 2x4."""
 
 SHARED_MEMORY = "2Gi"
-"""Size of /dev/shm in a pod with several GPUs, which talk through it; Docker's 64 MiB are too few for NCCL."""
+"""Size of /dev/shm in a pod with GPUs, which talk through it; a container's usual 64 MiB are too few for NCCL."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AcceleratorKind:
-    """What a cluster calls a kind of accelerator.
-
-    Attributes:
-        resource: the extended resource that a container asks for; also the taint of nodes that have it.
-        type_label: the node label by which a type is chosen.
-        types: the types that GKE offers.
-        topology_label: the node label for the shape of a slice, or None where there are no slices.
-    """
-
-    resource: str
-    type_label: str
-    types: tuple[str, ...]
-    topology_label: str | None = None
-
-
-KINDS: Mapping[str, AcceleratorKind] = {
-    "gpu": AcceleratorKind(
-        resource="nvidia.com/gpu",
-        type_label="cloud.google.com/gke-accelerator",
-        types=(
-            "nvidia-tesla-t4",
-            "nvidia-tesla-v100",
-            "nvidia-l4",
-            "nvidia-rtx-pro-6000",
-            "nvidia-tesla-a100",
-            "nvidia-a100-80gb",
-            "nvidia-h100-80gb",
-            "nvidia-h100-mega-80gb",
-            "nvidia-h200-141gb",
-            "nvidia-b200",
-        ),
-    ),
-    "tpu": AcceleratorKind(
-        resource="google.com/tpu",
-        type_label="cloud.google.com/gke-tpu-accelerator",
-        types=("tpu-v4-podslice", "tpu-v5-lite-podslice", "tpu-v5p-slice", "tpu-v6e-slice", "tpu7x"),
-        topology_label="cloud.google.com/gke-tpu-topology",
-    ),
-}
-"""The kinds of accelerator; `cpu` stands for none."""
+_RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,81 +34,82 @@ class PodAccelerators:
     """The accelerators of one pod, and the nodes that it may run on.
 
     Attributes:
-        kind: `cpu`, or one of `KINDS`.
+        kind: `cpu`, `gpu` or `tpu`.
         count: how many the pod asks for; 0 with `cpu`.
-        type: one of the kind's types, or empty for any; a TPU has to be named.
-        topology: the shape of the whole TPU slice in chips, such as `2x4`; empty for other kinds.
-        spot: whether the pod runs on spot nodes.
+        resource: the Kubernetes resource to ask for; empty takes the usual one of the kind.
+        node_selector: labels of the nodes to use.
+        tolerations: what is tolerated beside the taints of these accelerators and of spot nodes.
 
     Raises:
-        ConfigError: for an unknown kind or type, or a count or topology that cannot be right.
+        ConfigError: for an unknown kind, or values that cannot be right.
     """
 
     kind: str
     count: int = 1
-    type: str = ""
-    topology: str = ""
-    spot: bool = False
+    resource: str = ""
+    node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
-        if self.kind != "cpu" and self.kind not in KINDS:
-            raise ConfigError(f"accelerator: found {self.kind!r}, expected one of cpu, {', '.join(KINDS)}")
+        if self.kind != "cpu" and self.kind not in RESOURCES:
+            raise ConfigError(f"accelerator: found {self.kind!r}, expected one of cpu, {', '.join(RESOURCES)}")
         if (self.kind == "cpu") != (self.count == 0) or self.count < 0:
             expected = "0" if self.kind == "cpu" else "1 or more"
             raise ConfigError(f"accelerator_count: found {self.count} with {self.kind}, expected {expected}")
-        types = KINDS[self.kind].types if self.kind in KINDS else ()
-        if self.type and self.type not in types:
-            known = f"one of {', '.join(types)}, or nothing" if types else "nothing"
+        if self.resource:
+            self._check_resource()
+        labels = self.node_selector
+        if not isinstance(labels, Mapping) or not all(isinstance(value, str) for value in labels.values()):
             raise ConfigError(
-                f"accelerator_type: found {self.type!r} with {self.kind}, expected {known}; on clusters that name "
-                "their nodes in another way, leave it empty and choose the nodes in the TrainingRuntime"
+                f"accelerator_node_selector: found {json.dumps(labels)}, expected labels and their values as text"
             )
-        self._check_topology()
-
-    def _check_topology(self) -> None:
-        if self.kind != "tpu":
-            if self.topology:
-                raise ConfigError(f"accelerator_topology: found {self.topology!r} with {self.kind}, expected nothing")
-        elif not self.type or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", self.topology):
+        if not all(isinstance(toleration, Mapping) for toleration in self.tolerations):
             raise ConfigError(
-                f"accelerator_type, accelerator_topology: found {self.type!r} and {self.topology!r}, expected the "
-                "type and the shape of the TPU slice, such as tpu-v6e-slice and 2x4"
+                f"accelerator_tolerations: found {json.dumps(self.tolerations)}, expected a list of objects such as "
+                '{"key": "dedicated", "operator": "Exists"}'
+            )
+
+    def _check_resource(self) -> None:
+        usual = RESOURCES.get(self.kind, "")
+        if not _RESOURCE.fullmatch(self.resource):
+            raise ConfigError(f"accelerator_resource: found {self.resource!r}, expected a name such as nvidia.com/gpu")
+        if usual and self.resource != usual and RESOURCES["tpu"] in (usual, self.resource):
+            raise ConfigError(
+                f"accelerator_resource: found {self.resource} with accelerator {self.kind}, expected {usual}"
             )
 
     def check_nodes(self, num_nodes: int) -> None:
-        """Raises `ConfigError` unless that many pods together have the chips of the TPU slice; others may be any."""
-        if self.kind == "tpu":
-            chips = math.prod(int(side) for side in self.topology.split("x"))
+        """Raises `ConfigError` when that many pods do not have as many chips as the TPU slice that is asked for."""
+        topology = self.node_selector.get(TPU_TOPOLOGY, "")
+        if re.fullmatch(r"\d+(x\d+)+", topology):
+            chips = math.prod(map(int, topology.split("x")))
             if chips != num_nodes * self.count:
                 raise ConfigError(
-                    f"num_nodes: found {num_nodes} nodes of {self.count} TPU chips, expected {chips} chips in all, the "
-                    f"whole slice of accelerator_topology {self.topology}: num_nodes = chips / chips of a host"
+                    f"num_nodes, accelerator_count: found {num_nodes} x {self.count} for a slice of {topology}, which "
+                    f"has {chips} chips, expected as many: num_nodes is the number of its hosts, accelerator_count "
+                    "that of the chips of one"
                 )
 
     @property
     def resources(self) -> dict[str, str]:
         """How many of which resource the container asks for."""
-        return {KINDS[self.kind].resource: str(self.count)} if self.kind in KINDS else {}
+        return {self.resource or RESOURCES[self.kind]: str(self.count)} if self.count else {}
 
     @property
-    def node_selector(self) -> dict[str, str]:
-        """The labels of the nodes that the pod may run on."""
-        labels = {SPOT: "true"} if self.spot else {}
-        if self.type:
-            labels[KINDS[self.kind].type_label] = self.type
-        if self.topology:
-            labels[str(KINDS[self.kind].topology_label)] = self.topology
-        return labels
-
-    @property
-    def tolerations(self) -> list[dict[str, str]]:
+    def all_tolerations(self) -> list[dict[str, Any]]:
         """The taints of nodes that the pod may run on all the same."""
-        tolerated = [{"key": name, "operator": "Exists", "effect": "NoSchedule"} for name in self.resources]
-        if self.spot:
-            tolerated.append({"key": SPOT, "operator": "Equal", "value": "true", "effect": "NoSchedule"})
-        return tolerated
+        keys = (*self.resources, SPOT)
+        return [*({"key": key, "operator": "Exists"} for key in keys), *map(_with_whole_numbers, self.tolerations)]
 
     @property
     def shared_memory(self) -> dict[str, Any] | None:
         """The volume for /dev/shm, without its name, where one is needed; it counts against the memory limit."""
         return {"emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}} if self.kind == "gpu" else None
+
+
+def _with_whole_numbers(toleration: Mapping[str, Any]) -> dict[str, Any]:
+    # Kubeflow Pipelines hands on the numbers in a list's objects as floats, which Kubernetes refuses for seconds.
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in toleration.items()
+    }

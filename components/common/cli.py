@@ -12,7 +12,7 @@ import sys
 import time
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,14 +59,14 @@ def add_config_flags(parser: argparse.ArgumentParser, config: type, descriptions
     """
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        default = None if required else _default_of(field)
+        default = default_of(field)
+        required = default is dataclasses.MISSING
         shown = "required" if required else f"default: {default!r}"
         parser.add_argument(
             *dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}")),
             dest=field.name,
             required=required,
-            default=default,
+            default=None if required else default,
             help=f"{descriptions[field.name]} ({shown})".replace("%", "%%"),
             **_parsing_of(hints[field.name]),
         )
@@ -82,7 +82,8 @@ def config_from_flags(config: type[Config], arguments: argparse.Namespace) -> Co
     return config(**{name: getattr(arguments, name) for name in names})
 
 
-def _default_of(field: dataclasses.Field[Any]) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a dataclass's field, made if it has a factory; `dataclasses.MISSING` where there is none."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
@@ -95,6 +96,8 @@ def _parsing_of(hint: Any) -> dict[str, Any]:
         return {"type": parse_bool, "metavar": "true|false", "nargs": "?", "const": True}
     if origin in (list, tuple):
         return {"type": arguments[0], "nargs": "*"}
+    if origin in (Mapping, Sequence):
+        return {"type": parse_json, "metavar": "JSON"}
     return {"type": hint}
 
 
@@ -110,3 +113,15 @@ def parse_bool(text: str) -> bool:
     if lowered in ("false", "no", "0"):
         return False
     raise argparse.ArgumentTypeError(f"found {text!r}, expected true or false")
+
+
+def parse_json(text: str) -> Any:
+    """The value that a text of JSON stands for.
+
+    Raises:
+        argparse.ArgumentTypeError: for any other text.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected JSON: {error}") from error

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.errors import ArtifactError, BaseModelError, ImageError
-from components.common.logs import versions
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.gate import run_checks
-from components.evaluate.health import Vocabulary, embedding_health, largest_norm_ratio
+from components.evaluate.health import embedding_health, largest_norm_ratio
 from components.evaluate.held_out import HeldOutLosses, measure_held_out_losses
+from components.evaluate.painter import Painter, painter_for
 from components.evaluate.report import render_report
 from components.evaluate.report_view import ReportContent
 from components.evaluate.samples import draw_samples, scoring_texts
@@ -32,7 +31,6 @@ from components.evaluate.scores import (
     table_lines,
 )
 from components.torch_models.loading import device_for
-from components.torch_models.sampling import TOKENIZERS, Pipeline, load_pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -78,17 +76,19 @@ def evaluate(
         initial_embedding: folder of the InitialEmbedding that training started from.
         learned_embedding: folder of the LearnedEmbedding.
         scoring_set: folder of the ImageSet to hold the samples against.
-        accelerator: `cpu` (float32) or `gpu` (float16).
+        accelerator: `cpu` (PyTorch, float32), `gpu` (PyTorch, float16) or `tpu` (JAX, bfloat16; scored on the CPU).
         output: folder for the Evaluation.
 
     Raises:
         InputError, ArtifactError: before anything is drawn, when an input cannot be used.
     """
-    device = device_for(accelerator)
-    logger.info("%s on %s", versions(["torch", "diffusers", "transformers"]), device)
+    make_painter = painter_for(accelerator)
     logger.info("config %s", dataclasses.asdict(config))
     inputs = _read_inputs(base_model, scorer, initial_embedding, learned_embedding, scoring_set)
-    evaluation = _evaluate(config, inputs, device)
+    painter = make_painter(materialize(inputs.base_model, sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))))
+    # CLIP scores some dozens of pictures: on a TPU's host that takes less than compiling it for the TPU would.
+    clip = ClipScorer(materialize(inputs.scorer), device=device_for("cpu" if accelerator == "tpu" else accelerator))
+    evaluation = _evaluate(config, inputs, painter, clip)
     evaluation.write(output)
     for line in evaluation.reasons:
         logger.warning("not accepted: %s", line)
@@ -142,16 +142,12 @@ def _check_that_they_belong_together(inputs: EvaluationInputs, initial: InitialE
         )
 
 
-def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, device: torch.device) -> Evaluation:
+def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, painter: Painter, clip: ClipScorer) -> Evaluation:
     learned = inputs.learned
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    parts = sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))
-    pipeline = load_pipeline(materialize(inputs.base_model, parts), device=device, dtype=dtype)
-    clip = ClipScorer(materialize(inputs.scorer), device=device)
-    vocabularies = {encoder: _vocabulary(pipeline, encoder) for encoder in learned.rows}
+    vocabularies = {encoder: painter.vocabulary(encoder) for encoder in learned.rows}
     health = embedding_health(learned.tokens, learned.rows, learned.initial_rows, vocabularies)
-    drawn = draw_samples(pipeline, config, learned, inputs.learned_folder)
-    held_out = measure_held_out_losses(pipeline, config, learned, inputs.scoring_set.pixels)
+    drawn = draw_samples(painter, config, learned, inputs.learned_folder)
+    held_out = measure_held_out_losses(painter, config, learned, inputs.scoring_set.pixels)
     logger.info("held-out loss %s", _told(held_out))
     by_sample = _score(clip, drawn.variants, scoring_texts(config, learned), inputs.scoring_set.pixels)
     scores = summarize(by_sample, seed=config.seed)
@@ -160,7 +156,7 @@ def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, device: torch.de
     norm_ratio = largest_norm_ratio(health)
     after = [found.pixels for found in drawn.variants["after"]]
     checks = run_checks(config, learned=learned, scores=scores, samples=after, norm_ratio=norm_ratio)
-    settings = _settings(config, inputs, pipeline, scores, norm_ratio, list(after[0].shape[:2]))
+    settings = _settings(config, inputs, painter, scores, norm_ratio, list(after[0].shape[:2]))
     report = render_report(
         ReportContent(
             config=config,
@@ -195,14 +191,6 @@ def _told(held_out: HeldOutLosses) -> str:
     return f"{losses[0]:.3f} -> {losses[-1]:.3f}{true_caption}"
 
 
-def _vocabulary(pipeline: Pipeline, encoder: str) -> Vocabulary:
-    """The table of a text encoder before the concept is loaded."""
-    table = getattr(pipeline, encoder).get_input_embeddings().weight.float().cpu().numpy()
-    tokenizer = getattr(pipeline, TOKENIZERS[encoder])
-    size = min(len(tokenizer), len(table))
-    return Vocabulary(tokens=tokenizer.convert_ids_to_tokens(list(range(size))), table=table[:size].copy())
-
-
 def _score(
     clip: ClipScorer,
     variants: Mapping[str, Sequence[Sample]],
@@ -221,7 +209,7 @@ def _score(
 def _settings(
     config: EvaluateConfig,
     inputs: EvaluationInputs,
-    pipeline: Pipeline,
+    painter: Painter,
     scores: Scores,
     norm_ratio: float,
     size: list[int],
@@ -230,8 +218,7 @@ def _settings(
         **dataclasses.asdict(config),
         "prompts": list(config.prompts_for(inputs.learned.learnable_property)),
         "height_and_width": size,
-        "scheduler": type(pipeline.scheduler).__name__,
-        "precision": str(pipeline.unet.dtype).removeprefix("torch."),
+        **painter.settings,
         "scorer": inputs.scorer.hub_repository or inputs.scorer.source,
         "norm_ratio": norm_ratio,
         "intervals": scores.intervals(),

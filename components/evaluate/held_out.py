@@ -9,9 +9,8 @@ import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.painter import Painter
 from components.evaluate.samples import chosen_snapshots
-from components.torch_models.denoising_loss import held_out_loss
-from components.torch_models.sampling import Pipeline, write_rows
 
 MAX_PICTURES = 5
 """Scoring pictures that are looked at; each costs 20 passes through the UNet a snapshot."""
@@ -31,12 +30,12 @@ class HeldOutLosses:
 
 
 def measure_held_out_losses(
-    pipeline: Pipeline, config: EvaluateConfig, learned: LearnedEmbedding, pictures: Sequence[np.ndarray]
+    painter: Painter, config: EvaluateConfig, learned: LearnedEmbedding, pictures: Sequence[np.ndarray]
 ) -> HeldOutLosses:
-    """The losses, with the first prompt of the evaluation; the learned rows are in the pipeline afterwards.
+    """The losses, with the first prompt of the evaluation; the learned rows are in the painter afterwards.
 
     Args:
-        pipeline: with the concept loaded.
+        painter: with the concept loaded.
         config: gives the prompts.
         learned: gives the rows before, between and after.
         pictures: the scoring pictures, uint8 [H, W, 3] each.
@@ -46,10 +45,10 @@ def measure_held_out_losses(
     between = {snapshot.step: snapshot.rows for snapshot in chosen_snapshots(learned)}
     by_step = {}
     for step, rows in {0: learned.initial_rows, **between, learned.steps: learned.rows}.items():
-        write_rows(pipeline, learned.tokens, rows)
-        by_step[step] = held_out_loss(pipeline, chosen, prompt)
+        painter.write_rows(rows)
+        by_step[step] = painter.held_out_loss(chosen, prompt)
     reference = config.reference_prompt
-    true_caption = held_out_loss(pipeline, chosen, template.replace("{}", reference)) if reference else None
+    true_caption = painter.held_out_loss(chosen, template.replace("{}", reference)) if reference else None
     return HeldOutLosses(by_step=by_step, true_caption=true_caption)
 
 

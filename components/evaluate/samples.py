@@ -10,7 +10,7 @@ import numpy as np
 
 from components.common.artifacts import LEARNED_EMBEDS, LearnedEmbedding, Sample, Snapshot
 from components.evaluate.config import EvaluateConfig
-from components.torch_models.sampling import Pipeline, SamplingConfig, load_concept, sample, write_rows
+from components.evaluate.painter import Painter
 
 MAX_PROGRESS = 10
 """Pictures of the way from the first to the last step, the two ends counted in."""
@@ -36,11 +36,11 @@ class DrawnSamples:
         return (*(found for variant in self.variants.values() for found in variant), *between)
 
 
-def draw_samples(pipeline: Pipeline, config: EvaluateConfig, learned: LearnedEmbedding, folder: Path) -> DrawnSamples:
+def draw_samples(painter: Painter, config: EvaluateConfig, learned: LearnedEmbedding, folder: Path) -> DrawnSamples:
     """Draws every sample of the evaluation; the concept enters as its users load it, from the artifact's file.
 
     Args:
-        pipeline: the base model's, without the concept.
+        painter: of the base model, without the concept.
         config: prompts, seeds and how to draw.
         learned: the embedding.
         folder: the artifact that it was read from.
@@ -48,17 +48,17 @@ def draw_samples(pipeline: Pipeline, config: EvaluateConfig, learned: LearnedEmb
     prompts = config.prompts_for(learned.learnable_property)
     repeated = (prompt for prompt in prompts for _ in range(config.images_per_prompt))
     shots = [(prompt, config.seed + number) for number, prompt in enumerate(repeated)]
-    tokens = load_concept(pipeline, folder / LEARNED_EMBEDS)
-    variants = {"after": _draw(pipeline, config, shots, "after", learned.placeholder_token)}
+    painter.load_concept(folder / LEARNED_EMBEDS)
+    variants = {"after": _draw(painter, config, shots, "after", learned.placeholder_token)}
     between = []
     for snapshot in chosen_snapshots(learned):
-        write_rows(pipeline, tokens, snapshot.rows)
-        [found] = _draw(pipeline, config, shots[:1], f"step-{snapshot.step}", learned.placeholder_token)
+        painter.write_rows(snapshot.rows)
+        [found] = _draw(painter, config, shots[:1], f"step-{snapshot.step}", learned.placeholder_token)
         between.append((snapshot.step, found))
-    write_rows(pipeline, tokens, learned.initial_rows)
-    variants["before"] = _draw(pipeline, config, shots, "before", learned.placeholder_token)
+    painter.write_rows(learned.initial_rows)
+    variants["before"] = _draw(painter, config, shots, "before", learned.placeholder_token)
     if config.reference_prompt:
-        variants["true_caption"] = _draw(pipeline, config, shots, "true_caption", config.reference_prompt)
+        variants["true_caption"] = _draw(painter, config, shots, "true_caption", config.reference_prompt)
     start, end = (0, variants["before"][0]), (learned.steps, variants["after"][0])
     return DrawnSamples(
         variants={name: variants[name] for name in ("before", "after", "true_caption") if name in variants},
@@ -85,7 +85,7 @@ def scoring_texts(config: EvaluateConfig, learned: LearnedEmbedding) -> tuple[st
 
 
 def _draw(
-    pipeline: Pipeline,
+    painter: Painter,
     config: EvaluateConfig,
     shots: Sequence[tuple[str, int]],
     variant: str,
@@ -93,13 +93,7 @@ def _draw(
 ) -> tuple[Sample, ...]:
     prompts = [prompt.replace("{}", word) for prompt, _ in shots]
     seeds = [seed for _, seed in shots]
-    sampling = SamplingConfig(
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        batch_size=config.sampling_batch_size,
-    )
-    label = f"sampling {variant}" if len(shots) > 1 else ""
-    pictures = sample(pipeline, prompts, seeds, sampling, negative_prompt=config.negative_prompt, label=label)
+    pictures = painter.draw(prompts, seeds, config, label=f"sampling {variant}" if len(shots) > 1 else "")
     return tuple(
         Sample(variant=variant, prompt=prompt, seed=seed, pixels=pixels)
         for prompt, seed, pixels in zip(prompts, seeds, pictures, strict=True)

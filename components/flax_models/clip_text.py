@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,20 +9,7 @@ from flax.typing import Dtype
 
 from components.flax_models.attention import attention
 from components.flax_models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClipTextConfig:
-    """The fields of a text encoder's config.json that determine its mathematics, with transformers' defaults."""
-
-    vocab_size: int = 49408
-    hidden_size: int = 512
-    intermediate_size: int = 2048
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 8
-    max_position_embeddings: int = 77
-    hidden_act: str = "quick_gelu"
-    layer_norm_eps: float = 1e-5
+from components.flax_models.module_configs import ClipTextConfig
 
 
 class ClipTextEncoder(nnx.Module):
@@ -36,7 +21,7 @@ class ClipTextEncoder(nnx.Module):
         self.encoder = _Layers(config, dtype, remat)
         self.final_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, token_ids: jax.Array, rows: jax.Array, first_id: int) -> jax.Array:
+    def __call__(self, token_ids: jax.Array, rows: jax.Array, first_id: int | jax.Array) -> jax.Array:
         """The last hidden states, [b, t, hidden].
 
         Args:
@@ -52,7 +37,7 @@ class _Embeddings(nnx.Module):
         self.token_embedding = Embedding(config.vocab_size, config.hidden_size, dtype)
         self.position_embedding = Embedding(config.max_position_embeddings, config.hidden_size, dtype)
 
-    def __call__(self, token_ids: jax.Array, rows: jax.Array, first_id: int) -> jax.Array:
+    def __call__(self, token_ids: jax.Array, rows: jax.Array, first_id: int | jax.Array) -> jax.Array:
         offset = token_ids - first_id
         is_placeholder = offset >= 0
         ordinary = self.token_embedding(jnp.where(is_placeholder, 0, token_ids))

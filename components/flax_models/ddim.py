@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from components.common.errors import BaseModelError, ConfigError
 from components.flax_models.model_config import read_json
 from components.flax_models.noise_schedule import NoiseSchedule, load_noise_schedule
+
+if TYPE_CHECKING:
+    import jax
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ _REPLACED = (
 """Samplers of the same noise schedule, for which DDIM stands in."""
 
 
-Array = np.ndarray | jax.Array
+Array = Any
+"""A numpy array on the host, or traced."""
 
 
 class Steps(NamedTuple):
@@ -80,14 +82,14 @@ class Ddim:
 
     def denoise(self, latents: jax.Array, predicted: jax.Array, alpha: Array, alpha_after: Array) -> jax.Array:
         """The latents after one step (equation 12 with sigma 0), given the UNet's prediction for them."""
-        signal, rest = jnp.sqrt(alpha), jnp.sqrt(1 - alpha)
+        signal, rest = alpha**0.5, (1 - alpha) ** 0.5
         if self.schedule.prediction_type == "v_prediction":
             clean, noise = signal * latents - rest * predicted, signal * predicted + rest * latents
         else:
             clean, noise = (latents - rest * predicted) / signal, predicted
         if self.clip:
-            clean = jnp.clip(clean, -1.0, 1.0)
-        return jnp.sqrt(alpha_after) * clean + jnp.sqrt(1 - alpha_after) * noise
+            clean = clean.clip(-1.0, 1.0)
+        return alpha_after**0.5 * clean + (1 - alpha_after) ** 0.5 * noise
 
 
 def load_ddim(model: Path) -> Ddim:

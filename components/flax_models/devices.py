@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from components.common.errors import ConfigError
-from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
+from components.common.training.config import FLAX_ACCELERATORS, TPU_STAND_IN_VARIABLE, check_accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,15 @@ def join_processes(environment: Mapping[str, str] | None = None) -> None:
 def mesh_for(accelerator: str) -> jax.sharding.Mesh:
     """The mesh over all devices of the kind `accelerator` (`cpu`, `gpu` or `tpu`), of all processes.
 
+    Where `TPU_STAND_IN_VARIABLE` asks for it, the CPU's devices stand in for TPUs, and the log says so; into how many
+    the CPU is divided says JAX_NUM_CPU_DEVICES, which JAX reads itself.
+
     Raises:
         ConfigError: when it is unknown, or there are no such devices: never a silent fall-back.
     """
     check_accelerator(accelerator, FLAX_ACCELERATORS)
+    if accelerator == "tpu" and (stand_in := os.environ.get(TPU_STAND_IN_VARIABLE)):
+        return _mesh_of_stand_ins(stand_in)
     try:
         devices = jax.devices(accelerator)
     except RuntimeError as error:
@@ -60,6 +65,21 @@ def mesh_for(accelerator: str) -> jax.sharding.Mesh:
             f"run on a machine with a {accelerator.upper()} and the JAX for it, or choose another accelerator"
         ) from error
     logger.info("%d %s devices (%s)", len(devices), accelerator, devices[0].device_kind)
+    return jax.sharding.Mesh(np.array(devices), (DATA,))
+
+
+def describe_devices(mesh: jax.sharding.Mesh, accelerator: str) -> str:
+    """The devices for a person: `4 x TPU v5 lite`, or `2 x cpu standing in for tpu`."""
+    device = mesh.devices.flat[0]
+    stands_in = accelerator == "tpu" and device.platform == "cpu"
+    return f"{mesh.size} x {device.device_kind}{' standing in for tpu' if stands_in else ''}"
+
+
+def _mesh_of_stand_ins(kind: str) -> jax.sharding.Mesh:
+    if kind != "cpu":
+        raise ConfigError(f"{TPU_STAND_IN_VARIABLE}: found {kind!r}, expected cpu, or nothing to train on TPUs")
+    devices = jax.devices("cpu")
+    logger.warning("no TPU is used: %d devices of this CPU stand in, as %s asks", len(devices), TPU_STAND_IN_VARIABLE)
     return jax.sharding.Mesh(np.array(devices), (DATA,))
 
 

@@ -173,4 +173,4 @@ def exact_gelu(x: jax.Array) -> jax.Array:
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": exact_gelu, "quick_gelu": quick_gelu}
-"""CLIP's activations by the name in its configuration."""
+"""CLIP's activations by the name in its configuration: those of `module_configs.HIDDEN_ACTS`."""

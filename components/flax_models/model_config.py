@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import BaseModelError
-from components.flax_models.clip_text import ClipTextConfig
-from components.flax_models.layers import ACTIVATIONS
-from components.flax_models.unet import UNetConfig
-from components.flax_models.vae import VaeConfig
+from components.flax_models.module_configs import HIDDEN_ACTS, ClipTextConfig, UNetConfig, VaeConfig
 
 _Config = TypeVar("_Config", ClipTextConfig, UNetConfig, VaeConfig)
 
@@ -61,7 +58,7 @@ def read_text_config(folder: Path) -> ClipTextConfig:
     if given.get("model_type", "clip_text_model") != "clip_text_model":
         raise BaseModelError(f"{folder} holds a {given['model_type']}, expected a clip_text_model")
     config = _picked(ClipTextConfig, given, folder)
-    _check_choice("hidden_act", [config.hidden_act], tuple(ACTIVATIONS), folder)
+    _check_choice("hidden_act", [config.hidden_act], HIDDEN_ACTS, folder)
     _check_divides("num_attention_heads", config.num_attention_heads, config.hidden_size, folder)
     return config
 

@@ -11,36 +11,8 @@ from flax import nnx
 from flax.typing import Dtype
 
 from components.flax_models.layers import Conv, Downsample, GroupNorm, Linear, ResnetBlock, Upsample
+from components.flax_models.module_configs import UNetConfig
 from components.flax_models.transformer import SpatialTransformer
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """The fields of a UNet's config.json that determine its mathematics, with diffusers' defaults.
-
-    `attention_head_dim` is the number of heads, of every level or level by level: the name is an old mistake that all
-    model files repeat.
-    """
-
-    in_channels: int = 4
-    out_channels: int = 4
-    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    layers_per_block: int = 2
-    attention_head_dim: int | tuple[int, ...] = 8
-    cross_attention_dim: int = 1280
-    use_linear_projection: bool = False
-    norm_num_groups: int = 32
-    norm_eps: float = 1e-5
-    flip_sin_to_cos: bool = True
-    freq_shift: float = 0
-
-    @property
-    def heads(self) -> tuple[int, ...]:
-        """The number of attention heads, level by level."""
-        given = self.attention_head_dim
-        return (given,) * len(self.block_out_channels) if isinstance(given, int) else given
 
 
 class UNet(nnx.Module):

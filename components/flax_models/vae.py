@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
 from components.flax_models.layers import Conv, Downsample, GroupNorm, ResnetBlock, Upsample
+from components.flax_models.module_configs import VaeConfig
 from components.flax_models.transformer import Attention
 
 _EPSILON = 1e-6
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VaeConfig:
-    """The fields of a VAE's config.json that determine its mathematics, with diffusers' defaults."""
-
-    in_channels: int = 3
-    out_channels: int = 3
-    block_out_channels: tuple[int, ...] = (64,)
-    layers_per_block: int = 1
-    latent_channels: int = 4
-    norm_num_groups: int = 32
-    mid_block_add_attention: bool = True
-    scaling_factor: float = 0.18215
 
 
 class Vae(nnx.Module):

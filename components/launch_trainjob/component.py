@@ -12,16 +12,16 @@ def launch_trainjob(
     initial_embedding: dsl.Input[dsl.Model],
     learned_embedding: dsl.Output[dsl.Model],
     checkpoint_root: str,
-    cpu_per_node: str,
-    memory_per_node: str,
-    framework: str = "torch",
+    accelerator_node_selector: dict[str, str],
+    accelerator_tolerations: list[dict[str, str]],
+    cpu_per_node: str = "4",
+    memory_per_node: str = "16Gi",
+    framework: str = "",
     num_nodes: int = 1,
     processes_per_node: int = 0,
     accelerator: str = "gpu",
     accelerator_count: str = "1",
-    accelerator_type: str = "",
-    accelerator_topology: str = "",
-    spot: bool = False,
+    accelerator_resource: str = "",
     queue: str = "",
     runtime: str = "",
     trainer_image: str = "",
@@ -60,10 +60,11 @@ def launch_trainjob(
     resume_from_checkpoint: str = "latest",
     save_steps: int = 500,
     log_steps: int = 10,
-):
+) -> str:
     """Trains the placeholder rows on many nodes with Kubeflow Trainer; goes on where an earlier attempt stopped.
 
-    The nodes read the inputs and write the learned embedding at the artifacts' own addresses in object storage.
+    The nodes read the inputs and write the learned embedding at the artifacts' own addresses in object storage. Gives
+    the address of the learned embedding, by which a pipeline chooses between trainers.
     """
     from components.common.cli import step_boundary
     from components.common.training.command import TrainingCommand
@@ -76,13 +77,13 @@ def launch_trainjob(
             LaunchConfig(
                 cpu_per_node=cpu_per_node,
                 memory_per_node=memory_per_node,
+                accelerator_node_selector=accelerator_node_selector,
+                accelerator_tolerations=accelerator_tolerations,
                 framework=framework,
                 num_nodes=num_nodes,
                 processes_per_node=processes_per_node,
                 accelerator_count=accelerator_count,
-                accelerator_type=accelerator_type,
-                accelerator_topology=accelerator_topology,
-                spot=spot,
+                accelerator_resource=accelerator_resource,
                 queue=queue,
                 runtime=runtime,
                 trainer_image=trainer_image,
@@ -140,6 +141,7 @@ def launch_trainjob(
                 "training_key": learned.training_key,
             }
         )
+    return learned_embedding.uri
 
 
 @dsl.component(base_image=image("launcher"), install_kfp_package=False)

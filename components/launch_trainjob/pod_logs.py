@@ -70,7 +70,7 @@ class _Log:
                 stamp, _, text = line.partition(" ")
                 if stamp > copied_before:
                     self._copied_until = stamp
-                    print(f"{self._node} | {text}", file=sys.stderr, flush=True)
+                    sys.stderr.write(f"{self._node} | {text}\n")  # print would let another line in before its end
             self._whole = to_its_end
         except ClusterError as error:
             logger.warning("%s; it is asked for again while the training goes on", error)

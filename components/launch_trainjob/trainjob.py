@@ -12,7 +12,7 @@ from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ConfigError
 from components.common.storage.addresses import scheme_of
 from components.common.training.command import ADDRESSES, TrainingCommand
-from components.launch_trainjob.config import FRAMEWORKS, LaunchConfig
+from components.launch_trainjob.config import LaunchConfig
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 """The TrainJob's API; `runtimePatches` came with Kubeflow Trainer 2.2."""
@@ -82,7 +82,7 @@ def check_addresses(command: TrainingCommand) -> None:
 
 
 def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
-    framework, accelerators = FRAMEWORKS[config.framework], config.pod_accelerators(command.accelerator)
+    framework, accelerators = config.framework_on(command.accelerator), config.pod_accelerators(command.accelerator)
     resources = {"cpu": config.cpu_per_node, "memory": config.memory_per_node, **accelerators.resources}
     trainer: dict[str, Any] = {
         "command": list(framework.command),
@@ -92,8 +92,8 @@ def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
     }
     if config.trainer_image:
         trainer["image"] = config.trainer_image
-    if config.framework == "torch":
-        trainer["numProcPerNode"] = config.num_processes_per_node()
+    if framework.process_per_device:
+        trainer["numProcPerNode"] = config.num_processes_per_node(command.accelerator)
     return {
         "runtimeRef": {"apiGroup": GROUP, "kind": "TrainingRuntime", "name": config.runtime or framework.runtime},
         "trainer": trainer,
@@ -103,21 +103,17 @@ def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
 
 
 def _patch(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
-    """What the pods have beyond their runtime: labels, nodes, shared memory, and a service account."""
+    """What the pods have beyond their runtime: the run's label, nodes, shared memory, and a service account."""
     accelerators = config.pod_accelerators(command.accelerator)
-    pod: dict[str, Any] = {}
+    pod: dict[str, Any] = {"tolerations": accelerators.all_tolerations}
     if accelerators.node_selector:
-        pod["nodeSelector"] = accelerators.node_selector
-    if accelerators.tolerations:
-        pod["tolerations"] = accelerators.tolerations
+        pod["nodeSelector"] = dict(accelerators.node_selector)
     if accelerators.shared_memory:
         pod["volumes"] = [{"name": "shm", **accelerators.shared_memory}]
         pod["containers"] = [{"name": NODE, "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}]
     if config.service_account:
         pod["serviceAccountName"] = config.service_account
-    # Istio's sidecar would outlive the trainer, and stands between nodes that talk over plain TCP.
-    labels = {**_NAME_LABELS, **_run_label(config), "sidecar.istio.io/inject": "false"}
-    template = {"metadata": {"labels": labels}, "spec": pod}
+    template = {"metadata": {"labels": _run_label(config)}, "spec": pod} if config.run_id else {"spec": pod}
     return {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": template}}}]}}}
 
 

@@ -18,6 +18,8 @@ def preflight(
     accelerator: str,
     accelerator_resource: str,
     accelerator_count: str,
+    accelerator_node_selector: dict[str, str],
+    accelerator_tolerations: list[dict[str, str]],
     resolution: int,
     interpolation: str,
     center_crop: bool,
@@ -25,6 +27,10 @@ def preflight(
     placeholder_token: str,
     initializer_token: str,
     num_vectors: int,
+    num_nodes: int,
+    cpu_per_node: str,
+    memory_per_node: str,
+    queue: str,
     learnable_property: str,
     seed: int,
     repeats: int,
@@ -80,6 +86,7 @@ def preflight(
         ("models_uri", str),
         ("checkpoints_uri", str),
         ("registry_uri", str),
+        ("accelerator_resource", str),
     ],
 ):
     """Checks every parameter and source before anything expensive starts.

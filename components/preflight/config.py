@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
 from components.common.errors import ConfigError
-from components.common.training.config import check_accelerator
+from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
 
 DESCRIPTIONS = {
     "storage_uri": "folder for everything that a run keeps beside its artifacts, gs://..., s3://... or a local one: "
@@ -17,12 +19,15 @@ DESCRIPTIONS = {
     "or a local folder",
     "base_model_variant": "variant of the base model's weight files, such as fp16; empty takes the plain ones",
     "scorer": "the CLIP model that compares samples with pictures and prompts, as for base_model",
-    "accelerator": "where latents are encoded, rows trained and samples drawn: cpu or gpu",
-    "accelerator_resource": "Kubernetes resource of the accelerator",
-    "accelerator_count": "accelerators of each of these steps, as text; 0 for cpu",
+    "accelerator": "where rows are trained and samples drawn: cpu and gpu by PyTorch, tpu by JAX; pictures are encoded "
+    "there too, but with tpu on a CPU",
+    "accelerator_resource": "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()),
+    "accelerator_count": "accelerators of each of these steps, as text; 0 for cpu; with tpu all chips of a node",
+    "accelerator_node_selector": "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
+    f'{{"{TPU_TYPE}": "tpu-v5-lite-podslice", "{TPU_TOPOLOGY}": "2x2"}}',
+    "accelerator_tolerations": "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator "
+    "itself and for spot nodes of Google Cloud",
 }
-
-_RESOURCE = re.compile(r"[a-z0-9.-]+/[A-Za-z0-9._-]+")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,25 +45,40 @@ class RunConfig:
     base_model_variant: str = ""
     scorer: str = "hf://openai/clip-vit-large-patch14"
     accelerator: str = "gpu"
-    accelerator_resource: str = "nvidia.com/gpu"
+    accelerator_resource: str = ""
     accelerator_count: str = "1"
+    accelerator_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    accelerator_tolerations: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         for name in ("storage_uri", "images_uri", "base_model", "scorer"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"{name}: found nothing, expected {DESCRIPTIONS[name]}")
-        check_accelerator(self.accelerator)
+        check_accelerator(self.accelerator, FLAX_ACCELERATORS)
         if not self.accelerator_count.isdecimal():
             raise ConfigError(f"accelerator_count: found {self.accelerator_count!r}, expected a number such as 1")
-        if (self.accelerator == "cpu") != (int(self.accelerator_count) == 0):
-            raise ConfigError(
-                f"accelerator_count: found {self.accelerator_count} with accelerator {self.accelerator}, "
-                "expected 0 with cpu and 1 or more with gpu"
-            )
-        if not _RESOURCE.fullmatch(self.accelerator_resource):
-            raise ConfigError(
-                f"accelerator_resource: found {self.accelerator_resource!r}, expected a name such as nvidia.com/gpu"
-            )
+        self.pod.check_nodes(1)
+
+    @property
+    def pod(self) -> PodAccelerators:
+        """What the pod of each of these steps asks for."""
+        return PodAccelerators(
+            kind=self.accelerator,
+            count=self.accelerators,
+            resource=self.accelerator_resource,
+            node_selector=self.accelerator_node_selector,
+            tolerations=self.accelerator_tolerations,
+        )
+
+    @property
+    def accelerators(self) -> int:
+        """How many accelerators each step gets."""
+        return int(self.accelerator_count)
+
+    @property
+    def kubernetes_resource(self) -> str:
+        """The Kubernetes resource of the accelerator; with cpu one that is asked for zero times."""
+        return self.accelerator_resource or RESOURCES.get(self.accelerator, RESOURCES["gpu"])
 
     @property
     def models_uri(self) -> str:

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from components.common.cli import default_of
 from components.common.errors import ConfigError
 from components.common.training.config import DESCRIPTIONS as TRAIN_DESCRIPTIONS
 from components.common.training.config import TrainConfig
@@ -16,6 +17,8 @@ from components.ingest_images.config import DESCRIPTIONS as INGEST_DESCRIPTIONS
 from components.ingest_images.config import IngestConfig
 from components.init_embedding.config import DESCRIPTIONS as INIT_DESCRIPTIONS
 from components.init_embedding.config import InitConfig
+from components.launch_trainjob.config import DESCRIPTIONS as LAUNCH_DESCRIPTIONS
+from components.launch_trainjob.config import LaunchConfig
 from components.preflight.config import DESCRIPTIONS as RUN_DESCRIPTIONS
 from components.preflight.config import RunConfig
 from components.publish.config import DESCRIPTIONS as PUBLISH_DESCRIPTIONS
@@ -52,13 +55,14 @@ PICTURES = _group(
 )
 PLACEHOLDER = _group(InitConfig, INIT_DESCRIPTIONS)
 TRAINING = _group(TrainConfig, TRAIN_DESCRIPTIONS)
+NODES = _group(LaunchConfig, LAUNCH_DESCRIPTIONS, only=("num_nodes", "cpu_per_node", "memory_per_node", "queue"))
 EVALUATION = _group(EvaluateConfig, EVALUATE_DESCRIPTIONS, prefix="evaluation_")
 REGISTRY = Group(
     config=PublishConfig,
     descriptions=PUBLISH_DESCRIPTIONS,
     fields={"concept_name": "concept_name", "registry_alias": "alias"},
 )
-GROUPS = (RUN, PICTURES, PLACEHOLDER, TRAINING, EVALUATION, REGISTRY)
+GROUPS = (RUN, PICTURES, PLACEHOLDER, TRAINING, NODES, EVALUATION, REGISTRY)
 
 
 def fields_of(group: Group, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def defaults() -> dict[str, Any]:
     """The default of each parameter that its config has one for, by its name; lists for tuples, as in YAML."""
     found: dict[str, Any] = {}
     for group in GROUPS:
-        known = {field.name: field.default for field in dataclasses.fields(group.config)}
+        known = {field.name: default_of(field) for field in dataclasses.fields(group.config)}
         found |= {name: known[field] for name, field in group.fields.items()}
     given = {name: value for name, value in found.items() if value is not dataclasses.MISSING}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
@@ -117,12 +121,37 @@ def check_parameters(parameters: Mapping[str, Any]) -> RunConfig:
     run = build(RUN)
     build(PICTURES, images_uri=parameters["images_uri"])
     build(PLACEHOLDER)
-    build(TRAINING)
+    training = build(TRAINING)
+    nodes = build(NODES)
     build(EVALUATION)
     build(REGISTRY, registry_uri=run.registry_uri if run else "unknown")
+    if run and training and run.accelerator == "tpu":
+        mistakes += _mistakes_for_tpus(run, training)
+    if run and nodes and run.accelerator == "tpu" and nodes.num_nodes > 1:
+        mistakes.append(
+            f"num_nodes: found {nodes.num_nodes} with accelerator tpu, expected 1: samples are drawn on one host's "
+            "chips; to train on a slice of several hosts, run components.launch_trainjob by itself"
+        )
     if mistakes:
         raise ConfigError("; ".join(dict.fromkeys(mistakes)))
     return run
+
+
+def _mistakes_for_tpus(run: RunConfig, training: TrainConfig) -> list[str]:
+    mistakes = []
+    if training.mixed_precision == "fp16":
+        mistakes.append("mixed_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, or no")
+    if training.enable_xformers_memory_efficient_attention:
+        mistakes.append("enable_xformers_memory_efficient_attention: found True with accelerator tpu, expected False")
+    batch, accumulated = training.train_batch_size, training.gradient_accumulation_steps
+    samples = batch * accumulated if training.fuse_micro_batches else batch
+    if samples % run.accelerators:
+        told = f"{batch} x {accumulated} accumulated" if training.fuse_micro_batches else f"{batch} at once"
+        mistakes.append(
+            f"train_batch_size: found {told}, which {run.accelerators} TPU chips cannot share equally, expected a "
+            f"multiple of {run.accelerators}"
+        )
+    return mistakes
 
 
 def _in_the_pipelines_words(message: str, group: Group) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from components.common.errors import InputError, StorageError, TextualInversionE
 from components.common.sources.models import resolve_revision
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
+from components.preflight.base_model_for_flax import check_that_flax_computes
 from components.preflight.parameters import check_parameters
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class Checked:
         models_uri: where base models are kept.
         checkpoints_uri: where checkpoints are kept.
         registry_uri: where concepts are published.
+        accelerator_resource: the Kubernetes resource of the accelerator.
     """
 
     images_fingerprint: str
@@ -40,6 +43,7 @@ class Checked:
     models_uri: str
     checkpoints_uri: str
     registry_uri: str
+    accelerator_resource: str
 
 
 def preflight(parameters: Mapping[str, Any]) -> Checked:
@@ -72,8 +76,12 @@ def preflight(parameters: Mapping[str, Any]) -> Checked:
         models_uri=run.models_uri,
         checkpoints_uri=run.checkpoints_uri,
         registry_uri=run.registry_uri,
+        accelerator_resource=run.kubernetes_resource,
     )
     attempt(_check_writable, run.storage_uri)
+    if run.accelerator == "tpu" and checked.base_model_fingerprint:
+        steps = parameters["evaluation_num_inference_steps"]
+        attempt(functools.partial(check_that_flax_computes, num_inference_steps=steps), run.base_model)
     if problems:
         # One kind of error for all: the first one's, since that decides what a person looks at first.
         raise type(problems[0])("; ".join(dict.fromkeys(str(problem) for problem in problems)))

@@ -13,13 +13,10 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
+from components.common.held_out_draws import held_out_draws
 from components.torch_models.sampling import Pipeline
 
-STRATA = 20
-"""Timesteps for each picture, one in the middle of each equal part of the noise schedule."""
-
 _BATCH = 10
-_NOISE_SEED = 0
 
 
 @torch.inference_mode()
@@ -34,12 +31,9 @@ def held_out_loss(pipeline: Pipeline, pictures: Sequence[np.ndarray], prompt: st
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     latents = _latents(pipeline, pictures)
     hidden_states = _hidden_states(pipeline, prompt)
-    middles = (np.arange(STRATA) + 0.5) * schedule.config.num_train_timesteps / STRATA
-    noise = np.random.Generator(np.random.Philox(_NOISE_SEED)).standard_normal(
-        (STRATA, *latents.shape), dtype=np.float32
-    )
+    draws = held_out_draws(tuple(latents.shape), schedule.config.num_train_timesteps)
     errors = []
-    for timestep, drawn in zip(middles.astype(int).tolist(), torch.from_numpy(noise), strict=True):
+    for timestep, drawn in zip(draws.timesteps.tolist(), torch.from_numpy(draws.noise), strict=True):
         for start in range(0, len(latents), _BATCH):
             chosen = slice(start, start + _BATCH)
             errors.append(

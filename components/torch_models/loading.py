@@ -39,6 +39,12 @@ def device_for(accelerator: str) -> torch.device:
     return torch.device("cuda")
 
 
+def describe_device(device: torch.device, processes: int = 1) -> str:
+    """The devices of a run for a person: `1 x NVIDIA H100`, or `1 x cpu`."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{processes} x {name}"
+
+
 def load_text_encoder(model: Path, *, dtype: torch.dtype, device: torch.device) -> CLIPTextModel:
     """The frozen CLIP text encoder in the model's folder `text_encoder`."""
     return _load(CLIPTextModel, model, "text_encoder", dtype, device)

@@ -16,6 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from components.common.artifacts import Rows, read_learned_embeds
+from components.common.drawing import picture_bytes, progress_line
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
 
@@ -167,24 +168,10 @@ def sample(
             width=config.width,
             output_type="np",
         )
-        pictures += [_to_uint8(picture) for picture in output.images]
+        pictures += [picture_bytes(picture) for picture in output.images]
         if label:
             logger.info("%s", progress_line(label, len(pictures), len(pairs), time.monotonic() - started))
     return pictures
-
-
-def progress_line(label: str, done: int, total: int, seconds: float) -> str:
-    """A line such as `sampling 12/48  1.3 img/s  eta 0:27`."""
-    rate = done / max(seconds, 1e-9)
-    minutes, rest = divmod(round((total - done) / rate), 60)
-    return f"{label} {done:{len(str(total))}d}/{total}  {rate:.2g} img/s  eta {minutes}:{rest:02d}"
-
-
-def _to_uint8(picture: np.ndarray) -> np.ndarray:
-    if not np.isfinite(picture).all():
-        logger.warning("a picture has pixels that are not finite: it is left black")
-        return np.zeros(picture.shape, np.uint8)
-    return (picture * 255).round().astype(np.uint8)
 
 
 def _check_rows(pipeline: Pipeline, encoder: str, token: str, rows: np.ndarray, file: Path) -> None:

@@ -45,8 +45,11 @@ def train_flax(
     resume_from_checkpoint: str = "latest",
     save_steps: int = 500,
     log_steps: int = 10,
-):
-    """Trains the placeholder rows with JAX and Flax; goes on where an earlier attempt stopped."""
+) -> str:
+    """Trains the placeholder rows with JAX and Flax; goes on where an earlier attempt stopped.
+
+    Gives the address of the learned embedding, by which a pipeline chooses between trainers.
+    """
     from pathlib import Path
 
     from components.common.cli import step_boundary
@@ -103,3 +106,4 @@ def train_flax(
                 "training_key": learned.training_key,
             }
         )
+    return learned_embedding.uri

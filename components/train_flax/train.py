@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbedding
@@ -27,7 +29,7 @@ from components.common.training.run_artifacts import (
     sampling_plan,
 )
 from components.common.training.sampling_plan import SamplingPlan
-from components.flax_models.devices import join_processes, mesh_for
+from components.flax_models.devices import describe_devices, join_processes, mesh_for
 from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train_flax.micro_batches import sizes_that_fit
@@ -77,7 +79,8 @@ def train_flax(
     sizes_that_fit(config, len(mesh.local_devices))
     rank, num_processes = jax.process_index(), jax.process_count()
     configure_logging(rank=rank)
-    logger.info("%s on %d x %s", versions(["jax", "flax", "optax"]), mesh.size, mesh.local_devices[0].device_kind)
+    devices = describe_devices(mesh, accelerator)
+    logger.info("%s on %s", versions(["jax", "flax", "optax"]), devices)
     logger.info("config %s", config.as_json())
     logger.info("compiled steps are kept in %s", os.environ.get(_COMPILE_CACHE, f"no folder: set {_COMPILE_CACHE}"))
     latents, embedding, reference = (
@@ -98,7 +101,11 @@ def train_flax(
         mesh.size,
         config.peak_learning_rate(num_processes),
     )
-    placement = Placement(rank=rank, num_processes=num_processes)
+    placement = Placement(
+        rank=rank,
+        num_processes=num_processes,
+        from_all=lambda own: multihost_utils.process_allgather(np.array([own])).flatten().tolist(),
+    )
     finished = train(trainer, config=config, plan=plan, checkpoints=checkpoints, placement=placement)
     learned = learned_embedding(
         config,
@@ -108,6 +115,7 @@ def train_flax(
         embedding=embedding,
         training_key=checkpoints.training_key,
         framework=FRAMEWORK,
+        devices=devices,
     )
     if rank == 0:
         learned.write(output)

@@ -28,10 +28,11 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from components.common.training.config import TrainConfig
-from components.flax_models.clip_text import ClipTextConfig, ClipTextEncoder
+from components.flax_models.clip_text import ClipTextEncoder
 from components.flax_models.devices import DATA
 from components.flax_models.loading import Loaded
-from components.flax_models.unet import UNet, UNetConfig
+from components.flax_models.module_configs import ClipTextConfig, UNetConfig
+from components.flax_models.unet import UNet
 from components.train_flax.micro_batches import memory_needed
 from components.train_flax.step import Frozen, Samples, StepFunction
 

@@ -62,11 +62,18 @@ class Concept:
 
 
 def write_concept(
-    world: World, folder: Path, *, vectors: int = 1, steps: int = 4, moved: float = 1.0, token: str = "<concept>"
+    world: World,
+    folder: Path,
+    *,
+    vectors: int = 1,
+    steps: int = 4,
+    moved: float = 1.0,
+    token: str = "<concept>",
+    initializer: str = "toy",
 ) -> Concept:
-    """A concept begun from the word `toy`, whose rows moved by noise of the deviation `moved`."""
+    """A concept begun from the word `initializer`, whose rows moved by noise of the deviation `moved`."""
     tokenizer = CLIPTokenizer.from_pretrained(world.model / "tokenizer")
-    [token_id] = tokenizer.encode("toy", add_special_tokens=False)
+    [token_id] = tokenizer.encode(initializer, add_special_tokens=False)
     table = CLIPTextModel.from_pretrained(world.model / "text_encoder").get_input_embeddings().weight
     row = table[token_id].detach().numpy()
     initial = np.repeat(row[None], vectors, axis=0)
@@ -77,7 +84,7 @@ def write_concept(
         placeholder_token=token,
         tokens=tokens,
         token_ids=tuple(range(len(tokenizer), len(tokenizer) + vectors)),
-        initializer_token="toy",
+        initializer_token=initializer,
         initializer_token_id=token_id,
         rows={"text_encoder": initial},
         base_model_digest=digest,

@@ -6,7 +6,8 @@ import jax
 import pytest
 
 from components.common.errors import ConfigError
-from components.flax_models.devices import join_processes, mesh_for
+from components.common.training.config import TPU_STAND_IN_VARIABLE
+from components.flax_models.devices import describe_devices, join_processes, mesh_for
 from tests import flax_runs as runs
 
 del runs  # imported for its settings of JAX
@@ -56,3 +57,26 @@ def test_unknown_accelerator_is_refused() -> None:
 def test_absent_gpu_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"gpu was asked for, but jax .* found cpu \(cpu\) alone"):
         mesh_for("gpu")
+
+
+def test_absent_tpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TPU_STAND_IN_VARIABLE, raising=False)
+    with pytest.raises(ConfigError, match=r"tpu was asked for, but jax .* found cpu \(cpu\) alone"):
+        mesh_for("tpu")
+
+
+def test_cpu_stands_in_for_tpus_only_when_it_is_told_to_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(TPU_STAND_IN_VARIABLE, "cpu")
+    mesh = mesh_for("tpu")
+    assert mesh.devices.tolist() == jax.devices("cpu")
+    assert f"no TPU is used: {mesh.size} devices of this CPU stand in" in caplog.text
+    assert describe_devices(mesh, "tpu") == f"{mesh.size} x cpu standing in for tpu"
+    assert describe_devices(mesh, "cpu") == f"{mesh.size} x cpu"
+
+
+def test_nothing_else_stands_in_for_tpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TPU_STAND_IN_VARIABLE, "yes")
+    with pytest.raises(ConfigError, match=f"{TPU_STAND_IN_VARIABLE}: found 'yes', expected cpu"):
+        mesh_for("tpu")

@@ -12,15 +12,21 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.numpy import save_file
+from transformers import CLIPTextModel
 
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
 from components.flax_models.ddim import load_ddim
 from components.flax_models.devices import mesh_for
-from components.flax_models.sampling import FlaxSampler, starting_noise
+from components.flax_models.pipeline import FlaxPipeline
+from components.flax_models.sampling import FlaxSampler
 from tests import flax_runs as runs
 
 STEPS = 4
 PROMPTS = ["a photo of a toy", "a <cat-toy> on grass"]
+
+
+def starting_noise(count: int, size: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, 4, size, size), dtype=np.float32)
 
 
 def concept(folder: Path, width: int = 32, vectors: int = 3) -> Path:
@@ -50,12 +56,12 @@ def test_pictures_equal_diffusers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, v_prediction: bool, guidance_scale: float
 ) -> None:
     model, file = runs.make_micro_model(tmp_path / "model", v_prediction=v_prediction), concept(tmp_path)
-    noise = starting_noise([1, 2], (4, 8, 8))
+    noise = starting_noise(2, 8)
     with caplog.at_level(logging.INFO):
-        sampler = FlaxSampler(model, mesh=mesh_for("cpu"))
+        pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
     assert "names PNDMScheduler: drawing with DDIM" in caplog.text
-    assert sampler.load_concept(file) == ("<cat-toy>", "<cat-toy>_1", "<cat-toy>_2")
-    ours = sampler.sample(
+    assert pipeline.load_concept(file) == ("<cat-toy>", "<cat-toy>_1", "<cat-toy>_2")
+    ours = FlaxSampler(pipeline).sample(
         PROMPTS, noise, num_inference_steps=STEPS, guidance_scale=guidance_scale, negative_prompt="art"
     )
     wanted = drawn_by_diffusers(model, file, noise, guidance_scale)
@@ -64,9 +70,9 @@ def test_pictures_equal_diffusers(
 
 
 def test_pictures_of_the_tiny_world_equal_diffusers() -> None:
-    folder, noise = runs.REPOSITORY / "examples" / "sprites" / "base_model", starting_noise([1, 2], (4, 16, 16))
+    folder, noise = runs.REPOSITORY / "examples" / "sprites" / "base_model", starting_noise(2, 16)
     prompts = ["a red circle on a blue background", "a star"]
-    ours = FlaxSampler(folder, mesh=mesh_for("cpu")).sample(
+    ours = FlaxSampler(FlaxPipeline(folder, mesh=mesh_for("cpu"))).sample(
         prompts, noise, num_inference_steps=STEPS, guidance_scale=4.0
     )
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -90,16 +96,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_concept_of_another_model_is_refused(tmp_path: Path, model: Path) -> None:
-    sampler = FlaxSampler(model, mesh=mesh_for("cpu"))
+    pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
     with pytest.raises(InputError, match="text_encoder of width 16, expected text_encoder of width 32"):
-        sampler.load_concept(concept(tmp_path, width=16))
+        pipeline.load_concept(concept(tmp_path, width=16))
 
 
 def test_concept_is_refused_when_its_token_is_taken(tmp_path: Path, model: Path) -> None:
-    sampler = FlaxSampler(model, mesh=mesh_for("cpu"))
-    sampler.load_concept(concept(tmp_path))
+    pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
+    pipeline.load_concept(concept(tmp_path))
     with pytest.raises(TokenError, match="<cat-toy>"):
-        sampler.load_concept(concept(tmp_path))
+        pipeline.load_concept(concept(tmp_path))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -122,10 +128,32 @@ def test_more_steps_than_timesteps_are_refused(model: Path) -> None:
         load_ddim(model).steps(1001)
 
 
-def test_noise_is_that_of_its_seed_alone() -> None:
-    noise = starting_noise([5, 6, 5], (4, 8, 8))
-    np.testing.assert_array_equal(noise[0], noise[2])
-    assert np.abs(noise[0] - noise[1]).max() > 0.1
+def test_vocabulary_is_that_of_the_model_also_with_a_concept(tmp_path: Path, model: Path) -> None:
+    pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
+    tokens, table = pipeline.vocabulary()
+    wanted = CLIPTextModel.from_pretrained(model / "text_encoder").get_input_embeddings().weight.detach().numpy()
+    np.testing.assert_array_equal(table, wanted)
+    assert len(tokens) == len(wanted) and tokens[-1] == "<|endoftext|>"
+    pipeline.load_concept(concept(tmp_path))
+    assert pipeline.vocabulary()[0] == tokens
+
+
+@pytest.mark.parametrize(("size", "shape"), [(8, (4, 8, 8)), ([8, 16], (4, 8, 16))])
+def test_size_is_that_of_the_configuration(tmp_path: Path, model: Path, size: object, shape: tuple[int, ...]) -> None:
+    assert FlaxPipeline(with_size(tmp_path, model, size), mesh=mesh_for("cpu")).latents_shape == shape
+
+
+def test_model_that_does_not_tell_its_size_cannot_be_drawn_with(tmp_path: Path, model: Path) -> None:
+    pipeline = FlaxPipeline(with_size(tmp_path, model, None), mesh=mesh_for("cpu"))
+    with pytest.raises(BaseModelError, match="sample_size is None"):
+        _ = pipeline.latents_shape
+
+
+def with_size(folder: Path, model: Path, size: object) -> Path:
+    copy = Path(shutil.copytree(model, folder / "sized"))
+    file = copy / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": size}))
+    return copy
 
 
 def with_scheduler(folder: Path, model: Path, **fields: str) -> Path:

@@ -20,7 +20,7 @@ from tests.launch_trainjob.kubernetes_server import KubernetesServer
 def test_component_launches_at_the_artifacts_addresses(kubernetes: KubernetesServer, command: TrainingCommand) -> None:
     kubernetes.scenario = training_of(command.output)
     learned = dsl.Model(name="learned_embedding", uri=command.output)
-    launch_trainjob.python_func(
+    address = launch_trainjob.python_func(
         latent_set=dsl.Dataset(name="latent_set", uri=command.latent_set),
         base_model=dsl.Model(name="base_model", uri=command.base_model),
         initial_embedding=dsl.Model(name="initial_embedding", uri=command.initial_embedding),
@@ -28,6 +28,8 @@ def test_component_launches_at_the_artifacts_addresses(kubernetes: KubernetesSer
         checkpoint_root=command.checkpoint_root,
         cpu_per_node="4",
         memory_per_node="16Gi",
+        accelerator_node_selector={},
+        accelerator_tolerations=[],
         num_nodes=2,
         accelerator="cpu",
         accelerator_count="0",
@@ -35,6 +37,7 @@ def test_component_launches_at_the_artifacts_addresses(kubernetes: KubernetesSer
     )
     (made,) = kubernetes.made
     assert made == train_job(make_config(run_id="run-1"), command)
+    assert address == command.output
     assert learned.metadata == {"placeholder_token": "<cat-toy>", "steps": 3, "training_key": "k" * 64}
 
 
@@ -51,6 +54,8 @@ def test_component_refuses_artifacts_of_a_run_without_a_cluster(
             checkpoint_root="s3://bucket/checkpoints",
             cpu_per_node="4",
             memory_per_node="16Gi",
+            accelerator_node_selector={},
+            accelerator_tolerations=[],
         )
     assert stop.value.code == 2
     assert "latent_set: found the local folder" in caplog.text
@@ -92,6 +97,8 @@ def test_components_compile_into_a_pipeline_with_an_exit_handler(tmp_path: Path)
                 checkpoint_root="s3://bucket/checkpoints",
                 cpu_per_node="4",
                 memory_per_node="16Gi",
+                accelerator_node_selector={},
+                accelerator_tolerations=[],
                 num_nodes=2,
                 run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             )

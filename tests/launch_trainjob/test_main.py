@@ -90,11 +90,14 @@ def test_command_fails_with_one_line(kubernetes: KubernetesServer, command: Trai
     kubernetes.forbidden.add(("POST", "trainjobs"))
     for flags, code, told in (
         ([*NODES, "--framework=tensorflow"], ConfigError.exit_code, "framework: found 'tensorflow'"),
-        (NODES, ClusterError.exit_code, "answers 403 trainjobs is forbidden"),
+        ([*NODES, '--accelerator-node-selector={"disk": 1}'], ConfigError.exit_code, 'found {"disk": 1}'),
+        ([*NODES, "--accelerator-tolerations=none"], 2, "found 'none', expected JSON"),
+        ([*NODES, '--accelerator-tolerations=[{"key": "a"}]'], ClusterError.exit_code, "answers 403 trainjobs is"),
     ):
         with start("launch", *command.arguments(), *flags) as process:
             _, said = process.communicate(timeout=60)
         assert process.returncode == code
         last = said.strip().splitlines()[-1]
-        assert "launch_trainjob failed: " in last and told in last
+        assert "launch_trainjob failed: " in last or "error: argument" in last
+        assert told in last
         assert "Traceback" not in said

@@ -9,19 +9,16 @@ import pytest
 from components.common.errors import ConfigError
 from components.common.training.command import TrainingCommand, add_training_flags, training_command
 from components.common.training.config import FLAX_ACCELERATORS, TrainConfig
-from components.launch_trainjob.config import LaunchConfig
+from components.launch_trainjob.config import FRAMEWORKS, LaunchConfig
 from components.launch_trainjob.trainjob import RUN_LABEL, SPEC_ANNOTATION, Owner, train_job
 from tests.launch_trainjob.conftest import make_command, make_config
 from tests.launch_trainjob.kubernetes_server import problem_of
+from tests.manifests.rendering import MANIFESTS, render
 
 BUCKET = "s3://bucket/run"
-GPU = {"accelerator_count": "4", "accelerator_type": "nvidia-l4"}
-TPU = {
-    "framework": "flax",
-    "accelerator_count": "4",
-    "accelerator_type": "tpu-v6e-slice",
-    "accelerator_topology": "2x4",
-}
+GPU = {"accelerator_count": "4", "accelerator_node_selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"}}
+SLICE = {"cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice", "cloud.google.com/gke-tpu-topology": "2x4"}
+TPU = {"accelerator_count": "4", "accelerator_node_selector": SLICE}
 
 
 def job_of(accelerator: str = "cpu", **changes: Any) -> dict[str, Any]:
@@ -42,13 +39,14 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
         ("cpu", {"processes_per_node": 2}),
         ("cpu", {"framework": "flax"}),
         ("gpu", GPU),
-        ("gpu", {**GPU, "framework": "flax", "accelerator_type": ""}),
+        ("gpu", {"accelerator_count": "8", "framework": "flax"}),
         ("tpu", TPU),
         (
             "gpu",
             {
                 **GPU,
-                "spot": True,
+                "accelerator_resource": "nvidia.com/mig-1g.10gb",
+                "accelerator_tolerations": [{"key": "dedicated", "operator": "Exists", "tolerationSeconds": 60.0}],
                 "queue": "team-a",
                 "runtime": "textual-inversion-torch",
                 "trainer_image": "registry/train-torch:1",
@@ -106,37 +104,52 @@ def test_torch_takes_a_process_for_each_gpu_and_flax_one_for_each_node() -> None
     assert job_of()["spec"]["trainer"]["numProcPerNode"] == 1
 
 
+def test_framework_is_that_of_the_accelerator() -> None:
+    runtimes = {
+        accelerator: job_of(accelerator, **changes)["spec"]["runtimeRef"]["name"]
+        for accelerator, changes in (("cpu", {}), ("gpu", GPU), ("tpu", TPU))
+    }
+    assert runtimes == {
+        "cpu": "textual-inversion-torch",
+        "gpu": "textual-inversion-torch",
+        "tpu": "textual-inversion-jax",
+    }
+
+
 def test_gpu_pods_have_their_nodes_and_shared_memory() -> None:
-    job = job_of("gpu", **GPU, spot=True, service_account="trainer")
+    own = {"key": "dedicated", "operator": "Exists"}
+    job = job_of("gpu", **GPU, accelerator_tolerations=[own], service_account="trainer")
     resources = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "4"}
     assert job["spec"]["trainer"]["resourcesPerNode"] == {"requests": resources, "limits": resources}
     assert pod_of(job)["spec"] == {
-        "nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4", "cloud.google.com/gke-spot": "true"},
+        "nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
         "tolerations": [
-            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
-            {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"},
+            {"key": "nvidia.com/gpu", "operator": "Exists"},
+            {"key": "cloud.google.com/gke-spot", "operator": "Exists"},
+            own,
         ],
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}}],
         "containers": [{"name": "node", "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}],
         "serviceAccountName": "trainer",
     }
-    assert pod_of(job)["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
 
 
 def test_tpu_pods_are_the_hosts_of_one_slice() -> None:
     job = job_of("tpu", **TPU)
     assert job["spec"]["trainer"]["resourcesPerNode"]["limits"]["google.com/tpu"] == "4"
     assert pod_of(job)["spec"] == {
-        "nodeSelector": {
-            "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
-            "cloud.google.com/gke-tpu-topology": "2x4",
-        },
-        "tolerations": [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "nodeSelector": SLICE,
+        "tolerations": [
+            {"key": "google.com/tpu", "operator": "Exists"},
+            {"key": "cloud.google.com/gke-spot", "operator": "Exists"},
+        ],
     }
 
 
-def test_queue_and_run_are_labels_of_the_trainjob() -> None:
-    labels = job_of(queue="team-a", run_id="run-1")["metadata"]["labels"]
+def test_queue_and_run_are_labels() -> None:
+    job = job_of(queue="team-a", run_id="run-1")
+    labels = job["metadata"]["labels"]
+    assert pod_of(job)["metadata"]["labels"] == {RUN_LABEL: "run-1"}
     assert (labels["kueue.x-k8s.io/queue-name"], labels[RUN_LABEL]) == ("team-a", "run-1")
     assert not {"kueue.x-k8s.io/queue-name", RUN_LABEL} & set(job_of()["metadata"]["labels"])
 
@@ -160,6 +173,19 @@ def test_digest_is_that_of_what_is_to_run() -> None:
     assert len({digest(), *others}) == 5
 
 
+def test_runtimes_of_the_manifests_have_what_the_launcher_fills_in() -> None:
+    objects = render(MANIFESTS / "base")
+    runtimes = {each["metadata"]["name"]: each for each in objects if each["kind"] == "TrainingRuntime"}
+    for framework in FRAMEWORKS:
+        job = job_of("gpu", **GPU, framework=framework)
+        runtime = runtimes[job["spec"]["runtimeRef"]["name"]]
+        (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+        pod = node["template"]["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert (node["name"], container["name"]) == ("node", "node")
+        assert pod_of(job)["spec"]["volumes"][0] in pod["volumes"], "one /dev/shm, of one size"
+
+
 def test_owner_is_the_pod_of_the_step() -> None:
     assert Owner.from_environment({"KFP_POD_NAME": "p", "KFP_POD_UID": "u"}) == Owner(name="p", uid="u")
     assert Owner.from_environment({"KFP_POD_NAME": "p"}) is None
@@ -168,14 +194,22 @@ def test_owner_is_the_pod_of_the_step() -> None:
 @pytest.mark.parametrize(
     ("accelerator", "changes", "message"),
     [
-        ("tpu", {}, "accelerator: found 'tpu', expected one of cpu, gpu.*components.train_flax"),
+        ("tpu", {"framework": "torch"}, "accelerator: found 'tpu', expected one of cpu, gpu.*components.train_flax"),
         ("cuda", {"framework": "flax"}, "accelerator: found 'cuda', expected one of cpu, gpu, tpu"),
         ("gpu", {}, "accelerator_count: found 0 with gpu, expected 1 or more"),
         ("cpu", {"accelerator_count": "1"}, "accelerator_count: found 1 with cpu, expected 0"),
-        ("gpu", {**GPU, "accelerator_type": "tpu-v6e-slice"}, "accelerator_type: found 'tpu-v6e-slice' with gpu"),
-        ("tpu", {**TPU, "num_nodes": 3}, "num_nodes: found 3 nodes of 4 TPU chips, expected 8 chips in all"),
-        ("gpu", {**GPU, "processes_per_node": 3}, "processes_per_node: found 3 with torch on gpu, expected 4 or 0"),
-        ("cpu", {"framework": "flax", "processes_per_node": 2}, "found 2 with flax on cpu, expected 1 or 0"),
+        ("gpu", {**GPU, "accelerator_resource": "google.com/tpu"}, "accelerator_resource: found google.com/tpu with"),
+        ("tpu", {**TPU, "num_nodes": 3}, "num_nodes, accelerator_count: found 3 x 4 for a slice of 2x4, which has 8"),
+        (
+            "gpu",
+            {**GPU, "processes_per_node": 3},
+            "processes_per_node: found 3 with components.train_torch on gpu, expected 4 or 0",
+        ),
+        (
+            "cpu",
+            {"framework": "flax", "processes_per_node": 2},
+            "found 2 with components.train_flax on cpu, expected 1 or 0",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(accelerator: str, changes: dict[str, Any], message: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from components.common.training.config import TPU_STAND_IN_VARIABLE
 from components.preflight.parameters import descriptions
 from pipelines.cli import main
 from pipelines.compiling import COMPILED
@@ -80,6 +81,36 @@ def test_gpu_is_refused_where_there_is_none(tmp_path: Path, capsys: pytest.Captu
         pytest.skip("there is a GPU")
     assert main(sprites(tmp_path / "out", "--accelerator", "gpu", "--accelerator-count", "1")) == 2
     assert "accelerator: found gpu" in capsys.readouterr().err
+
+
+def test_tpu_is_refused_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv(TPU_STAND_IN_VARIABLE, raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert main(sprites(tmp_path / "out", "--accelerator", "tpu")) == 2
+    told = capsys.readouterr().err
+    assert "accelerator: tpu was asked for, but jax" in told
+    assert told.strip().endswith("--host-devices 2 tries this path on the CPU")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--host-devices", "2"], "--host-devices: found 2 with accelerator cpu, expected it with tpu"),
+        (["--accelerator", "tpu", "--host-devices", "-1"], "--host-devices: found -1, expected 1 or more"),
+        (
+            ["--accelerator", "tpu", "--host-devices", "3"],
+            "train_batch_size: found 8 x 1 accumulated, which 3",
+        ),
+    ],
+)
+def test_host_devices_that_cannot_be_used_are_refused(
+    flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(sprites(tmp_path / "out", *flags)) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_compile_writes_the_committed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

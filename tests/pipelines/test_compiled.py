@@ -10,11 +10,12 @@ import yaml
 from kfp import components
 
 from components.common.images import IMAGE_NAMES, image
-from components.preflight.parameters import descriptions
+from components.preflight.parameters import NODES, TRAINING, descriptions
 from pipelines.compiling import CHOICES, COMPILED, compile_all
 from pipelines.local_run import read_pipeline
 from pipelines.parameters import default_parameters
 from pipelines.presets import GUIDE_EXAMPLE
+from pipelines.resources import TAINTS
 
 FILE = COMPILED / "textual_inversion.yaml"
 
@@ -25,12 +26,17 @@ def pipeline() -> dict[str, Any]:
 
 
 def tasks(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every task by name, that of the conditional branch among them."""
+    """Every task by name, those of conditional branches among them."""
     branches = [component["dag"]["tasks"] for component in pipeline["components"].values() if "dag" in component]
     found = dict(pipeline["root"]["dag"]["tasks"])
     for branch in branches:
         found |= branch
     return found
+
+
+def steps(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tasks that are steps, not branches."""
+    return {name: task for name, task in tasks(pipeline).items() if not name.startswith("condition-")}
 
 
 def inputs(pipeline: dict[str, Any], task: str) -> dict[str, str]:
@@ -66,25 +72,30 @@ def test_file_loads_as_a_pipeline_of_kfp():
 
 def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
     assert inputs(pipeline, "init-embedding") == {"base_model": "import-base-model.reference"}
-    assert inputs(pipeline, "encode-latents") == {
-        "image_set": "ingest-images.image_set",
-        "base_model": "import-base-model.reference",
-    }
-    assert inputs(pipeline, "train-torch") == {
-        "latent_set": "encode-latents.latent_set",
-        "base_model": "import-base-model.reference",
-        "initial_embedding": "init-embedding.initial_embedding",
-    }
+    for encode, train in (
+        ("encode-latents", "train-flax"),
+        ("encode-latents-2", "launch-trainjob"),
+        ("encode-latents-3", "train-torch"),
+    ):
+        assert inputs(pipeline, encode) == {
+            "image_set": "ingest-images.image_set",
+            "base_model": "import-base-model.reference",
+        }
+        assert inputs(pipeline, train) == {
+            "latent_set": f"{encode}.latent_set",
+            "base_model": "import-base-model.reference",
+            "initial_embedding": "init-embedding.initial_embedding",
+        }
     assert inputs(pipeline, "evaluate") == {
         "base_model": "import-base-model.reference",
         "scorer": "import-base-model-2.reference",
         "initial_embedding": "init-embedding.initial_embedding",
-        "learned_embedding": "train-torch.learned_embedding",
+        "learned_embedding": "choose-embedding.learned_embedding",
         "scoring_set": "ingest-images-2.image_set",
     }
     assert inputs(pipeline, "publish") == {
         "base_model": "import-base-model.reference",
-        "learned_embedding": "train-torch.learned_embedding",
+        "learned_embedding": "choose-embedding.learned_embedding",
         "evaluation": "evaluate.evaluation",
     }
 
@@ -102,10 +113,47 @@ def test_every_reader_of_a_source_is_given_its_fingerprint_by_preflight(pipeline
 
 
 def test_publishing_waits_for_the_gate(pipeline: dict[str, Any]):
-    (branch,) = [task for task in tasks(pipeline).values() if "condition" in task.get("triggerPolicy", {})]
-    condition = branch["triggerPolicy"]["condition"].replace("\n", " ")
-    assert condition == "inputs.parameter_values['pipelinechannel--evaluate-Output'] == 'pass'"
-    assert "publish" not in pipeline["root"]["dag"]["tasks"]
+    assert condition_of(pipeline, "publish") == "inputs.parameter_values['pipelinechannel--evaluate-Output'] == 'pass'"
+
+
+def condition_of(pipeline: dict[str, Any], step: str) -> str:
+    """When the branch is taken that the step is in."""
+    [within] = [name for name, c in pipeline["components"].items() if step in c.get("dag", {}).get("tasks", {})]
+    [branch] = [task for task in tasks(pipeline).values() if task["componentRef"]["name"] == within]
+    condition: str = branch["triggerPolicy"]["condition"]
+    return " ".join(condition.split())
+
+
+def test_accelerator_and_number_of_nodes_decide_who_trains(pipeline: dict[str, Any]):
+    on_tpus = "inputs.parameter_values['pipelinechannel--accelerator'] == 'tpu'"
+    on_many_nodes = "int(inputs.parameter_values['pipelinechannel--num_nodes']) > 1"
+    for step in ("encode-latents", "train-flax"):
+        assert condition_of(pipeline, step) == on_tpus
+    for step in ("encode-latents-2", "launch-trainjob"):
+        assert condition_of(pipeline, step) == f"!({on_tpus}) && {on_many_nodes}"
+    for step in ("encode-latents-3", "train-torch"):
+        assert condition_of(pipeline, step) == f"!({on_tpus}) && !({on_many_nodes})"
+
+
+def test_launched_training_is_given_what_a_step_would_be(pipeline: dict[str, Any]):
+    launched, trained = (tasks(pipeline)[name]["inputs"]["parameters"] for name in ("launch-trainjob", "train-torch"))
+    for name in (*TRAINING.fields, "checkpoint_root", "accelerator"):
+        assert launched[name] == trained[name]
+    assert {*NODES.fields, "accelerator_count", "accelerator_resource"} <= launched.keys()
+
+
+def test_embedding_is_that_of_the_trainer_that_ran(pipeline: dict[str, Any]):
+    uri = tasks(pipeline)["choose-embedding"]["inputs"]["parameters"]["uri"]["taskOutputParameter"]
+    branches = pipeline["components"][tasks(pipeline)[uri["producerTask"]]["componentRef"]["name"]]["dag"]
+    [choice] = branches["outputs"]["parameters"].values()
+    selected = [selector["outputParameterKey"] for selector in choice["valueFromOneof"]["parameterSelectors"]]
+    assert selected == [f"pipelinechannel--{step}-Output" for step in ("train-flax", "launch-trainjob", "train-torch")]
+
+
+def test_run_on_tpus_asks_for_no_gpu(pipeline: dict[str, Any]):
+    assert "accelerator" not in executor(pipeline, "encode-latents")["resources"]
+    given = tasks(pipeline)["encode-latents"]["inputs"]["parameters"]["accelerator"]
+    assert given == {"runtimeValue": {"constant": "cpu"}}
 
 
 def test_run_id_is_the_bare_placeholder(pipeline: dict[str, Any]):
@@ -115,27 +163,42 @@ def test_run_id_is_the_bare_placeholder(pipeline: dict[str, Any]):
 
 
 def test_only_preflight_and_publishing_are_never_answered_from_the_cache(pipeline: dict[str, Any]):
-    steps = {name: task for name, task in tasks(pipeline).items() if "condition" not in task.get("triggerPolicy", {})}
-    uncached = {name for name, task in steps.items() if not task["cachingOptions"].get("enableCache")}
+    uncached = {name for name, task in steps(pipeline).items() if not task["cachingOptions"].get("enableCache")}
     assert uncached == {"preflight", "publish"}
 
 
 def test_every_step_but_preflight_is_tried_again(pipeline: dict[str, Any]):
-    steps = {name: task for name, task in tasks(pipeline).items() if "condition" not in task.get("triggerPolicy", {})}
-    assert {name for name, task in steps.items() if "retryPolicy" not in task} == {"preflight"}
+    assert {name for name, task in steps(pipeline).items() if "retryPolicy" not in task} == {"preflight"}
 
 
-@pytest.mark.parametrize("task", ["encode-latents", "train-torch", "evaluate"])
-def test_accelerator_is_given_by_parameters(pipeline: dict[str, Any], task: str):
+@pytest.mark.parametrize("task", ["encode-latents-2", "encode-latents-3", "train-flax", "train-torch", "evaluate"])
+def test_accelerator_and_its_nodes_are_given_when_a_run_starts(pipeline: dict[str, Any], task: str):
     accelerator = executor(pipeline, task)["resources"]["accelerator"]
     assert "accelerator_count" in accelerator["resourceCount"]
-    assert "accelerator_resource" in accelerator["resourceType"]
+    assert "preflight-accelerator_resource" in accelerator["resourceType"]
+    label = pipeline["components"][tasks(pipeline)[task]["componentRef"]["name"]]["executorLabel"]
+    asked = kubernetes()[label]
+    assert "accelerator_node_selector" in asked["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"]
+    *usual, more = asked["tolerations"]
+    assert usual == [{"key": taint, "operator": "Exists"} for taint in TAINTS]
+    assert "accelerator_tolerations" in more["tolerationJson"]["componentInputParameter"]
+
+
+def test_only_steps_with_accelerators_are_bound_to_nodes():
+    encoding = {"exec-encode-latents-2", "exec-encode-latents-3"}
+    bound = encoding | {"exec-train-flax", "exec-train-torch", "exec-evaluate"}
+    assert {label for label, asked in kubernetes().items() if "nodeSelector" in asked} == bound
+
+
+def kubernetes() -> dict[str, Any]:
+    """What the pipeline asks of Kubernetes by executor, in the file's second document."""
+    _, platform = yaml.safe_load_all(FILE.read_text())
+    executors: dict[str, Any] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return executors
 
 
 def test_every_step_has_limits_a_title_and_an_image_that_is_built(pipeline: dict[str, Any]):
-    for name, task in tasks(pipeline).items():
-        if "condition" in task.get("triggerPolicy", {}):
-            continue
+    for name, task in steps(pipeline).items():
         container = executor(pipeline, name)
         assert container["image"] in [image(known) for known in IMAGE_NAMES]
         for limit in ("resourceCpuLimit", "resourceCpuRequest", "resourceMemoryLimit", "resourceMemoryRequest"):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,12 @@ def run(tmp_path: Path) -> Run:
     descriptions = {"colour": "a colour", "width": "how many frames"}
     compiled.write_text(compile_pipeline(toy, descriptions=descriptions, choices={}), encoding="utf-8")
 
-    def run(*, reuse: bool = True, **parameters: str | int) -> tuple[LocalRun, str]:
+    def run(
+        *, reuse: bool = True, environment: dict[str, str] | None = None, **parameters: str | int
+    ) -> tuple[LocalRun, str]:
         screen = io.StringIO()
-        done = run_pipeline(compiled, parameters, out=tmp_path / "out", reuse=reuse, screen=screen)
+        settings: dict[str, Any] = {"reuse": reuse, "environment": environment}
+        done = run_pipeline(compiled, parameters, out=tmp_path / "out", screen=screen, **settings)
         return done, screen.getvalue()
 
     return run
@@ -72,6 +76,16 @@ def test_no_reuse_runs_every_step_again(run: Run):
     run(colour="red")
     done, _ = run(colour="red", reuse=False)
     assert set(done.seconds) == {"draw", "frame"}
+
+
+def test_steps_find_the_environment_and_are_run_again_when_it_changes(run: Run):
+    done, screen = run(colour="red", environment={"TOY_PAINT": "thick"})
+    assert "drawing red thick" in screen
+    done, screen = run(colour="red", environment={"TOY_PAINT": "thin"})
+    assert set(done.seconds) == {"draw", "frame"}
+    assert "drawing red thin" in screen
+    done, _ = run(colour="red", environment={"TOY_PAINT": "thick"})
+    assert sorted(done.reused) == ["draw", "frame"]
 
 
 def test_failing_step_gives_its_own_message_and_is_not_retried(run: Run):

@@ -51,10 +51,13 @@ def test_slash_at_the_end_of_storage_uri_changes_nothing():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("accelerator", "tpu"),
+        ("accelerator", "npu"),
         ("accelerator_count", "one"),
         ("accelerator_count", "0"),
         ("accelerator_resource", "gpu"),
+        ("accelerator_resource", "google.com/tpu"),
+        ("accelerator_node_selector", {"pool": 1}),
+        ("accelerator_tolerations", ["dedicated"]),
         ("base_model", " "),
         ("evaluation_guidance_scale", -1.0),
         ("evaluation_prompts", ["no place for it"]),
@@ -76,6 +79,51 @@ def test_slash_at_the_end_of_storage_uri_changes_nothing():
 def test_check_names_the_parameter_whose_value_cannot_be_right(name: str, value: Any):
     with pytest.raises(ConfigError, match=rf"(^|; ){name}: found"):
         check_parameters(parameters(**{name: value}))
+
+
+TPU = {"accelerator": "tpu", "accelerator_count": "4", "train_batch_size": 4}
+TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+
+
+def test_resource_is_that_of_the_accelerator_where_none_is_given():
+    assert check_parameters(parameters()).kubernetes_resource == "nvidia.com/gpu"
+    assert check_parameters(parameters(accelerator_resource="amd.com/gpu")).kubernetes_resource == "amd.com/gpu"
+    assert check_parameters(parameters(**TPU)).kubernetes_resource == "google.com/tpu"
+    assert check_parameters(parameters(accelerator="cpu", accelerator_count="0")).accelerators == 0
+
+
+def test_slice_of_one_node_is_taken_whole():
+    selector = {"cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice", TOPOLOGY: "2x2"}
+    assert check_parameters(parameters(**TPU, accelerator_node_selector=selector)).accelerators == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"accelerator_resource": "nvidia.com/gpu"}, "accelerator_resource: found nvidia.com/gpu .* google.com/tpu"),
+        (
+            {"accelerator_node_selector": {TOPOLOGY: "4x4"}},
+            "num_nodes, accelerator_count: found 1 x 4 for a slice of 4x4, .* 16 chips",
+        ),
+        ({"num_nodes": 2}, "num_nodes: found 2 with accelerator tpu, expected 1"),
+        ({"mixed_precision": "fp16"}, "mixed_precision: found fp16 with accelerator tpu, expected bf16"),
+        ({"enable_xformers_memory_efficient_attention": True}, "efficient_attention: found True with accelerator tpu"),
+        ({"train_batch_size": 3, "gradient_accumulation_steps": 2}, "train_batch_size: found 3 x 2 .* multiple of 4"),
+        ({"train_batch_size": 2, "gradient_accumulation_steps": 2, "fuse_micro_batches": False}, "found 2 at once"),
+    ],
+)
+def test_what_tpus_cannot_do_is_refused(changes: dict[str, Any], told: str):
+    with pytest.raises(ConfigError, match=told):
+        check_parameters(parameters(**{**TPU, **changes}))
+
+
+def test_accumulated_samples_are_shared_among_the_chips():
+    check_parameters(parameters(**{**TPU, "train_batch_size": 1, "gradient_accumulation_steps": 4}))
+
+
+def test_defaults_are_values_of_their_own_each_time():
+    parameters()["accelerator_node_selector"]["pool"] = "mine"
+    assert parameters()["accelerator_node_selector"] == {}
 
 
 def test_check_names_the_mistakes_of_all_groups_at_once():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from components.common.errors import BaseModelError, ConfigError, ImageError, StorageError
+from components.common.storage import open_store
+from components.flax_models.model_check import CONFIG_FILES
 from components.preflight.parameters import complete_parameters
 from components.preflight.preflight import PROBE, preflight
 
@@ -78,6 +81,61 @@ def test_preflight_refuses_storage_that_cannot_be_written(given: dict[str, Any],
     (tmp_path / "storage").write_text("a file where the folder is to be")
     with pytest.raises(StorageError, match="storage"):
         preflight(complete_parameters(given))
+
+
+@pytest.fixture
+def given_for_tpus(given: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Parameters of a run on TPUs, with the JSON files of a model that the Flax modules compute."""
+    sprites = Path(__file__).parents[2] / "examples" / "sprites" / "base_model"
+    for name in CONFIG_FILES:
+        (tmp_path / "model" / name).parent.mkdir(parents=True)
+        shutil.copyfile(sprites / name, tmp_path / "model" / name)
+    return {**given, "accelerator": "tpu", "accelerator_count": "4"}
+
+
+def change(file: Path, **fields: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def test_model_for_tpus_is_looked_at_and_its_resource_given(given_for_tpus: dict[str, Any]):
+    assert preflight(complete_parameters(given_for_tpus)).accelerator_resource == "google.com/tpu"
+
+
+def test_model_that_flax_does_not_compute_is_refused_for_tpus_alone(given_for_tpus: dict[str, Any], tmp_path: Path):
+    change(tmp_path / "model" / "unet" / "config.json", addition_embed_type="text_time")
+    change(tmp_path / "model" / "scheduler" / "scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(BaseModelError) as caught:
+        preflight(complete_parameters(given_for_tpus))
+    for told in (
+        "accelerator tpu: ",
+        f"{tmp_path / 'model'}",
+        "addition_embed_type",
+        "FlowMatchEulerDiscreteScheduler",
+    ):
+        assert told in str(caught.value)
+    preflight(complete_parameters({**given_for_tpus, "accelerator": "gpu"}))
+
+
+def test_evaluation_of_more_steps_than_the_model_has_is_refused_for_tpus(given_for_tpus: dict[str, Any]):
+    with pytest.raises(BaseModelError, match="num_inference_steps: found 5000"):
+        preflight(complete_parameters({**given_for_tpus, "evaluation_num_inference_steps": 5000}))
+
+
+def test_model_in_a_bucket_is_looked_at_for_tpus(given_for_tpus: dict[str, Any], s3_bucket_uri: str):
+    store = open_store(f"{s3_bucket_uri}/model")
+    for name in CONFIG_FILES:
+        store.write(name, (Path(given_for_tpus["base_model"]) / name).read_bytes())
+    checked = preflight(complete_parameters({**given_for_tpus, "base_model": store.uri}))
+    assert checked.base_model_fingerprint
+    store.write("vae/config.json", json.dumps({"_class_name": "AutoencoderTiny"}).encode())
+    with pytest.raises(BaseModelError, match=f"{store.uri}.* AutoencoderTiny"):
+        preflight(complete_parameters({**given_for_tpus, "base_model": store.uri}))
+
+
+def test_folder_without_the_files_of_a_model_is_refused_for_tpus(given_for_tpus: dict[str, Any], tmp_path: Path):
+    (tmp_path / "model" / "vae" / "config.json").unlink()
+    with pytest.raises(BaseModelError, match=r"lacks vae/config\.json, expected a Stable Diffusion model"):
+        preflight(complete_parameters(given_for_tpus))
 
 
 def command(file: Path) -> subprocess.CompletedProcess[str]:

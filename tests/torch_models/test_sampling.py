@@ -21,7 +21,6 @@ from components.torch_models.sampling import (
     SamplingConfig,
     load_concept,
     load_pipeline,
-    progress_line,
     sample,
     write_rows,
 )
@@ -249,8 +248,3 @@ def test_load_concept_refuses_a_word_of_the_vocabulary(pipeline, tmp_path):
 def test_sampling_config_refuses(fields, message):
     with pytest.raises(ConfigError, match=message):
         SamplingConfig(**fields)
-
-
-def test_progress_line_says_how_far_how_fast_and_how_long():
-    assert progress_line("sampling", 12, 48, 9.0) == "sampling 12/48  1.3 img/s  eta 0:27"
-    assert progress_line("sampling", 4, 128, 60.0) == "sampling   4/128  0.067 img/s  eta 31:00"

@@ -13,6 +13,8 @@ LR_SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "cons
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 ACCELERATORS = ("cpu", "gpu")
 FLAX_ACCELERATORS = (*ACCELERATORS, "tpu")
+TPU_STAND_IN_VARIABLE = "TEXTUAL_INVERSION_TPU_STAND_IN"
+"""Environment variable that, set to `cpu`, lets a machine's CPU stand in for TPUs: to try their path without any."""
 MAX_SEED = 2**63 - 1
 
 DESCRIPTIONS = {
@@ -206,6 +208,6 @@ def check_accelerator(accelerator: str, allowed: tuple[str, ...] = ACCELERATORS)
     if accelerator in FLAX_ACCELERATORS and accelerator not in allowed:
         raise ConfigError(
             f"accelerator: found {accelerator!r}, expected one of {', '.join(allowed)}: this step runs on PyTorch; "
-            "TPUs are for components.train_flax"
+            "TPUs are for components.train_flax and components.evaluate"
         )
     _one_of("accelerator", accelerator, allowed)

@@ -94,8 +94,9 @@ def learned_embedding(
     embedding: InitialEmbedding,
     training_key: str,
     framework: str,
+    devices: str,
 ) -> LearnedEmbedding:
-    """The finished training as an artifact."""
+    """The finished training as an artifact; `framework` and `devices` say what took its last steps."""
     return LearnedEmbedding(
         placeholder_token=embedding.placeholder_token,
         tokens=embedding.tokens,
@@ -109,6 +110,7 @@ def learned_embedding(
         config=config.as_json(),
         lineage={
             "framework": framework,
+            "devices": devices,
             "base_model": reference.source,
             "base_model_digest": reference.digest,
             "image_set_digest": latents.image_set_digest,

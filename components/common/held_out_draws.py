@@ -1,0 +1,27 @@
+"""At which timesteps and with which noise the held-out loss is measured: the same for every prompt and framework."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+STRATA = 20
+"""Timesteps for each picture, one in the middle of each equal part of the noise schedule."""
+
+_NOISE_SEED = 0
+
+
+class HeldOutDraws(NamedTuple):
+    """Timesteps, int64 [STRATA], and the noise at each, float32 [STRATA, pictures, C, h, w]."""
+
+    timesteps: np.ndarray
+    noise: np.ndarray
+
+
+def held_out_draws(latents_shape: tuple[int, ...], num_train_timesteps: int) -> HeldOutDraws:
+    """The draws for latents of the shape [pictures, C, h, w] and a schedule of that many timesteps."""
+    middles = (np.arange(STRATA) + 0.5) * num_train_timesteps / STRATA
+    generator = np.random.Generator(np.random.Philox(_NOISE_SEED))
+    noise = generator.standard_normal((STRATA, *latents_shape), dtype=np.float32)
+    return HeldOutDraws(timesteps=middles.astype(np.int64), noise=noise)
