@@ -61,7 +61,7 @@ test-faults: $(READY) ## kill trainings at any moment and start them again (minu
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/faults $(ARGS)
 
 test-images: $(READY) ## build the light images and run their steps in them, without a network (minutes)
-	CONTAINER_ENGINE=$(CONTAINER_ENGINE) $(BIN)/python -m pytest --timeout 600 tests/images $(ARGS) \
+	CONTAINER_ENGINE=$(CONTAINER_ENGINE) $(BIN)/python -m pytest --timeout 1800 tests/images $(ARGS) \
 	    || { status=$$?; [ $$status = 77 ] || exit $$status; }  # 77: containers cannot run here, and it says why
 
 bench-train: $(READY) ## time the trainer against the reference script: UPSTREAM=.../textual_inversion.py
