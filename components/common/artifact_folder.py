@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,18 +86,16 @@ def write_artifact(
 
 def _write_whole(path: Path, files: Mapping[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True) as beside:
+        fresh = Path(beside) / "new"
+        fresh.mkdir()
         for name, data in files.items():
             target = fresh / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        fresh.chmod(0o755)
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, Path(beside) / "earlier")  # removed in place, it would be there in part for a while
         os.replace(fresh, path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:

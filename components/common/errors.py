@@ -12,6 +12,7 @@
     │   └── PreconditionError    somebody else changed the object first
     ├── TrainingError            exit code 5: training cannot go on
     │   ├── DivergedError        loss or rows are no longer finite
+    │   ├── LostProcessError     another process of the training is gone; the last completed step is kept
     │   └── InterruptedTraining  exit code 143: asked to stop; the last completed step is kept
     └── ClusterError             exit code 6: Kubernetes does not do what was asked
 
@@ -77,6 +78,10 @@ class TrainingError(TextualInversionError):
 
 class DivergedError(TrainingError):
     """The loss or the rows are no longer finite."""
+
+
+class LostProcessError(TrainingError):
+    """Another process of the training is gone; the last completed step is kept."""
 
 
 class InterruptedTraining(TrainingError):

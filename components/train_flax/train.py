@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbedding
@@ -99,7 +101,11 @@ def train_flax(
         mesh.size,
         config.peak_learning_rate(num_processes),
     )
-    placement = Placement(rank=rank, num_processes=num_processes)
+    placement = Placement(
+        rank=rank,
+        num_processes=num_processes,
+        from_all=lambda own: multihost_utils.process_allgather(np.array([own])).flatten().tolist(),
+    )
     finished = train(trainer, config=config, plan=plan, checkpoints=checkpoints, placement=placement)
     learned = learned_embedding(
         config,

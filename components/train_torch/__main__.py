@@ -1,16 +1,23 @@
-"""The training step as a command: `python -m components.train_torch --help`."""
+"""The training step as a command: `python -m components.train_torch --help`.
+
+With several processes each takes an equal share of every global batch, which has train_batch_size x
+gradient_accumulation_steps x processes samples: `accelerate launch -m components.train_torch ...` on one machine,
+`torchrun -m components.train_torch ...` on one or more, such as the pods of a TrainJob. Where accelerate is configured,
+its precision and its choice of the CPU are the defaults of --mixed-precision and --accelerator.
+"""
 
 from __future__ import annotations
 
 from components.common.cli import step_boundary
 from components.common.training.command import parse_training_flags
 from components.common.training.config import ACCELERATORS
+from components.train_torch.launcher import flag_defaults
 
 
 def main() -> None:
     """Parses the flags and trains."""
     with step_boundary("train_torch"):
-        command = parse_training_flags("train_torch", __doc__, ACCELERATORS, "gpu")
+        command = parse_training_flags("train_torch", __doc__, ACCELERATORS, "gpu", flag_defaults())
         from components.train_torch.train import train_torch
 
         command.run(train_torch)

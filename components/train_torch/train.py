@@ -34,6 +34,7 @@ from components.torch_models.loading import (
     load_text_encoder,
     load_unet,
 )
+from components.train_torch.launcher import check_launcher, check_processes
 from components.train_torch.trainer import TorchTrainer
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,10 @@ def train_torch(
         TrainingError: when training cannot go on.
         StorageError: when checkpoints cannot be kept.
     """
-    process = Accelerator(cpu=device_for(accelerator).type == "cpu")
+    check_launcher(accelerator)
+    # Weights are loaded in their precision: accelerate has nothing to cast, and no gradient to scale.
+    process = Accelerator(cpu=device_for(accelerator).type == "cpu", mixed_precision="no")
+    check_processes(process.num_processes)
     configure_logging(rank=process.process_index)
     logger.info("%s on %s", versions(["torch", "diffusers", "transformers", "accelerate"]), process.device)
     logger.info("config %s", config.as_json())
@@ -92,7 +96,11 @@ def train_torch(
         process.num_processes,
         config.peak_learning_rate(process.num_processes),
     )
-    placement = Placement(rank=process.process_index, num_processes=process.num_processes)
+    placement = Placement(
+        rank=process.process_index,
+        num_processes=process.num_processes,
+        from_all=lambda own: process.gather(torch.tensor([own], device=process.device)).tolist(),
+    )
     finished = train(trainer, config=config, plan=plan, checkpoints=checkpoints, placement=placement)
     learned = learned_embedding(
         config,

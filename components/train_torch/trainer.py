@@ -15,7 +15,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from components.common.artifacts import InitialEmbedding, LatentSet
-from components.common.errors import ConfigError
+from components.common.errors import ConfigError, LostProcessError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch
@@ -249,7 +249,13 @@ class TorchTrainer:
     def _mean_over_processes(self, values: torch.Tensor) -> torch.Tensor:
         if self._accelerator.num_processes == 1:
             return values
-        return self._accelerator.reduce(values, reduction="mean")
+        try:
+            return self._accelerator.reduce(values, reduction="mean")
+        except RuntimeError as error:
+            raise LostProcessError(
+                f"the other processes do not answer ({error}): one of them has failed or was taken away, see its log; "
+                "start the same command again to go on"
+            ) from error
 
 
 def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

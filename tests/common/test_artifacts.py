@@ -362,6 +362,31 @@ def test_write_when_killed_in_the_middle_leaves_no_artifact(event: str, ending: 
     assert read_artifact(tmp_path / "out", kind="k", version=1).path == tmp_path / "out"
 
 
+@pytest.mark.parametrize(
+    ("event", "number"), [("os.rename", 1), ("os.rename", 2), *(("os.remove", number) for number in (1, 2, 3))]
+)
+def test_write_when_killed_while_replacing_leaves_no_part(event: str, number: int, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from components.common.artifact_folder import write_artifact\n"
+        "path, event, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])\n"
+        "def die(name, arguments):\n"
+        "    global number\n"
+        "    number -= name == event\n"
+        "    if name == event and number == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(die)\n"
+        "write_artifact(path, kind='k', version=1, content={}, files={'a.bin': b'1', 'b.bin': b'2'})\n"
+    )
+    out = tmp_path / "out"
+    write_artifact(out, kind="k", version=1, content={}, files={"a.bin": b"1", "c.bin": b"3"})
+    done = subprocess.run([sys.executable, "-c", code, str(out), event, str(number)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    if out.exists():
+        read_artifact(out, kind="k", version=1)
+    write_artifact(out, kind="k", version=1, content={}, files={"a.bin": b"1"})
+    assert read_artifact(out, kind="k", version=1).path == out
+
+
 @every_artifact
 def test_write_when_an_earlier_artifact_is_there_replaces_it_whole(make: Maker, tmp_path: Path) -> None:
     write_artifact(tmp_path / "out", kind="k", version=1, content={}, files={"left/over.bin": b"old"})

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from components.common.errors import ObjectNotFoundError, PreconditionError, StorageError
+from components.common.errors import ConfigError, ObjectNotFoundError, PreconditionError, StorageError
 from components.common.storage import gs_store, open_store, retries, s3_store
 from tests.servers import AnsweringServer, GcsServer, Proxy, S3Server, free_ports, running
 
@@ -109,22 +109,34 @@ def test_read_when_the_server_stays_away_says_what_was_tried(
 ) -> None:
     (port,) = free_ports(1)
     monkeypatch.setenv(ADDRESS_VARIABLE[scheme], f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(retries, "RETRY_BUDGET_S", 0.8)
+    monkeypatch.setenv(retries.RETRY_SECONDS_VARIABLE, "0.8")
 
     with pytest.raises(
-        StorageError, match=rf"{uri}/key: no usable answer in 1 s.*{ADDRESS_VARIABLE[scheme]}"
+        StorageError, match=rf"{uri}/key: no usable answer in 0.8 s.*{ADDRESS_VARIABLE[scheme]}"
     ) as caught:
         open_store(uri).read("key")
     assert "\n" not in str(caught.value)
 
 
 def test_read_when_the_server_is_broken_is_tried_again(uri: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "RETRY_BUDGET_S", 0.8)
+    monkeypatch.setenv(retries.RETRY_SECONDS_VARIABLE, "0.8")
     with running(AnsweringServer(503, b"")) as broken:
         monkeypatch.setenv(ADDRESS_VARIABLE[scheme], broken.url)
         with pytest.raises(StorageError, match="no usable answer"):
             open_store(uri).read("key")
         assert len(broken.requests) > 1
+
+
+@pytest.mark.parametrize("given", ["soon", "-1", "nan", "inf"])
+def test_retry_seconds_when_they_are_none_are_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(retries.RETRY_SECONDS_VARIABLE, given)
+    with pytest.raises(ConfigError, match=f"TEXTUAL_INVERSION_RETRY_SECONDS: found '{given}', expected a number"):
+        retries.retry_seconds()
+
+
+def test_retry_seconds_when_not_set_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(retries.RETRY_SECONDS_VARIABLE, raising=False)
+    assert retries.retry_seconds() == retries.DEFAULT_RETRY_SECONDS
 
 
 def test_every_use_when_there_is_no_bucket_says_so(uri: str, scheme: str, tmp_path: Path) -> None:

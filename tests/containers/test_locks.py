@@ -56,10 +56,6 @@ def test_each_trainer_has_its_own_framework_alone():
     assert not {"torch", "diffusers"} & set(locked("train-flax"))
 
 
-def test_evaluation_has_both_frameworks():
-    assert {"torch", "diffusers", "nvidia-nccl-cu13", "jax", "libtpu"} <= set(locked("evaluate"))
-
-
 def closure(requirements: list[Requirement]) -> Iterator[str]:
     """Canonical names of all that the requirements need on Linux, by the metadata of what is installed."""
     seen: set[tuple[str, str]] = set()

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+import pytest
 
+from tests.train_torch.conftest import make_inputs
 
-def start(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """A module of this repository as a process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=REPOSITORY,
-        env=None if env is None else dict(env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+_FAULTS = "faults"
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
-    out, err = process.communicate(timeout=seconds)
-    return process.returncode, out, err
+@pytest.fixture
+def count_faults(record_property: Callable[[str, object], None]) -> Callable[[int, str], None]:
+    """Notes how many faults of a kind a test has tried; their numbers stand at the end of the report."""
+    return lambda number, kind: record_property(_FAULTS, (number, kind))
 
 
-def run(module: str, *arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a module's process."""
-    return finish(start(module, *arguments, env=env))
+@pytest.fixture(scope="session")
+def inputs(sd15_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The artifacts of a training of two vectors, as keyword arguments of the trainer."""
+    return make_inputs(tmp_path_factory.mktemp("inputs"), sd15_reference, num_vectors=2)
 
 
-def words(parts: Sequence[object]) -> list[str]:
-    """The parts as command-line words."""
-    return [str(part) for part in parts]
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Says how many faults were tried, of what kind."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    tried = [value for report in reports for name, value in report.user_properties if name == _FAULTS]
+    if tried:
+        terminalreporter.section("faults tried")
+        for number, kind in tried:
+            terminalreporter.write_line(f"{number:5d}  {kind}")
+        terminalreporter.write_line(f"{sum(number for number, _ in tried):5d}  in all")

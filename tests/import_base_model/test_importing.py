@@ -454,7 +454,7 @@ def test_import_when_the_model_is_gated_needs_a_token(
 def test_import_when_the_hub_stays_away_says_so(monkeypatch: pytest.MonkeyPatch, store: str, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(retries, "RETRY_BUDGET_S", 0.8)
+    monkeypatch.setenv(retries.RETRY_SECONDS_VARIABLE, "0.8")
 
     with pytest.raises(StorageError, match="hf://owner/sd: no usable answer"):
         import_base_model("hf://owner/sd", store, tmp_path / "reference")

@@ -13,6 +13,7 @@ from components.common.artifacts import ImageSet
 from components.common.errors import ImageError, StorageError
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
+from components.common.storage.retries import RETRY_SECONDS_VARIABLE
 from components.ingest_images.config import IngestConfig
 from components.ingest_images.ingest import ingest_images
 from tests.ingest_images.conftest import DatasetHub, random_pixels
@@ -134,7 +135,7 @@ def test_revision_when_absent_says_so(dataset_hub: DatasetHub, three_pictures: P
 
 def test_hub_when_it_does_not_answer_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("components.common.storage.retries.RETRY_BUDGET_S", 0.1)
+    monkeypatch.setenv(RETRY_SECONDS_VARIABLE, "0.1")
     with pytest.raises(StorageError, match=r"hf://datasets/o/n: no usable answer"):
         ingest("hf://datasets/o/n", tmp_path / "out")
 

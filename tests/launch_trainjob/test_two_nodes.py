@@ -84,7 +84,7 @@ def run_as_pods(job: dict[str, Any], variables: Callable[[int, int], dict[str, s
                 )
             )
     try:
-        codes = [pod.wait(timeout=240) for pod in pods]
+        codes = [pod.wait(timeout=400) for pod in pods]
     finally:
         for pod in pods:
             pod.kill()

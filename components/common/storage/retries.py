@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from components.common.errors import StorageError, TextualInversionError
+from components.common.errors import ConfigError, StorageError, TextualInversionError
 
 logger = logging.getLogger(__name__)
 
-RETRY_BUDGET_S = 90.0
-"""How long one operation is tried for in all: longer than a small storage server takes to restart."""
+RETRY_SECONDS_VARIABLE = "TEXTUAL_INVERSION_RETRY_SECONDS"
+"""Environment variable that says how many seconds one operation is tried for in all, before the step fails.
+
+More where storage may be away for longer, as during an upgrade of the cluster; less to hear of a wrong address sooner.
+"""
+DEFAULT_RETRY_SECONDS = 90.0
+"""Longer than a small storage server takes to restart."""
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 10.0
 
@@ -30,10 +37,11 @@ def with_retries(
     error to leave it as it is.
 
     Raises:
-        StorageError: if the time budget `RETRY_BUDGET_S` is spent.
+        StorageError: if the time that `retry_seconds` allows is spent.
         Exception: whatever `translate` gives.
     """
-    deadline = time.monotonic() + RETRY_BUDGET_S
+    allowed = retry_seconds()
+    deadline = time.monotonic() + allowed
     delay = FIRST_DELAY_S
     attempt = 1
     while True:
@@ -50,7 +58,7 @@ def with_retries(
             wait = delay * random.uniform(0.5, 1.0)
             if time.monotonic() + wait > deadline:
                 raise StorageError(
-                    f"{uri}: no usable answer in {RETRY_BUDGET_S:.0f} s and {attempt} attempts, the last one"
+                    f"{uri}: no usable answer in {allowed:g} s and {attempt} attempts, the last one"
                     f" failed with: {one_line(error)}. Check that the storage server is up and that its"
                     " address (STORAGE_EMULATOR_HOST, AWS_ENDPOINT_URL) is right, then run the step again"
                 ) from error
@@ -58,6 +66,24 @@ def with_retries(
         time.sleep(wait)
         delay = min(2 * delay, LONGEST_DELAY_S)
         attempt += 1
+
+
+def retry_seconds() -> float:
+    """How many seconds one operation is tried for: `RETRY_SECONDS_VARIABLE`, or the default where it is not set.
+
+    Raises:
+        ConfigError: when the variable is not a number of seconds.
+    """
+    given = os.environ.get(RETRY_SECONDS_VARIABLE)
+    if not given:
+        return DEFAULT_RETRY_SECONDS
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"{RETRY_SECONDS_VARIABLE}: found {given!r}, expected a number of seconds, 0 or more")
+    return seconds
 
 
 def one_line(error: BaseException, *, longest: int = 300) -> str:

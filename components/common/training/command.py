@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,11 @@ def training_command(parsed: argparse.Namespace) -> TrainingCommand:
 
 
 def parse_training_flags(
-    step: str, description: str | None, accelerators: Sequence[str], default: str
+    step: str,
+    description: str | None,
+    accelerators: Sequence[str],
+    default: str,
+    launcher_defaults: Mapping[str, str] | None = None,
 ) -> TrainingCommand:
     """What a trainer is to do, from the command line.
 
@@ -100,10 +104,14 @@ def parse_training_flags(
         description: what `--help` begins with.
         accelerators: what `--accelerator` may be.
         default: what it is when it is not given.
+        launcher_defaults: flags' defaults that come from the program that started this one, by field name.
 
     Raises:
         ConfigError: for a value that cannot be right.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m components.{step}", description=description)
+    decided = ", ".join(f"{name} {value!r}" for name, value in (launcher_defaults or {}).items())
+    epilog = f"defaults from the launcher here: {decided}" if decided else None
+    parser = argparse.ArgumentParser(prog=f"python -m components.{step}", description=description, epilog=epilog)
     add_training_flags(parser, accelerators, default)
+    parser.set_defaults(**(launcher_defaults or {}))
     return training_command(parser.parse_args())

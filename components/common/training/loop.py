@@ -10,14 +10,14 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from components.common.artifacts import Snapshot
-from components.common.errors import ConfigError
+from components.common.errors import ConfigError, LostProcessError, TrainingError
 from components.common.logs import human_duration
 from components.common.training.checkpoints import Checkpoint, CheckpointFolder, TrainingState
 from components.common.training.config import TrainConfig
@@ -74,10 +74,17 @@ class Trainer(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Which part of every global batch this process takes: `rank` of `num_processes`, in equal contiguous shares."""
+    """Which part of every global batch this process takes: `rank` of `num_processes`, in equal contiguous shares.
+
+    Attributes:
+        rank: this process's number, from 0.
+        num_processes: how many train together.
+        from_all: gives the numbers that all processes call it with; each waits for the others.
+    """
 
     rank: int = 0
     num_processes: int = 1
+    from_all: Callable[[int], Sequence[int]] = lambda own: (own,)
 
     def positions(self, global_batch: int) -> range:
         """The positions of this process in the global batch."""
@@ -99,6 +106,8 @@ def train(
 
     Raises:
         DivergedError: when a loss is not finite; names the step and the last good checkpoint.
+        LostProcessError: when another process is gone; the last completed step is kept.
+        TrainingError: when not all processes found the same checkpoint.
         ConfigError: when `resume_from_checkpoint` names a checkpoint of another training.
         StorageError: when checkpoints cannot be written or read.
     """
@@ -106,10 +115,14 @@ def train(
     run.resume()
     with answering_stop_signals(run.keep_last_completed_step), ThreadPoolExecutor(1) as planner:
         ahead = planner.submit(run.plan_batch, run.step)
-        while not run.finished:
-            batch = ahead.result()
-            ahead = planner.submit(run.plan_batch, run.step + 1)
-            run.take_step(batch)
+        try:
+            while not run.finished:
+                batch = ahead.result()
+                ahead = planner.submit(run.plan_batch, run.step + 1)
+                run.take_step(batch)
+        except LostProcessError:
+            run.keep_last_completed_step("a lost process")
+            raise
     return run.checkpoint()
 
 
@@ -173,6 +186,12 @@ class _Run:
             logger.info("training from the initial rows; key %s", self._checkpoints.training_key[:12])
         else:
             self._take_over(checkpoint)
+        steps = self._placement.from_all(self.step)
+        if len(set(steps)) > 1:
+            raise TrainingError(
+                f"the processes found different checkpoints: after step {', '.join(map(str, steps))} by rank: give all "
+                "of them the same checkpoint_root, in storage that they share, and start the same command again"
+            )
         self._note_completed()
 
     def plan_batch(self, step: int) -> Batch:
@@ -210,18 +229,20 @@ class _Run:
         """The training as it is now."""
         return self._read()
 
-    def keep_last_completed_step(self, signal_name: str) -> None:
+    def keep_last_completed_step(self, cause: str) -> None:
         """Writes a checkpoint of the newest step that the device has finished; may be called from any thread."""
+        if self._placement.rank != 0:
+            return
         completed = next((c for c in reversed(tuple(self._completed)) if c.copy.done()), None)
         if completed is None:
-            logger.warning("%s before the first step was finished: start the same command again", signal_name)
+            logger.warning("%s before the first step was finished: start the same command again", cause)
             return
         if completed.step > (self._saved_step or 0):
             self._save(completed.checkpoint())
         kept = f"kept as {self._last_checkpoint}" if completed.step else "nothing to keep yet"
         logger.warning(
             "%s after step %d of %d; %s: start the same command again to go on from there",
-            *(signal_name, completed.step, self._config.max_train_steps, kept),
+            *(cause, completed.step, self._config.max_train_steps, kept),
         )
 
     def _save(self, checkpoint: Checkpoint) -> None:
