@@ -15,6 +15,7 @@ from tests.containers.recipes import LIGHT, ROOT
 ABSENT = {
     **dict.fromkeys(LIGHT, ("torch", "jax", "diffusers", "accelerate", "flax")),
     "train-torch": ("jax", "flax"),
+    "evaluate": (),
     "train-flax": ("torch", "diffusers", "accelerate"),
 }
 """The frameworks that are not in an image."""

@@ -46,11 +46,11 @@ def render_with(folder: Path, base: str, components: list[str]) -> list[Object]:
     """The objects of `base` with `components`, both named as below `manifests`.
 
     Args:
-        folder: an empty folder beside the manifests' own, to write a kustomization to.
+        folder: beside the manifests' own, to write a kustomization to.
         base: such as `overlays/gke`.
         components: such as `kueue`.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

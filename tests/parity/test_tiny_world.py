@@ -44,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def train(trainer: Trainer, folder: Path, inputs: dict[str, Path]) -> LearnedEmbedding:
     """What a trainer learns with checkpoints of its own: else the second one would go on from the first one's."""
-    changes = {"train_batch_size": 4, "max_train_steps": STEPS, "learning_rate": LEARNING_RATE}
+    changes = {"train_batch_size": 2, "max_train_steps": STEPS, "learning_rate": LEARNING_RATE}
     settings = {**fields_of(TRAINING, SPRITES_DEMO), **changes}
     return trainer(
         TrainConfig(**settings),
