@@ -124,6 +124,7 @@ def test_launcher_says_that_it_is_in_no_cluster(run: Run):
         name: f"gs://bucket/{name}" for name in ("latent_set", "base_model", "initial_embedding", "learned_embedding")
     }
     parameters = {"checkpoint_root": "gs://bucket/checkpoints", "cpu_per_node": "4", "memory_per_node": "16Gi"}
+    parameters |= {"accelerator_node_selector": {}, "accelerator_tolerations": []}
     launching = run("launcher", pod_command("launch_trainjob", parameters, artifacts), exit_code=6)
     for done in (removing, launching):
         said = done.stdout + done.stderr  # KFP's executor logs to standard output
