@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,33 @@ def test_picture_is_that_of_its_seed_whatever_is_drawn_with_it(painters: tuple[P
     assert np.abs(alone.astype(int) - together[2].astype(int)).max() <= ROUNDING
     [other] = painter.draw(PROMPTS[2:], [9], CONFIG, label="")
     assert (other != alone).any()
+
+
+def test_three_devices_draw_and_measure_what_one_does(painters: tuple[Painter, Painter], tmp_path: Path) -> None:
+    prompts = ["a star", "a circle on the snow", "a star", "a circle"]
+    code = f"""
+import numpy as np
+from pathlib import Path
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.flax_painter import FlaxPainter
+from components.flax_models.devices import mesh_for
+from tests.evaluate.contents import pattern
+painter = FlaxPainter(Path({str(SPRITES)!r}), mesh=mesh_for("cpu"))
+assert painter.settings["devices"] == "3 x cpu standing in for tpu"
+drawn = painter.draw({prompts}, range(4), {CONFIG!r}, label="")
+loss = painter.held_out_loss([pattern(seed) for seed in range(4)], "a star")
+np.savez({str(tmp_path / "drawn.npz")!r}, pictures=np.stack(drawn), loss=loss)
+"""
+    environment = runs.subprocess_environment(devices=3)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=runs.REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, (painter, _) = np.load(tmp_path / "drawn.npz"), painters
+    drawn = np.stack(painter.draw(prompts, range(4), CONFIG, label=""))
+    assert np.abs(found["pictures"].astype(int) - drawn.astype(int)).max() <= ROUNDING
+    loss = painter.held_out_loss([pattern(seed) for seed in range(4)], "a star")
+    assert float(found["loss"]) == pytest.approx(loss, rel=1e-5)
 
 
 def test_held_out_loss_equals_torch_and_follows_the_rows(painters: tuple[Painter, Painter]) -> None:
