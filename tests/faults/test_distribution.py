@@ -191,19 +191,6 @@ def test_survivor_keeps_last_step_when_process_is_killed(
     assert_same(tmp_path / "learned", two.folder / "learned")
 
 
-def test_torchrun_starts_all_again_when_first_process_is_killed(
-    two: Ended, inputs: dict[str, Path], tmp_path: Path, count_faults: Callable[[int, str], None]
-) -> None:
-    # Once in a while gloo of the second attempt still meets the first one's sockets; torchrun then begins once more.
-    with started([*TORCHRUN, "--max-restarts=3", *TRAINER, *flags(inputs, tmp_path, 2)], ONE_THREAD) as training:
-        training.wait_for(" step +9/")
-        os.kill(training.worker(0), signal.SIGKILL)
-        training.wait_for("resuming after step 8 ")
-        assert training.exit_code() == 0, training.text[-3000:]
-    assert_same(tmp_path / "learned", two.folder / "learned")
-    count_faults(1, "first of two processes killed, torchrun begins anew")
-
-
 def test_processes_are_refused_when_they_share_no_checkpoints(
     two: Ended, inputs: dict[str, Path], tmp_path: Path, count_faults: Callable[[int, str], None]
 ) -> None:
