@@ -13,6 +13,7 @@ from transformers import CLIPTextModel
 
 from components.common.errors import BaseModelError, ConfigError
 from components.common.training.config import check_accelerator
+from components.torch_models.cpu_linear import with_pointwise_linears
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ def _load(kind: type[Module], model: Path, subfolder: str, dtype: torch.dtype, d
             f"{model / subfolder} cannot be loaded ({first_line}): import the base model again"
         ) from error
     logger.info("loaded %s: %.1f M parameters, %s", subfolder, _parameters(module) / 1e6, dtype)
+    if device.type == "cpu" and dtype == torch.float32:
+        with_pointwise_linears(module)
     return module.requires_grad_(False).eval().to(device)
 
 
