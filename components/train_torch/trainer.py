@@ -132,18 +132,14 @@ class TorchTrainer:
     def accumulate_gradient(self, batch: Batch, *, at_once: int) -> torch.Tensor:
         """Adds the gradient of the batch's mean loss to the rows' gradient; gives that loss, float32 [].
 
-        The UNet takes `at_once` samples at a time, since it is its activations that fill the memory; the text encoder
-        takes all of them.
+        Text encoder and UNet take `at_once` samples at a time, so that the activations of the others are not in memory.
         """
-        hidden_states = self._hidden_states(batch)
-        parts = [part.detach().requires_grad_() for part in hidden_states.split(at_once)]
         loss = torch.zeros((), device=self._device)
-        for start, part in zip(range(0, len(batch), at_once), parts, strict=True):
-            share = len(part) / len(batch)
-            part_loss = self._loss(batch.part(slice(start, start + at_once)), part) * share
+        for start in range(0, len(batch), at_once):
+            part = batch.part(slice(start, start + at_once))
+            part_loss = self._loss(part, self._hidden_states(part)) * (len(part) / len(batch))
             (part_loss * self._loss_scale).backward()
             loss += part_loss.detach()
-        hidden_states.backward(torch.cat([part.grad for part in parts]))
         return loss
 
     @torch.no_grad()
