@@ -20,7 +20,7 @@ from pipelines.local_run import read_pipeline, run_pipeline
 from pipelines.parameters import add_parameter_flags, default_parameters, given_parameters
 from pipelines.presets import PRESETS
 from pipelines.sampling import add_sample_flags, draw, request_from
-from pipelines.summary import summarize
+from pipelines.summary import OUTPUTS, summarize
 
 PROGRAM = "textual-inversion"
 PIPELINE = COMPILED / "textual_inversion.yaml"
@@ -110,7 +110,9 @@ def run_(arguments: argparse.Namespace) -> int:
     else:
         check_accelerator_is_here(parameters["accelerator"])
     started = time.monotonic()
-    run = run_pipeline(PIPELINE, parameters, out=out, reuse=not arguments.no_reuse, environment=environment)
+    run = run_pipeline(
+        PIPELINE, parameters, out=out, outputs=OUTPUTS, reuse=not arguments.no_reuse, environment=environment
+    )
     if run.failures:
         failure = run.failures[0]
         return _fail(f"{failure.message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED)

@@ -50,6 +50,7 @@ def run_pipeline(
     parameters: Mapping[str, Any],
     *,
     out: Path,
+    outputs: Mapping[str, tuple[str, str]] | None = None,
     reuse: bool = True,
     environment: Mapping[str, str] | None = None,
     screen: TextIO | None = None,
@@ -57,12 +58,14 @@ def run_pipeline(
     """Runs the compiled pipeline `compiled` by `kfp.local` and waits for its end.
 
     Artifacts go to `<out>/artifacts`, the whole log to `<out>/run.log`. A step whose source, environment, parameters
-    and input artifacts are those of an earlier run in `out` is not run again.
+    and input artifacts are those of an earlier run in `out` is not run again. Exit handlers are left out: what they
+    clean up is on a cluster.
 
     Args:
         compiled: the pipeline's YAML file.
         parameters: the pipeline's parameters.
         out: a folder, made if need be.
+        outputs: task and artifact of outputs that the pipeline cannot return, being made under an exit handler.
         reuse: whether outputs of earlier runs in `out` may be reused.
         environment: what the steps' processes find in their environment beside this process's.
         screen: where the steps' lines are shown; standard output if None.
@@ -72,6 +75,7 @@ def run_pipeline(
     """
     pipeline = read_pipeline(compiled)
     _forget_retries(pipeline)
+    _without_exit_handlers(pipeline, outputs or {})
     artifacts, timings, more = out / "artifacts", out / "timings.jsonl", dict(environment or {})
     artifacts.mkdir(parents=True, exist_ok=True)
     timings.unlink(missing_ok=True)
@@ -127,6 +131,33 @@ def _forget_retries(pipeline: dict[str, Any]) -> None:
     for dag in dags:
         for task in dag["tasks"].values():
             task.pop("retryPolicy", None)
+
+
+def _without_exit_handlers(pipeline: dict[str, Any], outputs: Mapping[str, tuple[str, str]]) -> None:
+    root, components_ = pipeline["root"], pipeline["components"]
+    tasks = root["dag"]["tasks"]
+    for name in [name for name, task in tasks.items() if _is_exit_handler(task)]:
+        del tasks[name]
+    for name, (producer, artifact) in outputs.items():
+        [(group_name, group)] = [
+            (task_name, component)
+            for task_name, task in tasks.items()
+            if producer in (component := components_[task["componentRef"]["name"]]).get("dag", {}).get("tasks", {})
+        ]
+        made_by = components_[group["dag"]["tasks"][producer]["componentRef"]["name"]]
+        definition = made_by["outputDefinitions"]["artifacts"][artifact]
+        _give_out(group, name, definition, producer, artifact)
+        _give_out(root, name, definition, group_name, name)
+
+
+def _is_exit_handler(task: Mapping[str, Any]) -> bool:
+    return bool(task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED")
+
+
+def _give_out(dag: dict[str, Any], name: str, definition: Mapping[str, Any], producer: str, artifact: str) -> None:
+    dag.setdefault("outputDefinitions", {}).setdefault("artifacts", {})[name] = definition
+    selector = {"producerSubtask": producer, "outputArtifactKey": artifact}
+    dag["dag"].setdefault("outputs", {}).setdefault("artifacts", {})[name] = {"artifactSelectors": [selector]}
 
 
 def _titles(pipeline: Mapping[str, Any]) -> dict[str, str]:

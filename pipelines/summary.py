@@ -13,6 +13,13 @@ from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbed
 from components.common.base_model import materialize, read_reference
 from pipelines.local_run import LocalRun
 
+OUTPUTS = {
+    "base_model": ("import-base-model", "reference"),
+    "learned_embedding": ("choose-embedding", "learned_embedding"),
+    "evaluation": ("evaluate", "evaluation"),
+}
+"""What a summary is made from: the task that made it, and the artifact's name there."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -62,7 +69,7 @@ class Summary:
 
 
 def summarize(run: LocalRun) -> Summary:
-    """The summary of a local run in which no step failed.
+    """The summary of a local run in which no step failed, and which gave `OUTPUTS`.
 
     Raises:
         ArtifactError: when an artifact of the run is damaged.

@@ -1,7 +1,5 @@
 """The pipeline `textual-inversion`: from a handful of pictures to a published word. The graph alone."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components.encode_latents.component import encode_latents
@@ -9,7 +7,7 @@ from components.evaluate.component import evaluate
 from components.import_base_model.component import import_base_model
 from components.ingest_images.component import ingest_images
 from components.init_embedding.component import init_embedding
-from components.launch_trainjob.component import launch_trainjob
+from components.launch_trainjob.component import launch_trainjob, remove_trainjobs
 from components.preflight.component import preflight
 from components.preflight.parameters import EVALUATION, NODES, PICTURES, PLACEHOLDER, TRAINING, fields_of
 from components.publish.component import publish
@@ -18,15 +16,6 @@ from components.train_torch.component import train_torch
 from pipelines.chosen_embedding import choose_embedding
 from pipelines.presets import GUIDE_EXAMPLE as DEFAULT
 from pipelines.resources import LIGHT, MEDIUM, MODEL, request, request_accelerators, retry
-
-
-class Outputs(NamedTuple):
-    """What a run gives when every step succeeds; a published version is found in the registry."""
-
-    base_model: dsl.Model
-    learned_embedding: dsl.Model
-    evaluation: dsl.Artifact
-    report: dsl.HTML
 
 
 @dsl.pipeline(
@@ -103,7 +92,7 @@ def textual_inversion(
     evaluation_min_clip_t: float = DEFAULT["evaluation_min_clip_t"],
     concept_name: str = DEFAULT["concept_name"],
     registry_alias: str = DEFAULT["registry_alias"],
-) -> Outputs:
+) -> None:
     """Pictures to ImageSet to LatentSet to LearnedEmbedding to Evaluation to registry entry.
 
     What each parameter means is said beside its default, in the `DESCRIPTIONS` of the steps' configs; compiling puts
@@ -116,118 +105,117 @@ def textual_inversion(
     checked = preflight(**parameters).set_display_name("Check everything").set_caching_options(False)
     request(checked, LIGHT)
 
-    model = import_base_model(
-        source=base_model,
-        source_fingerprint=checked.outputs["base_model_fingerprint"],
-        store_uri=checked.outputs["models_uri"],
-        kind="diffusion",
-        variant=base_model_variant,
-    ).set_display_name("Import base model")
-    clip = import_base_model(
-        source=scorer,
-        source_fingerprint=checked.outputs["scorer_fingerprint"],
-        store_uri=checked.outputs["models_uri"],
-        kind="clip",
-        variant="",
-    ).set_display_name("Import scorer")
-    pictures = ingest_images(
-        images_uri=images_uri,
-        fallback_images_uri="",
-        images_fingerprint=checked.outputs["images_fingerprint"],
-        **fields_of(PICTURES, parameters),
-    ).set_display_name("Prepare pictures")
-    scoring_pictures = ingest_images(
-        images_uri=scoring_images_uri,
-        fallback_images_uri=images_uri,
-        images_fingerprint=checked.outputs["scoring_images_fingerprint"],
-        **fields_of(PICTURES, parameters),
-    ).set_display_name("Prepare pictures to score against")
-    for task in (model, clip, pictures, scoring_pictures):
-        retry(request(task, MEDIUM))
+    # A step that is killed together with its node leaves its TrainJob behind.
+    cleaning = remove_trainjobs(run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER).set_display_name("Remove TrainJobs")
+    retry(request(cleaning, LIGHT)).set_caching_options(False)
+    with dsl.ExitHandler(cleaning, name="Steps"):
+        model = import_base_model(
+            source=base_model,
+            source_fingerprint=checked.outputs["base_model_fingerprint"],
+            store_uri=checked.outputs["models_uri"],
+            kind="diffusion",
+            variant=base_model_variant,
+        ).set_display_name("Import base model")
+        clip = import_base_model(
+            source=scorer,
+            source_fingerprint=checked.outputs["scorer_fingerprint"],
+            store_uri=checked.outputs["models_uri"],
+            kind="clip",
+            variant="",
+        ).set_display_name("Import scorer")
+        pictures = ingest_images(
+            images_uri=images_uri,
+            fallback_images_uri="",
+            images_fingerprint=checked.outputs["images_fingerprint"],
+            **fields_of(PICTURES, parameters),
+        ).set_display_name("Prepare pictures")
+        scoring_pictures = ingest_images(
+            images_uri=scoring_images_uri,
+            fallback_images_uri=images_uri,
+            images_fingerprint=checked.outputs["scoring_images_fingerprint"],
+            **fields_of(PICTURES, parameters),
+        ).set_display_name("Prepare pictures to score against")
+        for task in (model, clip, pictures, scoring_pictures):
+            retry(request(task, MEDIUM))
 
-    initial = init_embedding(
-        base_model=model.outputs["reference"],
-        **fields_of(PLACEHOLDER, parameters),
-    ).set_display_name("Add the placeholder")
-    retry(request(initial, MEDIUM))
-
-    pictures_to_encode = {
-        "image_set": pictures.outputs["image_set"],
-        "base_model": model.outputs["reference"],
-    }
-    training = {
-        "base_model": model.outputs["reference"],
-        "initial_embedding": initial.outputs["initial_embedding"],
-        "checkpoint_root": checked.outputs["checkpoints_uri"],
-        "accelerator": accelerator,
-        **fields_of(TRAINING, parameters),
-    }
-    # Preflight refuses an unknown accelerator before either branch begins.
-    with dsl.If(accelerator == "tpu", name="On TPUs"):
-        # A handful of pictures, once: not worth a GPU beside the TPUs, nor the TPUs' time.
-        latents_on_cpu = encode_latents(**pictures_to_encode, accelerator="cpu").set_display_name("Encode pictures")
-        learned_on_tpus = train_flax(latent_set=latents_on_cpu.outputs["latent_set"], **training).set_display_name(
-            "Train"
-        )
-    with dsl.Elif(num_nodes > 1, name="On many nodes"):
-        latents_for_nodes = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name(
-            "Encode pictures"
-        )
-        learned_on_nodes = launch_trainjob(
-            latent_set=latents_for_nodes.outputs["latent_set"],
-            accelerator_count=accelerator_count,
-            accelerator_resource=checked.outputs["accelerator_resource"],
-            accelerator_node_selector=accelerator_node_selector,
-            accelerator_tolerations=accelerator_tolerations,
-            **fields_of(NODES, parameters),
-            **training,
-        ).set_display_name("Train on many nodes")
-    with dsl.Else(name="On GPUs or CPUs"):
-        latents = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name("Encode pictures")
-        learned_elsewhere = train_torch(latent_set=latents.outputs["latent_set"], **training).set_display_name("Train")
-    trained = (learned_on_tpus, learned_on_nodes, learned_elsewhere)
-    learned = choose_embedding(uri=dsl.OneOf(*(task.outputs["Output"] for task in trained))).set_display_name(
-        "Take the embedding"
-    )
-    for task in (learned_on_nodes, learned):
-        retry(request(task, LIGHT))
-    evaluated = evaluate(
-        base_model=model.outputs["reference"],
-        scorer=clip.outputs["reference"],
-        initial_embedding=initial.outputs["initial_embedding"],
-        learned_embedding=learned.outputs["learned_embedding"],
-        scoring_set=scoring_pictures.outputs["image_set"],
-        accelerator=accelerator,
-        **fields_of(EVALUATION, parameters),
-    ).set_display_name("Sample and score")
-    for task in (latents_on_cpu, latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
-        retry(request(task, MODEL))
-    for task in (latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
-        request_accelerators(
-            task,
-            resource=checked.outputs["accelerator_resource"],
-            count=accelerator_count,
-            node_selector=accelerator_node_selector,
-            tolerations=accelerator_tolerations,
-        )
-
-    with dsl.If(evaluated.outputs["Output"] == "pass", name="It was learned"):
-        # What it does is in the registry, where others move aliases too: an earlier answer says nothing about now.
-        # It may run again at any time: what is published already is found and not published twice.
-        published = publish(
+        initial = init_embedding(
             base_model=model.outputs["reference"],
-            learned_embedding=learned.outputs["learned_embedding"],
-            evaluation=evaluated.outputs["evaluation"],
-            registry_uri=checked.outputs["registry_uri"],
-            concept_name=concept_name,
-            alias=registry_alias,
-            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        ).set_display_name("Publish")
-        retry(request(published, LIGHT)).set_caching_options(False)
+            **fields_of(PLACEHOLDER, parameters),
+        ).set_display_name("Add the placeholder")
+        retry(request(initial, MEDIUM))
 
-    return Outputs(
-        base_model=model.outputs["reference"],
-        learned_embedding=learned.outputs["learned_embedding"],
-        evaluation=evaluated.outputs["evaluation"],
-        report=evaluated.outputs["report"],
-    )
+        pictures_to_encode = {
+            "image_set": pictures.outputs["image_set"],
+            "base_model": model.outputs["reference"],
+        }
+        training = {
+            "base_model": model.outputs["reference"],
+            "initial_embedding": initial.outputs["initial_embedding"],
+            "checkpoint_root": checked.outputs["checkpoints_uri"],
+            "accelerator": accelerator,
+            **fields_of(TRAINING, parameters),
+        }
+        # Preflight refuses an unknown accelerator before either branch begins.
+        with dsl.If(accelerator == "tpu", name="On TPUs"):
+            # A handful of pictures, once: not worth a GPU beside the TPUs, nor the TPUs' time.
+            latents_on_cpu = encode_latents(**pictures_to_encode, accelerator="cpu").set_display_name("Encode pictures")
+            learned_on_tpus = train_flax(latent_set=latents_on_cpu.outputs["latent_set"], **training).set_display_name(
+                "Train"
+            )
+        with dsl.Elif(num_nodes > 1, name="On many nodes"):
+            latents_for_nodes = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name(
+                "Encode pictures"
+            )
+            learned_on_nodes = launch_trainjob(
+                latent_set=latents_for_nodes.outputs["latent_set"],
+                accelerator_count=accelerator_count,
+                accelerator_resource=checked.outputs["accelerator_resource"],
+                accelerator_node_selector=accelerator_node_selector,
+                accelerator_tolerations=accelerator_tolerations,
+                **fields_of(NODES, parameters),
+                **training,
+            ).set_display_name("Train on many nodes")
+        with dsl.Else(name="On GPUs or CPUs"):
+            latents = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name("Encode pictures")
+            learned_elsewhere = train_torch(latent_set=latents.outputs["latent_set"], **training).set_display_name(
+                "Train"
+            )
+        trained = (learned_on_tpus, learned_on_nodes, learned_elsewhere)
+        learned = choose_embedding(uri=dsl.OneOf(*(task.outputs["Output"] for task in trained))).set_display_name(
+            "Take the embedding"
+        )
+        for task in (learned_on_nodes, learned):
+            retry(request(task, LIGHT))
+        evaluated = evaluate(
+            base_model=model.outputs["reference"],
+            scorer=clip.outputs["reference"],
+            initial_embedding=initial.outputs["initial_embedding"],
+            learned_embedding=learned.outputs["learned_embedding"],
+            scoring_set=scoring_pictures.outputs["image_set"],
+            accelerator=accelerator,
+            **fields_of(EVALUATION, parameters),
+        ).set_display_name("Sample and score")
+        for task in (latents_on_cpu, latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
+            retry(request(task, MODEL))
+        for task in (latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
+            request_accelerators(
+                task,
+                resource=checked.outputs["accelerator_resource"],
+                count=accelerator_count,
+                node_selector=accelerator_node_selector,
+                tolerations=accelerator_tolerations,
+            )
+
+        with dsl.If(evaluated.outputs["Output"] == "pass", name="It was learned"):
+            # What it does is in the registry, where others move aliases too: an earlier answer says nothing about now.
+            # It may run again at any time: what is published already is found and not published twice.
+            published = publish(
+                base_model=model.outputs["reference"],
+                learned_embedding=learned.outputs["learned_embedding"],
+                evaluation=evaluated.outputs["evaluation"],
+                registry_uri=checked.outputs["registry_uri"],
+                concept_name=concept_name,
+                alias=registry_alias,
+                run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            ).set_display_name("Publish")
+            retry(request(published, LIGHT)).set_caching_options(False)

@@ -354,3 +354,18 @@ def test_exit_handler_deletes_the_trainjobs_of_its_run_alone(
     assert len(names) == 2 and len(kubernetes.jobs) == 1
     assert remove_trainjobs("run-1") == []
     assert "run run-1 has left no TrainJob in the namespace ml" in caplog.text
+
+
+def test_exit_handler_succeeds_where_nobody_can_make_trainjobs(kubernetes: KubernetesServer) -> None:
+    kubernetes.fails.append(404)  # without the Trainer there is no such resource
+    assert remove_trainjobs("run-1") == []
+    kubernetes.forbidden.add(("GET", "trainjobs"))
+    assert remove_trainjobs("run-1") == []
+
+
+def test_exit_handler_fails_when_a_trainjob_may_be_left(kubernetes: KubernetesServer) -> None:
+    kubernetes.put(train_job(make_config(run_id="run-1"), make_command("s3://bucket/a")))
+    [name] = kubernetes.jobs
+    kubernetes.forbidden.add(("DELETE", name))
+    with pytest.raises(ClusterError, match="answers 403"):
+        remove_trainjobs("run-1")

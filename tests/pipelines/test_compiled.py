@@ -16,6 +16,7 @@ from pipelines.local_run import read_pipeline
 from pipelines.parameters import default_parameters
 from pipelines.presets import GUIDE_EXAMPLE
 from pipelines.resources import TAINTS
+from pipelines.summary import OUTPUTS
 
 FILE = COMPILED / "textual_inversion.yaml"
 
@@ -35,8 +36,9 @@ def tasks(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def steps(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The tasks that are steps, not branches."""
-    return {name: task for name, task in tasks(pipeline).items() if not name.startswith("condition-")}
+    """The tasks that are steps, not groups of steps."""
+    groups = ("condition-", "exit-handler-")
+    return {name: task for name, task in tasks(pipeline).items() if not name.startswith(groups)}
 
 
 def inputs(pipeline: dict[str, Any], task: str) -> dict[str, str]:
@@ -108,7 +110,8 @@ def test_every_reader_of_a_source_is_given_its_fingerprint_by_preflight(pipeline
         ("ingest-images-2", "images_fingerprint"): "scoring_images_fingerprint",
     }
     for (task, parameter), output in expected.items():
-        source = tasks(pipeline)[task]["inputs"]["parameters"][parameter]["taskOutputParameter"]
+        channel = tasks(pipeline)[task]["inputs"]["parameters"][parameter]["componentInputParameter"]
+        source = tasks(pipeline)["exit-handler-1"]["inputs"]["parameters"][channel]["taskOutputParameter"]
         assert source == {"producerTask": "preflight", "outputParameterKey": output}
 
 
@@ -162,9 +165,24 @@ def test_run_id_is_the_bare_placeholder(pipeline: dict[str, Any]):
     }
 
 
-def test_only_preflight_and_publishing_are_never_answered_from_the_cache(pipeline: dict[str, Any]):
+def test_trainjobs_of_the_run_are_removed_however_it_ends(pipeline: dict[str, Any]):
+    at_the_top = pipeline["root"]["dag"]["tasks"]
+    assert at_the_top.keys() == {"preflight", "exit-handler-1", "remove-trainjobs"}
+    cleaning = at_the_top["remove-trainjobs"]
+    assert cleaning["dependentTasks"] == ["exit-handler-1"]
+    assert cleaning["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert cleaning["inputs"]["parameters"]["run_id"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+
+
+def test_summary_is_made_from_what_steps_give(pipeline: dict[str, Any]):
+    for task, artifact in OUTPUTS.values():
+        component = pipeline["components"][tasks(pipeline)[task]["componentRef"]["name"]]
+        assert artifact in component["outputDefinitions"]["artifacts"]
+
+
+def test_only_what_looks_at_the_world_is_never_answered_from_the_cache(pipeline: dict[str, Any]):
     uncached = {name for name, task in steps(pipeline).items() if not task["cachingOptions"].get("enableCache")}
-    assert uncached == {"preflight", "publish"}
+    assert uncached == {"preflight", "publish", "remove-trainjobs"}
 
 
 def test_every_step_but_preflight_is_tried_again(pipeline: dict[str, Any]):

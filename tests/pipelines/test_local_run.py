@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp import dsl
 
 from components.common.cli import TIMINGS_VARIABLE
 from pipelines.compiling import compile_pipeline
 from pipelines.local_run import SOURCE, LocalRun, run_pipeline
-from tests.pipelines.toy_pipeline import toy
+from tests.pipelines.toy_pipeline import tidy_toy, toy
 
 Run = Callable[..., tuple[LocalRun, str]]
 
@@ -25,19 +27,24 @@ Run = Callable[..., tuple[LocalRun, str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Runs the toy pipeline with the given parameters; gives the run and what was on the screen."""
-    compiled = tmp_path / "toy.yaml"
+    return partial(run_toy, tmp_path, toy)
+
+
+def run_toy(
+    folder: Path,
+    pipeline: dsl.graph_component.GraphComponent,
+    *,
+    outputs: dict[str, tuple[str, str]] | None = None,
+    reuse: bool = True,
+    environment: dict[str, str] | None = None,
+    **parameters: str | int,
+) -> tuple[LocalRun, str]:
+    compiled, screen = folder / "toy.yaml", io.StringIO()
     descriptions = {"colour": "a colour", "width": "how many frames"}
-    compiled.write_text(compile_pipeline(toy, descriptions=descriptions, choices={}), encoding="utf-8")
-
-    def run(
-        *, reuse: bool = True, environment: dict[str, str] | None = None, **parameters: str | int
-    ) -> tuple[LocalRun, str]:
-        screen = io.StringIO()
-        settings: dict[str, Any] = {"reuse": reuse, "environment": environment}
-        done = run_pipeline(compiled, parameters, out=tmp_path / "out", screen=screen, **settings)
-        return done, screen.getvalue()
-
-    return run
+    compiled.write_text(compile_pipeline(pipeline, descriptions=descriptions, choices={}), encoding="utf-8")
+    settings: dict[str, Any] = {"outputs": outputs, "reuse": reuse, "environment": environment}
+    done = run_pipeline(compiled, parameters, out=folder / "out", screen=screen, **settings)
+    return done, screen.getvalue()
 
 
 def test_run_gives_outputs_and_durations_when_all_steps_succeed(run: Run):
@@ -47,6 +54,17 @@ def test_run_gives_outputs_and_durations_when_all_steps_succeed(run: Run):
     assert Path(done.outputs["picture"]).read_text() == "red"
     assert set(done.seconds) == {"draw", "frame"}
     assert "Draw the picture\n    drawing red\n" in screen
+
+
+def test_outputs_are_let_out_of_an_exit_handler_which_itself_is_left_to_clusters(tmp_path: Path):
+    tidy = partial(run_toy, tmp_path, tidy_toy, outputs={"drawing": ("draw", "picture")})
+    done, _ = tidy(colour="red", width=2)
+    assert done.failures == ()
+    assert Path(done.outputs["drawing"]).read_text() == "red"
+    again, _ = tidy(colour="red", width=2)
+    assert sorted(again.reused) == ["draw", "frame"] and again.outputs == done.outputs
+    failed, _ = tidy(colour="invisible")
+    assert [failure.task for failure in failed.failures] == ["draw"] and failed.outputs == {}
 
 
 def test_screen_shows_only_the_lines_of_the_steps(run: Run, tmp_path: Path):
@@ -110,7 +128,7 @@ def test_interrupt_lets_the_step_keep_its_work_and_then_ends_the_run(tmp_path: P
 import pathlib
 from pipelines.compiling import compile_pipeline
 from pipelines.local_run import run_pipeline
-from tests.pipelines.toy_pipeline import toy
+from tests.pipelines.toy_pipeline import tidy_toy, toy
 compiled = pathlib.Path({str(tmp_path)!r}) / "toy.yaml"
 compiled.write_text(compile_pipeline(toy, descriptions={{"colour": "c", "width": "w"}}, choices={{}}))
 run_pipeline(compiled, {{"colour": "interrupted"}}, out=compiled.parent / "out")
