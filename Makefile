@@ -31,8 +31,11 @@ reference = $(shell $(IMAGES) $(PYTHON) -m components.common.images $*)
 LABELS = $(addprefix --label org.opencontainers.image.,version=$(lastword $(subst :, ,$(reference))) \
     revision=$(REVISION) $(SOURCE:%=source=%))
 
-# make bench-train: the reference script, textual_inversion.py of diffusers
+# make bench-train, bench-train-flax: the reference scripts of diffusers; the Flax one needs a Python with diffusers 0.39.0,
+# transformers 4.57.6, flax, jax, optax and torch
 UPSTREAM ?= textual_inversion.py
+UPSTREAM_FLAX ?= textual_inversion_flax.py
+UPSTREAM_PYTHON ?=
 
 # make deploy: a folder of manifests/overlays, and the kubectl whose context says where to
 OVERLAY ?=
@@ -43,7 +46,7 @@ TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-images bench-train lint format images sboms push compile manifests-check deploy \
+.PHONY: help demo test test-faults test-images bench-train bench-train-flax lint format images sboms push compile manifests-check deploy \
     sprites lock lock-images clean
 
 help: ## list the targets
@@ -66,6 +69,9 @@ test-images: $(READY) ## build the light images and run their steps in them, wit
 
 bench-train: $(READY) ## time the trainer against the reference script: UPSTREAM=.../textual_inversion.py
 	$(BIN)/python -m tests.benchmarks.bench_train --upstream $(UPSTREAM) $(ARGS)
+
+bench-train-flax: $(READY) ## time the trainers against the last Flax script: UPSTREAM_FLAX=... UPSTREAM_PYTHON=.../bin/python
+	$(BIN)/python -m tests.benchmarks.bench_train_flax --upstream $(UPSTREAM_FLAX) --upstream-python $(UPSTREAM_PYTHON) $(ARGS)
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .

@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from components.common.logs import versions
 from tests.benchmarks.models import RESOLUTIONS, SIZES, make_benchmark_model, make_benchmark_pictures
@@ -46,13 +47,15 @@ class Contestant:
     name: str
     command: list[str]
     samples_ms: list[float] = dataclasses.field(default_factory=list)
+    starts_s: list[float] = dataclasses.field(default_factory=list)
     peaks_mb: list[float] = dataclasses.field(default_factory=list)
 
     def measure(self, steps: tuple[int, int], folder: Path) -> None:
-        """Runs both step counts and notes the milliseconds a sample and the peak memory."""
+        """Runs both step counts; notes milliseconds a sample, the seconds that are no step's, and the peak memory."""
         short, long = (run([*self.command, *self.steps_flag(count, folder)], folder) for count in steps)
-        samples = (steps[1] - steps[0]) * BATCH * ACCUMULATION
-        self.samples_ms.append((long.seconds - short.seconds) * 1000 / samples)
+        step_seconds = (long.seconds - short.seconds) / (steps[1] - steps[0])
+        self.samples_ms.append(step_seconds * 1000 / (BATCH * ACCUMULATION))
+        self.starts_s.append(short.seconds - steps[0] * step_seconds)
         self.peaks_mb.append(long.peak_mb)
         print(f"{self.name:<14} {self.samples_ms[-1]:9.1f} ms/sample  {self.peaks_mb[-1]:7.0f} MB", flush=True)
 
@@ -165,19 +168,17 @@ def table(measured: Sequence[Contestant]) -> str:
         "|---|---|---|---|---|",
     ]
     for contestant in measured:
-        pairs = zip(reference.samples_ms, contestant.samples_ms, strict=True)
-        ratio = statistics.median(theirs / ours for theirs, ours in pairs)
         every = ", ".join(f"{value:.0f}" for value in contestant.samples_ms)
         peak = max(contestant.peaks_mb)
         lines.append(
-            f"| {contestant.name} | {statistics.median(contestant.samples_ms):.0f} ({every}) | {ratio:.2f} "
-            f"| {peak:.0f} | {peak / max(reference.peaks_mb):.0%} |"
+            f"| {contestant.name} | {statistics.median(contestant.samples_ms):.0f} ({every}) "
+            f"| {ratio(reference, contestant):.2f} | {peak:.0f} | {peak / max(reference.peaks_mb):.0%} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Measures, writes the table and prints it; the last line is `ratio <x>`."""
+    """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upstream", type=Path, required=True, help="textual_inversion.py of diffusers, unmodified")
     parser.add_argument("--size", choices=SIZES, default="cpu-256")
@@ -197,7 +198,6 @@ def main() -> None:
         for contestant in measured:
             contestant.measure(tuple(arguments.steps), arguments.work)
     facts = {
-        "date": datetime.date.today().isoformat(),
         "hardware": hardware(arguments.accelerator),
         "software": versions(["torch", "diffusers", "transformers", "accelerate"]),
         "size": f"{arguments.size} {dataclasses.asdict(SIZES[arguments.size])}",
@@ -205,19 +205,28 @@ def main() -> None:
         "batch": f"{BATCH} x {ACCUMULATION} accumulated, mixed precision: {arguments.mixed_precision}",
         "steps": f"difference of {arguments.steps[0]} and {arguments.steps[1]} steps, {arguments.rounds} rounds",
     }
-    text = "\n".join([f"# Training step: {arguments.name}", "", *(f"- {k}: {v}" for k, v in facts.items()), ""])
+    report(arguments.name, facts, measured)
+
+
+def report(name: str, facts: Mapping[str, Any], measured: Sequence[Contestant]) -> None:
+    """Writes the table and its numbers under the results, and prints it; the last line is `ratio <x>`.
+
+    The ratio is that of the first contestant's time to the second's.
+    """
+    facts = {"date": datetime.date.today().isoformat(), **facts}
+    heading = "\n".join([f"# Training step: {name}", "", *(f"- {k}: {v}" for k, v in facts.items()), ""])
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{arguments.name}.md").write_text(f"{text}\n{table(measured)}\n")
-    (RESULTS / f"{arguments.name}.json").write_text(
-        json.dumps(
-            {**facts, "measured": [{k: v for k, v in vars(m).items() if k != "command"} for m in measured]},
-            indent=1,
-        )
-        + "\n"
-    )
+    (RESULTS / f"{name}.md").write_text(f"{heading}\n{table(measured)}\n")
+    records = [{k: v for k, v in vars(contestant).items() if k != "command"} for contestant in measured]
+    (RESULTS / f"{name}.json").write_text(json.dumps({**facts, "measured": records}, indent=1) + "\n")
     print(table(measured))
-    pairs = zip(measured[0].samples_ms, measured[1].samples_ms, strict=True)
-    print(f"ratio {statistics.median(theirs / ours for theirs, ours in pairs):.2f}")
+    print(f"ratio {ratio(measured[0], measured[1]):.2f}")
+
+
+def ratio(reference: Contestant, contestant: Contestant) -> float:
+    """How many times as fast as the reference, as the median over rounds."""
+    pairs = zip(reference.samples_ms, contestant.samples_ms, strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
 def hardware(accelerator: str) -> str:

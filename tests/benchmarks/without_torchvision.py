@@ -30,13 +30,18 @@ class RandomHorizontalFlip:
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.p else picture
 
 
-def main() -> None:
-    """Puts the stand-in where the script finds it, and runs the script with the rest of the command line."""
+def stand_in_for_torchvision() -> None:
+    """Puts the one transform where scripts look for torchvision."""
     assert not is_torchvision_available()
     torchvision, transforms = types.ModuleType("torchvision"), types.ModuleType("torchvision.transforms")
     transforms.RandomHorizontalFlip = RandomHorizontalFlip  # type: ignore[attr-defined]
     torchvision.transforms = transforms  # type: ignore[attr-defined]
     sys.modules |= {"torchvision": torchvision, "torchvision.transforms": transforms}
+
+
+def main() -> None:
+    """Runs the script with the rest of the command line."""
+    stand_in_for_torchvision()
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
