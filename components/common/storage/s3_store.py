@@ -94,9 +94,7 @@ class S3Store(BucketStore):
     def stat(self, key: str) -> ObjectInfo:
         """See `ObjectStore.stat`."""
         answer = self._call(key, lambda attempt: self._client.head_object(**self._at(key)))
-        return ObjectInfo(
-            key=key, size=answer["ContentLength"], version=_etag(answer), modified=answer["LastModified"]
-        )
+        return ObjectInfo(key=key, size=answer["ContentLength"], version=_etag(answer), modified=answer["LastModified"])
 
     def list(self, prefix: str = "") -> ObjectInfos:
         """See `ObjectStore.list`."""
