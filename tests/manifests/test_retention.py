@@ -101,8 +101,7 @@ def test_job_looks_where_runs_keep_their_checkpoints(on_prem: list[Object], dev:
     ):
         [settings] = find(objects, "ConfigMap", "textual-inversion-retention")
         assert settings["data"]["CHECKPOINT_ROOT"] == RunConfig(storage_uri=storage_uri).checkpoints_uri
-        for text in ((MANIFESTS / "README.md").read_text(encoding="utf-8"),):
-            assert f"storage_uri={storage_uri}" in text
+        assert f"storage_uri={storage_uri}" in (MANIFESTS / "README.md").read_text(encoding="utf-8")
 
 
 def test_job_starts_when_the_settings_say(objects: list[Object]):
