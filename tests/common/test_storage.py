@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import os
@@ -72,6 +73,17 @@ def test_object_when_written_is_found_by_every_way_of_asking(store: ObjectStore,
     assert store.stat(key) == ObjectInfo(key=key, size=9, version=version)
     assert store.list() == [ObjectInfo(key=key, size=9, version=version)]
     assert store.exists(key)
+
+
+def test_object_when_written_has_the_time_of_it(store: ObjectStore) -> None:
+    before = datetime.datetime.now(datetime.UTC)
+    store.write("key", b"content")
+    after = datetime.datetime.now(datetime.UTC)
+
+    for info in (store.stat("key"), *store.list()):
+        assert info.modified is not None
+        # S3 leaves the parts of a second out.
+        assert before.replace(microsecond=0) <= info.modified <= after
 
 
 @pytest.mark.parametrize("key", KEYS)

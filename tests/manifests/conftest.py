@@ -15,7 +15,10 @@ WITH_COMPONENTS = {
         "base/training",
         [name for name in COMPONENTS if name not in ("release", "kfp-object-store")],
     ),
-    "on-prem with everything": ("overlays/on-prem", [name for name in COMPONENTS if name != "kfp-object-store"]),
+    "on-prem with everything": (
+        "overlays/on-prem",
+        [name for name in COMPONENTS if name not in ("kfp-object-store", "retention")],  # it has them itself
+    ),
 }
 
 

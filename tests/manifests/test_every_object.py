@@ -9,7 +9,11 @@ from tests.manifests.rendering import Object, find, images, pod_templates, title
 from tests.manifests.schemas import problems
 
 CLUSTER_WIDE = {"Namespace", "ClusterQueue", "ResourceFlavor"}
-MADE_BY_OTHERS = {("Secret", OBJECT_STORE_SECRET), ("ServiceAccount", "default-editor")}
+MADE_BY_OTHERS = {
+    ("Secret", OBJECT_STORE_SECRET),
+    ("ServiceAccount", "default-editor"),
+    ("ServiceAccount", "pipeline-runner"),
+}
 """What Kubeflow makes in a namespace of runs."""
 
 
@@ -34,7 +38,8 @@ def test_pod_has_no_more_than_it_needs(objects: list[Object]):
             for container in pod["containers"]:
                 assert container["securityContext"]["readOnlyRootFilesystem"] is True, path
                 mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-                assert {mounts["/tmp"]["name"], mounts["/dev/shm"]["name"]} <= writable, path
+                needed = ["/tmp", "/dev/shm"] if each["kind"] == "TrainingRuntime" else ["/tmp"]
+                assert {mounts[folder]["name"] for folder in needed} <= writable, path
                 for kind in ("requests", "limits"):
                     assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"][kind]), path
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from requests.utils import should_bypass_proxies
 
-from tests.manifests.rendering import Object, find, pod_templates, walk
+from pipelines.environment import OBJECT_STORE_KEYS, OBJECT_STORE_SECRET
+from tests.manifests.rendering import Object, find, pod_templates, render_with, walk
 
 RUNTIMES = {"torch": "textual-inversion-torch", "jax": "textual-inversion-jax"}
 
@@ -122,17 +125,35 @@ def test_trainers_reach_each_other_and_https(gke: list[Object]):
     trainers = policy(gke, "trainers")
     itself = {"podSelector": trainers["podSelector"]}
     assert trainers["ingress"] == [{"from": [itself]}]
-    among, https, *_ = trainers["egress"]
-    assert among == {"to": [itself]}, "on every port: NCCL chooses its own"
-    assert https["ports"] == [{"protocol": "TCP", "port": 443}]
-    wanted = trainers["podSelector"]["matchLabels"].items()
-    for runtime in find(gke, "TrainingRuntime"):
-        [(_, template)] = pod_templates(runtime)
-        assert wanted <= template["metadata"]["labels"].items(), "the policy is about these pods"
+    assert trainers["egress"] == [{"to": [itself]}], "on every port: NCCL chooses its own"
+    assert ways_out(gke, "object-storage") >= {("0.0.0.0/0", 443), ("::/0", 443)}
+
+
+def test_policies_are_about_the_pods_of_these_kinds(on_prem: list[Object]):
+    about = {
+        each["kind"]: {policy["metadata"]["name"] for policy in find(on_prem, "NetworkPolicy") if is_about(policy, pod)}
+        for each in on_prem
+        for _, pod in pod_templates(each)
+    }
+    everywhere = {"default-deny", "dns"}
+    assert about == {
+        "TrainingRuntime": everywhere | {"trainers", "object-storage"},
+        "CronJob": everywhere | {"object-storage"},
+    }
+
+
+def is_about(policy: Object, pod: Object) -> bool:
+    """Whether a policy selects pods of a template."""
+    selector, labels = policy["spec"]["podSelector"], pod["metadata"]["labels"]
+    listed = selector.get("matchExpressions", [])
+    assert {each["operator"] for each in listed} <= {"In"}
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(each["key"]) in each["values"] for each in listed
+    )
 
 
 def test_no_pod_reaches_a_node_s_metadata_by_the_way_to_the_internet(gke: list[Object]):
-    for name in ("steps", "trainers"):
+    for name in ("steps", "object-storage"):
         blocks = [value for path, value in walk(policy(gke, name)) if path.endswith("ipBlock")]
         everywhere = [block for block in blocks if block["cidr"] == "0.0.0.0/0"]
         assert everywhere and all("169.254.0.0/16" in block["except"] for block in everywhere)
@@ -144,25 +165,36 @@ def test_gke_accounts_act_as_google_ones(gke: list[Object]):
         identity = account["metadata"]["annotations"]["iam.gke.io/gcp-service-account"]
         assert identity.startswith(f"textual-inversion-{role}@") and identity.endswith(".iam.gserviceaccount.com")
     assert not find(gke, "ConfigMap", "identities"), "what the kustomization works with is not deployed"
-    for name in ("steps", "trainers"):
+    for name in ("steps", "object-storage"):
         assert ways_out(gke, name) >= {("169.254.169.252/32", 988), ("169.254.169.254/32", 80)}
 
 
-def test_on_prem_trainers_have_the_key_of_kfp_s_object_store(on_prem: list[Object]):
-    [environment] = find(on_prem, "ConfigMap", "textual-inversion-environment")
-    assert environment["data"]["AWS_ENDPOINT_URL"] == "http://seaweedfs.kubeflow.svc:9000"
-    for runtime in find(on_prem, "TrainingRuntime"):
-        [(_, template)] = pod_templates(runtime)
+def test_pods_have_the_key_of_an_s3_store_as_steps_do(objects: list[Object]):
+    expected = {
+        variable: {"name": OBJECT_STORE_SECRET, "key": key, "optional": True}
+        for key, variable in OBJECT_STORE_KEYS.items()
+    }
+    for _, template in [found for each in objects for found in pod_templates(each)]:
         [container] = template["spec"]["containers"]
-        sources = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"]}
-        assert sources == {
-            "AWS_ACCESS_KEY_ID": {"name": "mlpipeline-minio-artifact", "key": "accesskey"},
-            "AWS_SECRET_ACCESS_KEY": {"name": "mlpipeline-minio-artifact", "key": "secretkey"},
-        }
+        assert {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"]} == expected
 
 
-def test_on_prem_trainers_reach_kfp_s_object_store(on_prem: list[Object]):
-    [store] = [rule for rule in policy(on_prem, "trainers")["egress"] if "namespaceSelector" in rule["to"][0]]
+def test_address_of_kfp_s_object_store_is_where_it_is_used_alone(
+    site: Path, on_prem: list[Object], dev: list[Object], gke: list[Object]
+):
+    amazon = render_with(site / "amazon", "base", ["external-secrets", "retention"])
+    for objects, expected in (
+        (on_prem, "http://seaweedfs.kubeflow.svc:9000"),
+        (dev, "http://seaweedfs.kubeflow.svc:9000"),
+        (gke, None),
+        (amazon, None),
+    ):
+        [environment] = find(objects, "ConfigMap", "textual-inversion-environment")
+        assert environment["data"].get("AWS_ENDPOINT_URL") == expected
+
+
+def test_on_prem_pods_reach_kfp_s_object_store(on_prem: list[Object]):
+    [store] = [rule for rule in policy(on_prem, "object-storage")["egress"] if "namespaceSelector" in rule["to"][0]]
     [peer] = store["to"]
     assert peer["podSelector"] == {"matchLabels": {"app": "seaweedfs"}}
     assert [port["port"] for port in store["ports"]] == [8333, 9000]
@@ -172,8 +204,23 @@ def test_proxy_is_reached_by_the_port_of_its_address(everything: list[Object]):
     [environment] = find(everything, "ConfigMap", "textual-inversion-environment")
     for variable in ("HTTP_PROXY", "HTTPS_PROXY"):
         port = int(environment["data"][variable].rpartition(":")[2])
-        for name in ("steps", "trainers"):
+        for name in ("steps", "object-storage"):
             assert ("", port) in ways_out(everything, name)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("10.96.0.1", "172.20.0.1", "192.168.0.1"),  # API servers of kubeadm, Amazon EKS and of a network at home
+        *("seaweedfs.kubeflow.svc", "ml-pipeline.kubeflow", "metadata-grpc-service.kubeflow.svc.cluster.local"),
+        *("169.254.169.254", "metadata.google.internal"),
+    ],
+)
+def test_what_is_in_the_cluster_is_not_asked_for_by_the_proxy(everything: list[Object], host: str):
+    [environment] = find(everything, "ConfigMap", "textual-inversion-environment")
+    none_for = environment["data"]["NO_PROXY"]
+    assert should_bypass_proxies(f"https://{host}:443/", no_proxy=none_for)
+    assert not should_bypass_proxies("https://huggingface.co/", no_proxy=none_for)
 
 
 def test_namespace_of_others_gets_no_policy_quota_or_labels(objects: list[Object]):
@@ -195,6 +242,15 @@ def test_dev_asks_for_no_accelerators_and_little_else(dev: list[Object]):
             "memory": "2Gi",
             "ephemeral-storage": "2Gi",
         }
+
+
+def test_dev_steps_have_the_rights_that_launching_a_training_takes(dev: list[Object]):
+    [binding] = find(dev, "RoleBinding", "textual-inversion-runner")
+    assert binding["roleRef"]["name"] == "textual-inversion-runner"
+    assert {(each["kind"], each["namespace"], each["name"]) for each in binding["subjects"]} == {
+        ("ServiceAccount", "kubeflow", "textual-inversion-runner"),
+        ("ServiceAccount", "kubeflow", "pipeline-runner"),
+    }
 
 
 def test_queue_covers_all_that_a_training_asks_for(objects: list[Object]):

@@ -1,8 +1,14 @@
-"""What is deleted after how long: the lifecycle documents for buckets."""
+"""What is deleted after how long: the lifecycle documents for buckets, and the job for stores without such rules."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -11,8 +17,10 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from google.cloud.storage.bucket import LifecycleRuleAbortIncompleteMultipartUpload, LifecycleRuleDelete
 
+from components.common.storage import open_store
 from components.preflight.config import RunConfig
-from tests.manifests.rendering import MANIFESTS, Object, find
+from pipelines.environment import OBJECT_STORE_KEYS
+from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates
 from tests.servers import S3Server
 
 RUN = RunConfig(storage_uri="gs://bucket/textual-inversion")
@@ -81,3 +89,74 @@ def test_google_s_client_reads_the_document():
         assert isinstance(rule, LifecycleRuleDelete)
         assert rule["condition"].keys() == {"age", "matchesPrefix"}
     assert isinstance(broken, LifecycleRuleAbortIncompleteMultipartUpload)
+
+
+CHECKPOINT = f"{'0123456789abcdef' * 4}/step-00000500.safetensors"
+
+
+def test_job_looks_where_runs_keep_their_checkpoints(on_prem: list[Object], dev: list[Object]):
+    for objects, storage_uri in (
+        (on_prem, "s3://mlpipeline/private/textual-inversion"),
+        (dev, "s3://mlpipeline/textual-inversion"),
+    ):
+        [settings] = find(objects, "ConfigMap", "textual-inversion-retention")
+        assert settings["data"]["CHECKPOINT_ROOT"] == RunConfig(storage_uri=storage_uri).checkpoints_uri
+        assert f"storage_uri={storage_uri}" in (MANIFESTS / "README.md").read_text(encoding="utf-8")
+
+
+def test_job_starts_when_the_settings_say(objects: list[Object]):
+    for job in find(objects, "CronJob"):
+        [settings] = find(objects, "ConfigMap", "textual-inversion-retention")
+        assert job["spec"]["schedule"] == settings["data"]["SCHEDULE"] == "17 3 * * *"
+        assert job["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_bucket_with_rules_of_its_own_has_no_job(gke: list[Object]):
+    assert not find(gke, "CronJob")
+
+
+@pytest.mark.parametrize(("dry_run", "left"), [("true", True), ("false", False)])
+def test_job_deletes_what_is_old_unless_told_not_to(on_prem: list[Object], tmp_path: Path, dry_run: str, left: bool):
+    file = tmp_path / CHECKPOINT
+    file.parent.mkdir()
+    file.write_bytes(b"old")
+    os.utime(file, (time.time() - 31 * 86400,) * 2)
+
+    log = run_job(on_prem, CHECKPOINT_ROOT=str(tmp_path), DRY_RUN=dry_run)
+
+    assert "1 trainings, 1 checkpoints expired" in log
+    assert file.exists() == left
+
+
+def test_job_keeps_what_is_young_in_kfp_s_object_store(on_prem: list[Object], s3_bucket_uri: str, s3_server: S3Server):
+    open_store(s3_bucket_uri).write(CHECKPOINT, b"young")
+    given = s3_server.environment
+    secret = {key: given[variable] for key, variable in OBJECT_STORE_KEYS.items()}
+
+    log = run_job(on_prem, secret, CHECKPOINT_ROOT=s3_bucket_uri, AWS_ENDPOINT_URL=given["AWS_ENDPOINT_URL"])
+
+    assert f"{s3_bucket_uri}: 1 trainings, 0 checkpoints expired" in log
+    assert open_store(s3_bucket_uri).exists(CHECKPOINT)
+
+
+def run_job(objects: list[Object], secret: dict[str, str] | None = None, **settings: str) -> str:
+    """What the job logs when it runs as its pod would, with some settings changed and a secret where it names one."""
+    [(_, template)] = pod_templates(find(objects, "CronJob")[0])
+    [container] = template["spec"]["containers"]
+    environment = {"PATH": os.environ["PATH"]}
+    for source in container["envFrom"]:
+        [found] = find(objects, "ConfigMap", source["configMapRef"]["name"])
+        environment |= found["data"]
+    for each in container["env"]:
+        reference = each["valueFrom"]["secretKeyRef"]
+        if reference["key"] in (secret or {}):
+            environment[each["name"]] = secret[reference["key"]]
+    environment |= settings
+    python, *command = container["command"] + container["args"]
+    assert python == "python"
+    command = [re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], part) for part in command]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=MANIFESTS.parent, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr

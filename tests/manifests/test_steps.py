@@ -74,6 +74,31 @@ def test_certificates_are_where_the_variables_say(everything: list[Object], pods
         assert mounted[CA_FOLDER] == {"name": CA_CONFIG_MAP, "optional": True}
 
 
+@pytest.fixture(scope="module")
+def asked() -> dict[str, dict[str, str]]:
+    """Processors and memory of each step of every compiled pipeline, by the name of its executor."""
+    pipelines = [read_objects(file.read_text(encoding="utf-8"))[0] for file in COMPILED.glob("*.yaml")]
+    return {
+        name: executor["container"].get("resources", {})
+        for pipeline in pipelines
+        for name, executor in pipeline["deploymentSpec"]["executors"].items()
+        if "container" in executor
+    }
+
+
+def test_step_says_all_that_the_quota_counts(gke: list[Object], asked: dict[str, dict[str, str]]):
+    [quota] = find(gke, "ResourceQuota")
+    counted = {name for name in quota["spec"]["hard"] if name.endswith((".cpu", ".memory"))}
+    assert counted == {"requests.cpu", "limits.cpu", "requests.memory", "limits.memory"}
+    for name, resources in asked.items():
+        expected = {f"resource{what}{bound}" for what in ("Cpu", "Memory") for bound in ("Request", "Limit")}
+        assert expected <= set(resources), f"{name}: the quota would refuse its pod"
+
+
+def test_exit_handler_fits_where_the_launching_step_was(asked: dict[str, dict[str, str]]):
+    assert asked["exec-remove-trainjobs"] == asked["exec-launch-trainjob"], "else TrainJobs keep out who removes them"
+
+
 def test_secrets_have_the_names_and_keys_that_steps_look_for(everything: list[Object]):
     [token] = find(everything, "Secret")
     assert (token["metadata"]["name"], set(token["data"])) == (HUB_SECRET, {"HF_TOKEN"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import os
 import shutil
@@ -136,7 +137,8 @@ def _version(status: os.stat_result, content: Callable[[], bytes]) -> str:
 def _info(key: str, path: Path) -> ObjectInfo:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        return ObjectInfo(key=key, size=status.st_size, version=_version(status, file.read))
+        modified = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
+        return ObjectInfo(key=key, size=status.st_size, version=_version(status, file.read), modified=modified)
 
 
 def _version_or_none(path: Path) -> str | None:

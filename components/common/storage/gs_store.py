@@ -88,7 +88,7 @@ class GsStore(BucketStore):
         blob = self._call(key, lambda attempt: self._bucket.get_blob(self.full_name(key), retry=None))
         if blob is None:
             raise ObjectNotFoundError(f"{self.uri_of(key)}: there is no such object")
-        return ObjectInfo(key=key, size=blob.size, version=str(blob.generation))
+        return _info(key, blob)
 
     def list(self, prefix: str = "") -> ObjectInfos:
         """See `ObjectStore.list`."""
@@ -98,11 +98,11 @@ class GsStore(BucketStore):
                 self._bucket,
                 prefix=self.prefix + prefix,
                 page_size=PAGE,
-                fields="items(name,size,generation),nextPageToken",
+                fields="items(name,size,generation,timeCreated),nextPageToken",
                 retry=None,
             )
             return [
-                ObjectInfo(key=blob.name[len(self.prefix) :], size=blob.size, version=str(blob.generation))
+                _info(blob.name[len(self.prefix) :], blob)
                 for blob in blobs
                 if not blob.name.endswith("/")  # what consoles make to show an empty folder
             ]
@@ -241,6 +241,10 @@ class GsStore(BucketStore):
         except (api.ServerError, requests.RequestException):
             return None
         return ObjectNotFoundError(f"{uri}: there is no such object")
+
+
+def _info(key: str, blob: storage.Blob) -> ObjectInfo:
+    return ObjectInfo(key=key, size=blob.size, version=str(blob.generation), modified=blob.time_created)
 
 
 def _crc32c(checksum: google_crc32c.Checksum) -> str:

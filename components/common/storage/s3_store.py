@@ -94,7 +94,7 @@ class S3Store(BucketStore):
     def stat(self, key: str) -> ObjectInfo:
         """See `ObjectStore.stat`."""
         answer = self._call(key, lambda attempt: self._client.head_object(**self._at(key)))
-        return ObjectInfo(key=key, size=answer["ContentLength"], version=_etag(answer))
+        return ObjectInfo(key=key, size=answer["ContentLength"], version=_etag(answer), modified=answer["LastModified"])
 
     def list(self, prefix: str = "") -> ObjectInfos:
         """See `ObjectStore.list`."""
@@ -104,7 +104,12 @@ class S3Store(BucketStore):
                 Bucket=self.bucket_name, Prefix=self.prefix + prefix, PaginationConfig={"PageSize": PAGE}
             )
             return [
-                ObjectInfo(key=each["Key"][len(self.prefix) :], size=each["Size"], version=_etag(each))
+                ObjectInfo(
+                    key=each["Key"][len(self.prefix) :],
+                    size=each["Size"],
+                    version=_etag(each),
+                    modified=each["LastModified"],
+                )
                 for page in pages
                 for each in page.get("Contents", [])
                 if not each["Key"].endswith("/")  # what consoles make to show an empty folder

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import concurrent.futures
+import datetime
 import mimetypes
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +29,14 @@ class ObjectInfo:
         size: bytes.
         version: opaque token that changes when the object is overwritten: a gs:// generation, an s3:// ETag,
             a digest of a local file.
+        modified: when it was written, with a time zone, by the store's clock; None where the source does not say.
+            No part of what makes two infos equal.
     """
 
     key: str
     size: int
     version: str
+    modified: datetime.datetime | None = field(default=None, compare=False)
 
 
 ObjectInfos = list[ObjectInfo]

@@ -1,0 +1,103 @@
+"""Deletes the checkpoints of trainings that nobody has continued for a while.
+
+    python -m components.common.training.expiry --checkpoint-root gs://bucket/textual-inversion/checkpoints --days 30
+
+A bucket's lifecycle rules do much the same, but take checkpoints one by one: here a training keeps all of its
+checkpoints as long as the newest is young.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import logging
+import re
+from collections.abc import Iterable
+
+from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.errors import ConfigError
+from components.common.storage import ObjectInfo, open_store
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTIONS = {
+    "checkpoint_root": "folder or gs:// or s3:// address for checkpoints, as the trainers have it",
+    "days": "age in days of a training's newest checkpoint from which on all of them are deleted",
+    "dry_run": "say what would be deleted, and delete nothing",
+}
+
+_CHECKPOINT = re.compile(r"(?P<training>[0-9a-f]{64})/step-\d{8,}\.safetensors")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpiryConfig:
+    """What is deleted, and when. Field meanings are in `DESCRIPTIONS`.
+
+    Raises:
+        ConfigError: for a value that cannot be right, naming the field.
+    """
+
+    checkpoint_root: str
+    days: int = 30
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.days < 1:
+            raise ConfigError(f"days: found {self.days}, expected at least 1: a training at work needs its checkpoints")
+
+
+def expire_checkpoints(config: ExpiryConfig, *, now: datetime.datetime | None = None) -> list[str]:
+    """The addresses of the checkpoints that are deleted now, or with `dry_run` would be; other objects stay.
+
+    A training's oldest checkpoint goes first, so that whoever comes in between finds the newest or none.
+
+    Args:
+        config: what is deleted, and when.
+        now: the time to count from, with a time zone; the present if it is not given.
+
+    Raises:
+        StorageError: when storage does not do what was asked; the next call goes on from there.
+    """
+    store = open_store(config.checkpoint_root)
+    limit = (now or datetime.datetime.now(datetime.UTC)) - datetime.timedelta(days=config.days)
+    trainings = _by_training(store.list())
+    deleted = []
+    for training, checkpoints in trainings.items():
+        newest = max(info.modified or limit for info in checkpoints)
+        if newest >= limit:
+            continue
+        for info in checkpoints:
+            if not config.dry_run:
+                store.delete(info.key)
+            deleted.append(store.uri_of(info.key))
+        done = "would delete" if config.dry_run else "deleted"
+        logger.info("%s %d checkpoints of %s, the newest of %s", done, len(checkpoints), training, newest.isoformat())
+    logger.info("%s: %d trainings, %d checkpoints expired", store.uri, len(trainings), len(deleted))
+    return deleted
+
+
+def _by_training(listed: Iterable[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
+    """The checkpoints of each training, oldest first; what has no checkpoint's name is left out."""
+    found: dict[str, list[ObjectInfo]] = {}
+    for info in sorted(listed, key=lambda info: info.key):
+        if match := _CHECKPOINT.fullmatch(info.key):
+            found.setdefault(match["training"], []).append(info)
+    return found
+
+
+def main() -> None:
+    """Parses the flags and deletes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m components.common.training.expiry",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_config_flags(parser, ExpiryConfig, DESCRIPTIONS)
+    arguments = parser.parse_args()
+    with step_boundary("expiry"):
+        expire_checkpoints(config_from_flags(ExpiryConfig, arguments))
+
+
+if __name__ == "__main__":
+    main()
