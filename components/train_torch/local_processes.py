@@ -58,6 +58,7 @@ def _launch(arguments: Sequence[str], num_processes: int) -> None:
 
 def _error_of(rank: int, failure: ProcessFailure) -> TrainingError:
     """The error of a process, as its message and exit code tell it; a signal's code is that of a shell."""
-    error = TrainingError(f"process {rank}: {failure.message}")
+    told = failure.error_file_data["message"]  # what the process has recorded; else torch knows the signal
+    error = TrainingError(f"process {rank}: {told['message'] if isinstance(told, dict) else failure.message}")
     error.exit_code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     return error
