@@ -16,7 +16,9 @@ from components.common.artifacts import LearnedEmbedding
 from components.common.cli import TIMINGS_VARIABLE
 from components.common.errors import InterruptedTraining, TrainingError
 from components.common.training.command import TrainingCommand
-from components.train_torch.train import train_torch
+
+MONITOR_SECONDS = 1.0
+"""How often the launcher looks for a process that has failed: each time it walks through the modules of Python."""
 
 
 def train_on_every_gpu(command: TrainingCommand, num_processes: int = 0) -> LearnedEmbedding:
@@ -37,6 +39,8 @@ def train_on_every_gpu(command: TrainingCommand, num_processes: int = 0) -> Lear
     if num_processes > 1:
         _launch(command.arguments(), num_processes)
     else:
+        from components.train_torch.train import train_torch
+
         command.run(train_torch)
     return LearnedEmbedding.read(Path(command.output))
 
@@ -45,8 +49,8 @@ def _launch(arguments: Sequence[str], num_processes: int) -> None:
     timings = os.environ.pop(TIMINGS_VARIABLE, None)  # the step tells its duration, and not each process again
     try:
         with tempfile.TemporaryDirectory(prefix="textual-inversion-") as errors:
-            launcher = ["--standalone", f"--nproc-per-node={num_processes}", f"--log-dir={errors}"]
-            run(parse_args([*launcher, "-m", "components.train_torch", *arguments]))
+            launcher = ["--standalone", f"--nproc-per-node={num_processes}", f"--monitor-interval={MONITOR_SECONDS}"]
+            run(parse_args([*launcher, f"--log-dir={errors}", "-m", "components.train_torch", *arguments]))
     except SignalException as stop:
         raise InterruptedTraining(f"{stop.sigval.name}: {num_processes} processes were asked to stop") from stop
     except ChildFailedError as error:

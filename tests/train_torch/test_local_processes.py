@@ -80,7 +80,7 @@ def test_last_step_is_kept_when_the_step_is_terminated(sd15_inputs: dict[str, Pa
         training.wait_for(" step +3/")
         seconds = training.exit_seconds()
         assert training.exit_code() == InterruptedTraining.exit_code
-    print(f"terminated: gone in {seconds:.2f} s", training.text)
+    print(f"step of two processes terminated: gone in {seconds:.2f} s")
     (kept,) = kept_steps(tmp_path)
     assert kept >= 3
     assert "train_torch stopped: SIGTERM: 2 processes were asked to stop" in training.lines[-1]
