@@ -35,7 +35,7 @@ def visible_gpus(accelerator: str, count: int) -> dict[str, str]:
     if accelerator != "gpu":
         return {}
     given = os.environ.get(_VISIBLE_GPUS)
-    here = given.split(",") if given else [str(number) for number in range(count)]
+    here = given.split(",") if given is not None else [str(number) for number in range(count)]
     return {_VISIBLE_GPUS: ",".join(here[:count])}
 
 
