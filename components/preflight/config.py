@@ -62,7 +62,7 @@ class RunConfig:
         if not self.accelerator_count.isdecimal():
             raise ConfigError(f"accelerator_count: found {self.accelerator_count!r}, expected a number such as 1")
         check_node_selector("evaluation_node_selector", self.evaluation_node_selector)
-        self.evaluation_pod.check_nodes(1)
+        self.evaluation_pod.check_nodes(1)  # as it is built from that of training, both are checked
 
     @property
     def training_pod(self) -> PodAccelerators:
