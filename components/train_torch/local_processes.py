@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -54,14 +54,18 @@ def _launch(arguments: Sequence[str], num_processes: int) -> None:
     except SignalException as stop:
         raise InterruptedTraining(f"{stop.sigval.name}: {num_processes} processes were asked to stop") from stop
     except ChildFailedError as error:
-        raise _error_of(*error.get_first_failure()) from error
+        raise _error_of(error.failures) from error
     finally:
         if timings is not None:
             os.environ[TIMINGS_VARIABLE] = timings
 
 
-def _error_of(rank: int, failure: ProcessFailure) -> TrainingError:
-    """The error of a process, as its message and exit code tell it; a signal's code is that of a shell."""
+def _error_of(failures: Mapping[int, ProcessFailure]) -> TrainingError:
+    """The error of the process that failed first, as its message and exit code tell it; a signal's is that of a shell.
+
+    One that was killed says nothing, and the others soon that they have lost it: it goes before them.
+    """
+    rank, failure = min(failures.items(), key=lambda each: (each[1].exitcode > 0, each[1].timestamp))
     told = failure.error_file_data["message"]  # what the process has recorded; else torch knows the signal
     error = TrainingError(f"process {rank}: {told['message'] if isinstance(told, dict) else failure.message}")
     error.exit_code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -95,6 +97,16 @@ def test_error_of_a_process_is_the_last_line_and_the_exit_code_of_the_step(
     assert code == 4
     assert "train_torch failed: process " in training.lines[-1]
     assert "step-00000007.safetensors" in training.lines[-1]
+
+
+def test_killed_process_is_told_of_and_not_those_that_lost_it(sd15_inputs: dict[str, Path], tmp_path: Path) -> None:
+    asked = command(sd15_inputs, tmp_path, max_train_steps=10_000, checkpointing_steps=10_000)
+    with started(step(asked), ONE_THREAD) as training:
+        training.wait_for(" step +2/")
+        os.kill(training.worker(1), signal.SIGKILL)
+        assert training.exit_code() == 128 + signal.SIGKILL
+    assert "train_torch failed: process 1: Signal 9 (SIGKILL)" in training.lines[-1]
+    assert kept_steps(tmp_path)
 
 
 def test_component_says_what_was_learned(sd15_inputs: dict[str, Path], tmp_path: Path) -> None:
