@@ -15,7 +15,7 @@ from components.common.errors import ConfigError, TextualInversionError
 from components.common.logs import configure_logging, human_duration
 from components.preflight.parameters import check_parameters
 from pipelines.compiling import COMPILED, compile_all
-from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment
+from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus
 from pipelines.local_run import read_pipeline, run_pipeline
 from pipelines.parameters import add_parameter_flags, default_parameters, given_parameters
 from pipelines.presets import PRESETS
@@ -108,7 +108,9 @@ def run_(arguments: argparse.Namespace) -> int:
     if environment:
         print(f"no TPU is used: {arguments.host_devices} devices of this machine's CPU stand in (--host-devices)")
     else:
-        check_accelerator_is_here(parameters["accelerator"])
+        count = int(parameters["accelerator_count"])
+        check_accelerator_is_here(parameters["accelerator"], count)
+        environment = visible_gpus(parameters["accelerator"], count)
     started = time.monotonic()
     run = run_pipeline(
         PIPELINE, parameters, out=out, outputs=OUTPUTS, reuse=not arguments.no_reuse, environment=environment

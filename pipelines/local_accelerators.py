@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from pipelines.local_run import SOURCE
 STAND_IN = {"JAX_PLATFORMS": "cpu", TPU_STAND_IN_VARIABLE: "cpu"}
 """With these variables JAX computes on the CPU, and the steps for TPUs take its devices; each says so in its log."""
 
+_VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 _FIND_TPUS = "from components.flax_models.devices import mesh_for; mesh_for('tpu')"
 
 
@@ -28,8 +30,17 @@ def stand_in_environment(accelerator: str, host_devices: int) -> dict[str, str]:
     return {**STAND_IN, "JAX_NUM_CPU_DEVICES": str(host_devices)} if host_devices else {}
 
 
-def check_accelerator_is_here(accelerator: str) -> None:
-    """Raises `ConfigError` unless the steps will find the accelerator on this machine."""
+def visible_gpus(accelerator: str, count: int) -> dict[str, str]:
+    """The variable by which the steps see that many GPUs, as their pods would: training takes every one it sees."""
+    if accelerator != "gpu":
+        return {}
+    given = os.environ.get(_VISIBLE_GPUS)
+    here = given.split(",") if given is not None else [str(number) for number in range(count)]
+    return {_VISIBLE_GPUS: ",".join(here[:count])}
+
+
+def check_accelerator_is_here(accelerator: str, count: int = 1) -> None:
+    """Raises `ConfigError` unless the steps will find the accelerator on this machine; of GPUs, as many as `count`."""
     if accelerator == "gpu":
         import torch
 
@@ -37,6 +48,11 @@ def check_accelerator_is_here(accelerator: str) -> None:
             raise ConfigError(
                 "accelerator: found gpu, but PyTorch sees no GPU on this machine: "
                 "give --accelerator cpu, or run on a machine that has one"
+            )
+        if torch.cuda.device_count() < count:
+            raise ConfigError(
+                f"accelerator_count: found {count}, but PyTorch sees {torch.cuda.device_count()} GPUs on this machine, "
+                "expected no more"
             )
     if accelerator == "tpu":
         # In a process of its own: a TPU belongs to the process that looked for it, and the steps need it.

@@ -7,41 +7,56 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from components.common.accelerators import RESOURCES, SPOT
+from components.common.accelerators import RESOURCES, SHARED_MEMORY, SPOT
 from components.launch_trainjob.config import MODEL_CPU, MODEL_MEMORY
 from pipelines.environment import in_namespace
 
 TAINTS = (*RESOURCES.values(), SPOT)
 """Keys of the taints that keep other pods off nodes with accelerators, and off spot nodes of Google Cloud."""
 
+HOUR = 3600
+DAY = 24 * HOUR
+
 Channel = Any
-"""A pipeline's parameter, or a task's output."""
+"""A pipeline's parameter, or a task's output, or a constant."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Processors and memory in Kubernetes' notation.
+    """Processors and memory in Kubernetes' notation, or a parameter that holds them, and how long a pod may run.
 
-    Request and limit are alike, so that a step is never evicted for memory that it was promised.
+    Request and limit are alike, so that a step is never evicted for memory that it was promised. The time is there for
+    a step that hangs, which would keep its accelerators for ever: many times what the slowest run takes. Kubernetes
+    counts it from the pod's start, so that waiting for a node is free. Kubeflow Pipelines takes it as a constant alone.
     """
 
-    cpu: str
-    memory: str
+    cpu: Channel
+    memory: Channel
+    timeout_seconds: int
 
 
-LIGHT = Resources(cpu="500m", memory="1Gi")
+LIGHT = Resources(cpu="500m", memory="1Gi", timeout_seconds=HOUR)
 """Reads and writes a few objects."""
 
-MEDIUM = Resources(cpu="1", memory="4Gi")
+WATCHING = Resources(cpu="500m", memory="1Gi", timeout_seconds=30 * DAY)
+"""Waits for a TrainJob, which may be in a queue, and which has a deadline of its own while it runs."""
+
+MEDIUM = Resources(cpu="1", memory="4Gi", timeout_seconds=6 * HOUR)
 """Holds pictures, a text encoder, or a weight file at a time."""
 
-MODEL = Resources(cpu=MODEL_CPU, memory=MODEL_MEMORY)
+MODEL = Resources(cpu=MODEL_CPU, memory=MODEL_MEMORY, timeout_seconds=DAY)
 """Holds a model of Stable Diffusion's size."""
 
 
+def training(cpu: Channel, memory: Channel) -> Resources:
+    """What a pod takes that trains: on each of its GPUs a process that holds a model while it is loaded."""
+    return Resources(cpu=cpu, memory=memory, timeout_seconds=7 * DAY)
+
+
 def request(task: dsl.PipelineTask, resources: Resources) -> dsl.PipelineTask:
-    """The task with its processors and memory, and with what its pod finds in the namespace."""
+    """The task with its processors, memory and time, and with what its pod finds in the namespace."""
     in_namespace(task)
+    kubernetes.set_timeout(task, resources.timeout_seconds)
     task.set_cpu_request(resources.cpu).set_cpu_limit(resources.cpu)
     return task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
 
@@ -66,9 +81,18 @@ def request_accelerators(
     return kubernetes.add_toleration_json(task, tolerations)
 
 
+def share_memory(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """The task with a /dev/shm through which the processes of its GPUs can talk; it counts against its memory."""
+    return kubernetes.empty_dir_mount(
+        task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHARED_MEMORY
+    )
+
+
 def retry(task: dsl.PipelineTask, *, times: int = 2) -> dsl.PipelineTask:
-    """The task, tried again after 30 s, 1 min, 2 min, ...: for lost pods and networks that stutter.
+    """The task, tried again after 30 s, 1 min, ...: for pods that fail or run out of time, networks that stutter.
 
     Every step may be tried again: it resumes, or overwrites what is its own.
     """
-    return task.set_retry(times, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+    # Argo counts the longest duration from the start of the first attempt, and ends later ones by it: whatever fails
+    # after that is not tried again. So it is longer than any step takes.
+    return task.set_retry(times, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="365d")

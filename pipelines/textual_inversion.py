@@ -15,7 +15,17 @@ from components.train_flax.component import train_flax
 from components.train_torch.component import train_torch
 from pipelines.chosen_embedding import choose_embedding
 from pipelines.presets import GUIDE_EXAMPLE as DEFAULT
-from pipelines.resources import LIGHT, MEDIUM, MODEL, request, request_accelerators, retry
+from pipelines.resources import (
+    LIGHT,
+    MEDIUM,
+    MODEL,
+    WATCHING,
+    request,
+    request_accelerators,
+    retry,
+    share_memory,
+    training,
+)
 
 
 @dsl.pipeline(
@@ -36,10 +46,12 @@ def textual_inversion(
     accelerator_count: str = DEFAULT["accelerator_count"],
     accelerator_node_selector: dict[str, str] = DEFAULT["accelerator_node_selector"],
     accelerator_tolerations: list[dict[str, str]] = DEFAULT["accelerator_tolerations"],
+    evaluation_node_selector: dict[str, str] = DEFAULT["evaluation_node_selector"],
     num_nodes: int = DEFAULT["num_nodes"],
     cpu_per_node: str = DEFAULT["cpu_per_node"],
     memory_per_node: str = DEFAULT["memory_per_node"],
     queue: str = DEFAULT["queue"],
+    trainjob_timeout_seconds: int = DEFAULT["trainjob_timeout_seconds"],
     resolution: int = DEFAULT["resolution"],
     interpolation: str = DEFAULT["interpolation"],
     center_crop: bool = DEFAULT["center_crop"],
@@ -102,6 +114,8 @@ def textual_inversion(
 
     # Looks at what is there now, so it is never answered from the cache. Its fingerprints of the sources are inputs
     # of the steps that read them: as long as a source stays as it is, those are answered from the cache.
+    # It is the one step that is not tried again: mostly it fails for a parameter that cannot be right, Kubeflow
+    # Pipelines tries any failure again, and a person would wait minutes for the same words. Nothing is lost yet.
     checked = preflight(**parameters).set_display_name("Check everything").set_caching_options(False)
     request(checked, LIGHT)
 
@@ -144,48 +158,38 @@ def textual_inversion(
         ).set_display_name("Add the placeholder")
         retry(request(initial, MEDIUM))
 
-        pictures_to_encode = {
-            "image_set": pictures.outputs["image_set"],
-            "base_model": model.outputs["reference"],
-        }
-        training = {
+        # Pictures are encoded on a CPU beside TPUs, else on one of the accelerators.
+        latents = encode_latents(
+            image_set=pictures.outputs["image_set"],
+            base_model=model.outputs["reference"],
+            accelerator=checked.outputs["encoding_accelerator"],
+        ).set_display_name("Encode pictures")
+        to_train = {
+            "latent_set": latents.outputs["latent_set"],
             "base_model": model.outputs["reference"],
             "initial_embedding": initial.outputs["initial_embedding"],
             "checkpoint_root": checked.outputs["checkpoints_uri"],
             "accelerator": accelerator,
             **fields_of(TRAINING, parameters),
         }
-        # Preflight refuses an unknown accelerator before either branch begins.
-        with dsl.If(accelerator == "tpu", name="On TPUs"):
-            # A handful of pictures, once: not worth a GPU beside the TPUs, nor the TPUs' time.
-            latents_on_cpu = encode_latents(**pictures_to_encode, accelerator="cpu").set_display_name("Encode pictures")
-            learned_on_tpus = train_flax(latent_set=latents_on_cpu.outputs["latent_set"], **training).set_display_name(
-                "Train"
-            )
-        with dsl.Elif(num_nodes > 1, name="On many nodes"):
-            latents_for_nodes = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name(
-                "Encode pictures"
-            )
+        # Preflight refuses an unknown accelerator before any branch begins.
+        with dsl.If(num_nodes > 1, name="On many nodes"):
             learned_on_nodes = launch_trainjob(
-                latent_set=latents_for_nodes.outputs["latent_set"],
                 accelerator_count=accelerator_count,
                 accelerator_resource=checked.outputs["accelerator_resource"],
                 accelerator_node_selector=accelerator_node_selector,
                 accelerator_tolerations=accelerator_tolerations,
                 **fields_of(NODES, parameters),
-                **training,
+                **to_train,
             ).set_display_name("Train on many nodes")
+        with dsl.Elif(accelerator == "tpu", name="On TPUs"):
+            learned_on_tpus = train_flax(**to_train).set_display_name("Train")
         with dsl.Else(name="On GPUs or CPUs"):
-            latents = encode_latents(**pictures_to_encode, accelerator=accelerator).set_display_name("Encode pictures")
-            learned_elsewhere = train_torch(latent_set=latents.outputs["latent_set"], **training).set_display_name(
-                "Train"
-            )
-        trained = (learned_on_tpus, learned_on_nodes, learned_elsewhere)
+            learned_elsewhere = train_torch(**to_train).set_display_name("Train")
+        trained = (learned_on_nodes, learned_on_tpus, learned_elsewhere)
         learned = choose_embedding(uri=dsl.OneOf(*(task.outputs["Output"] for task in trained))).set_display_name(
             "Take the embedding"
         )
-        for task in (learned_on_nodes, learned):
-            retry(request(task, LIGHT))
         evaluated = evaluate(
             base_model=model.outputs["reference"],
             scorer=clip.outputs["reference"],
@@ -195,9 +199,12 @@ def textual_inversion(
             accelerator=accelerator,
             **fields_of(EVALUATION, parameters),
         ).set_display_name("Sample and score")
-        for task in (latents_on_cpu, latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
+        retry(request(learned_on_nodes, WATCHING))
+        retry(request(learned, LIGHT))
+        for task in (latents, evaluated):
             retry(request(task, MODEL))
-        for task in (latents_for_nodes, latents, learned_on_tpus, learned_elsewhere, evaluated):
+        for task in (learned_on_tpus, learned_elsewhere):
+            retry(request(task, training(cpu_per_node, memory_per_node)))
             request_accelerators(
                 task,
                 resource=checked.outputs["accelerator_resource"],
@@ -205,6 +212,21 @@ def textual_inversion(
                 node_selector=accelerator_node_selector,
                 tolerations=accelerator_tolerations,
             )
+        share_memory(learned_elsewhere)
+        request_accelerators(
+            latents,
+            resource=checked.outputs["encoding_accelerator_resource"],
+            count=checked.outputs["encoding_accelerator_count"],
+            node_selector=checked.outputs["encoding_node_selector"],
+            tolerations=accelerator_tolerations,
+        )
+        request_accelerators(
+            evaluated,
+            resource=checked.outputs["accelerator_resource"],
+            count=checked.outputs["evaluation_accelerator_count"],
+            node_selector=checked.outputs["evaluation_node_selector"],
+            tolerations=accelerator_tolerations,
+        )
 
         with dsl.If(evaluated.outputs["Output"] == "pass", name="It was learned"):
             # What it does is in the registry, where others move aliases too: an earlier answer says nothing about now.

@@ -58,11 +58,7 @@ class PodAccelerators:
             raise ConfigError(f"accelerator_count: found {self.count} with {self.kind}, expected {expected}")
         if self.resource:
             self._check_resource()
-        labels = self.node_selector
-        if not isinstance(labels, Mapping) or not all(isinstance(value, str) for value in labels.values()):
-            raise ConfigError(
-                f"accelerator_node_selector: found {json.dumps(labels)}, expected labels and their values as text"
-            )
+        check_node_selector("accelerator_node_selector", self.node_selector)
         if not all(isinstance(toleration, Mapping) for toleration in self.tolerations):
             raise ConfigError(
                 f"accelerator_tolerations: found {json.dumps(self.tolerations)}, expected a list of objects such as "
@@ -80,20 +76,29 @@ class PodAccelerators:
 
     def check_nodes(self, num_nodes: int) -> None:
         """Raises `ConfigError` when that many pods do not have as many chips as the TPU slice that is asked for."""
+        chips = self.chips_of_slice
+        if chips and chips != num_nodes * self.count:
+            raise ConfigError(
+                f"num_nodes, accelerator_count: found {num_nodes} x {self.count} for a slice of "
+                f"{self.node_selector[TPU_TOPOLOGY]}, which has {chips} chips, expected as many: num_nodes is the "
+                "number of its hosts, accelerator_count that of the chips of one"
+            )
+
+    @property
+    def chips_of_slice(self) -> int:
+        """How many chips the TPU slice has that the nodes are part of; 0 where their labels do not tell."""
         topology = self.node_selector.get(TPU_TOPOLOGY, "")
-        if re.fullmatch(r"\d+(x\d+)+", topology):
-            chips = math.prod(map(int, topology.split("x")))
-            if chips != num_nodes * self.count:
-                raise ConfigError(
-                    f"num_nodes, accelerator_count: found {num_nodes} x {self.count} for a slice of {topology}, which "
-                    f"has {chips} chips, expected as many: num_nodes is the number of its hosts, accelerator_count "
-                    "that of the chips of one"
-                )
+        return math.prod(map(int, topology.split("x"))) if re.fullmatch(r"\d+(x\d+)+", topology) else 0
+
+    @property
+    def kubernetes_resource(self) -> str:
+        """The Kubernetes resource of the accelerator; with `cpu` one that is asked for zero times."""
+        return self.resource or RESOURCES.get(self.kind, RESOURCES["gpu"])
 
     @property
     def resources(self) -> dict[str, str]:
         """How many of which resource the container asks for."""
-        return {self.resource or RESOURCES[self.kind]: str(self.count)} if self.count else {}
+        return {self.kubernetes_resource: str(self.count)} if self.count else {}
 
     @property
     def all_tolerations(self) -> list[dict[str, Any]]:
@@ -105,6 +110,12 @@ class PodAccelerators:
     def shared_memory(self) -> dict[str, Any] | None:
         """The volume for /dev/shm, without its name, where one is needed; it counts against the memory limit."""
         return {"emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}} if self.kind == "gpu" else None
+
+
+def check_node_selector(name: str, labels: object) -> None:
+    """Raises `ConfigError`, naming the parameter, when these are no labels of nodes with their values."""
+    if not isinstance(labels, Mapping) or not all(isinstance(value, str) for value in labels.values()):
+        raise ConfigError(f"{name}: found {json.dumps(labels)}, expected labels and their values as text")
 
 
 def _with_whole_numbers(toleration: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ DESCRIPTIONS = {
     "runtime": "TrainingRuntime in the run's namespace; empty takes textual-inversion-torch or textual-inversion-jax",
     "trainer_image": "container image of the trainer; empty takes the runtime's",
     "service_account": "service account of the training's pods; empty takes the runtime's",
-    "timeout_seconds": "how long the training may run before the cluster ends it",
+    "timeout_seconds": "how long the TrainJob of several nodes may run before the cluster ends it",
     "run_id": "the pipeline run that the training belongs to; empty takes that of the step's pod: so it can be cached",
 }
 

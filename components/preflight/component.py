@@ -20,6 +20,7 @@ def preflight(
     accelerator_count: str,
     accelerator_node_selector: dict[str, str],
     accelerator_tolerations: list[dict[str, str]],
+    evaluation_node_selector: dict[str, str],
     resolution: int,
     interpolation: str,
     center_crop: bool,
@@ -31,6 +32,7 @@ def preflight(
     cpu_per_node: str,
     memory_per_node: str,
     queue: str,
+    trainjob_timeout_seconds: int,
     learnable_property: str,
     seed: int,
     repeats: int,
@@ -87,6 +89,12 @@ def preflight(
         ("checkpoints_uri", str),
         ("registry_uri", str),
         ("accelerator_resource", str),
+        ("encoding_accelerator", str),
+        ("encoding_accelerator_resource", str),
+        ("encoding_accelerator_count", str),
+        ("encoding_node_selector", dict),
+        ("evaluation_accelerator_count", str),
+        ("evaluation_node_selector", dict),
     ],
 ):
     """Checks every parameter and source before anything expensive starts.

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
+from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators, check_node_selector
 from components.common.errors import ConfigError
 from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
 
@@ -22,11 +22,14 @@ DESCRIPTIONS = {
     "accelerator": "where rows are trained and samples drawn: cpu and gpu by PyTorch, tpu by JAX; pictures are encoded "
     "there too, but with tpu on a CPU",
     "accelerator_resource": "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()),
-    "accelerator_count": "accelerators of each of these steps, as text; 0 for cpu; with tpu all chips of a node",
+    "accelerator_count": "accelerators of each node that trains, as text; 0 for cpu; with tpu all chips of a node; "
+    "pictures are encoded and samples drawn on one GPU, or on all chips of one node",
     "accelerator_node_selector": "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
     f'{{"{TPU_TYPE}": "tpu-v5-lite-podslice", "{TPU_TOPOLOGY}": "2x2"}}',
     "accelerator_tolerations": "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator "
     "itself and for spot nodes of Google Cloud",
+    "evaluation_node_selector": "labels of the nodes to draw samples on, as JSON; empty takes those of training; with "
+    "tpu and several nodes those of a slice of one node, for no pod gets one node of a larger slice",
 }
 
 
@@ -49,6 +52,7 @@ class RunConfig:
     accelerator_count: str = "1"
     accelerator_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
     accelerator_tolerations: Sequence[Mapping[str, Any]] = ()
+    evaluation_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("storage_uri", "images_uri", "base_model", "scorer"):
@@ -57,28 +61,34 @@ class RunConfig:
         check_accelerator(self.accelerator, FLAX_ACCELERATORS)
         if not self.accelerator_count.isdecimal():
             raise ConfigError(f"accelerator_count: found {self.accelerator_count!r}, expected a number such as 1")
-        self.pod.check_nodes(1)
+        check_node_selector("evaluation_node_selector", self.evaluation_node_selector)
+        self.evaluation_pod.check_nodes(1)  # as it is built from that of training, both are checked
 
     @property
-    def pod(self) -> PodAccelerators:
-        """What the pod of each of these steps asks for."""
+    def training_pod(self) -> PodAccelerators:
+        """What each pod asks for that trains."""
         return PodAccelerators(
             kind=self.accelerator,
-            count=self.accelerators,
+            count=int(self.accelerator_count),
             resource=self.accelerator_resource,
             node_selector=self.accelerator_node_selector,
             tolerations=self.accelerator_tolerations,
         )
 
     @property
-    def accelerators(self) -> int:
-        """How many accelerators each step gets."""
-        return int(self.accelerator_count)
+    def encoding_pod(self) -> PodAccelerators:
+        """What the pod asks for that encodes the pictures: one GPU or none; so few are not worth the TPUs' time."""
+        if self.accelerator == "tpu":
+            return PodAccelerators(kind="cpu", count=0)
+        return dataclasses.replace(self.training_pod, count=min(1, self.training_pod.count))
 
     @property
-    def kubernetes_resource(self) -> str:
-        """The Kubernetes resource of the accelerator; with cpu one that is asked for zero times."""
-        return self.accelerator_resource or RESOURCES.get(self.accelerator, RESOURCES["gpu"])
+    def evaluation_pod(self) -> PodAccelerators:
+        """What the pod asks for that draws samples: one GPU or none, or a whole TPU slice of one node."""
+        selector = self.evaluation_node_selector or self.accelerator_node_selector
+        pod = dataclasses.replace(self.training_pod, node_selector=selector)
+        count = pod.chips_of_slice or pod.count if self.accelerator == "tpu" else min(1, pod.count)
+        return dataclasses.replace(pod, count=count)
 
     @property
     def models_uri(self) -> str:

@@ -55,7 +55,14 @@ PICTURES = _group(
 )
 PLACEHOLDER = _group(InitConfig, INIT_DESCRIPTIONS)
 TRAINING = _group(TrainConfig, TRAIN_DESCRIPTIONS)
-NODES = _group(LaunchConfig, LAUNCH_DESCRIPTIONS, only=("num_nodes", "cpu_per_node", "memory_per_node", "queue"))
+NODES = Group(
+    config=LaunchConfig,
+    descriptions=LAUNCH_DESCRIPTIONS,
+    fields={
+        **{name: name for name in ("num_nodes", "cpu_per_node", "memory_per_node", "queue")},
+        "trainjob_timeout_seconds": "timeout_seconds",
+    },
+)
 EVALUATION = _group(EvaluateConfig, EVALUATE_DESCRIPTIONS, prefix="evaluation_")
 REGISTRY = Group(
     config=PublishConfig,
@@ -127,14 +134,25 @@ def check_parameters(parameters: Mapping[str, Any]) -> RunConfig:
     build(REGISTRY, registry_uri=run.registry_uri if run else "unknown")
     if run and training and run.accelerator == "tpu":
         mistakes += _mistakes_for_tpus(run, training)
-    if run and nodes and run.accelerator == "tpu" and nodes.num_nodes > 1:
-        mistakes.append(
-            f"num_nodes: found {nodes.num_nodes} with accelerator tpu, expected 1: samples are drawn on one host's "
-            "chips; to train on a slice of several hosts, run components.launch_trainjob by itself"
-        )
+    if run and nodes:
+        mistakes += _mistakes_of_nodes(run, nodes.num_nodes)
     if mistakes:
         raise ConfigError("; ".join(dict.fromkeys(mistakes)))
     return run
+
+
+def _mistakes_of_nodes(run: RunConfig, num_nodes: int) -> list[str]:
+    mistakes = []
+    try:
+        run.training_pod.check_nodes(num_nodes)
+    except ConfigError as error:
+        mistakes.append(str(error))
+    if run.accelerator == "tpu" and num_nodes > 1 and not run.evaluation_node_selector:
+        mistakes.append(
+            f"evaluation_node_selector: found nothing with accelerator tpu on {num_nodes} nodes, expected the labels "
+            "of a slice of one node: one pod draws the samples, and no pod gets one node of a larger slice"
+        )
+    return mistakes
 
 
 def _mistakes_for_tpus(run: RunConfig, training: TrainConfig) -> list[str]:
@@ -145,11 +163,12 @@ def _mistakes_for_tpus(run: RunConfig, training: TrainConfig) -> list[str]:
         mistakes.append("enable_xformers_memory_efficient_attention: found True with accelerator tpu, expected False")
     batch, accumulated = training.train_batch_size, training.gradient_accumulation_steps
     samples = batch * accumulated if training.fuse_micro_batches else batch
-    if samples % run.accelerators:
+    chips = run.training_pod.count
+    if samples % chips:
         told = f"{batch} x {accumulated} accumulated" if training.fuse_micro_batches else f"{batch} at once"
         mistakes.append(
-            f"train_batch_size: found {told}, which {run.accelerators} TPU chips cannot share equally, expected a "
-            f"multiple of {run.accelerators}"
+            f"train_batch_size: found {told}, which {chips} TPU chips cannot share equally, expected a "
+            f"multiple of {chips}"
         )
     return mistakes
 

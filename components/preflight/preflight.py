@@ -34,6 +34,12 @@ class Checked:
         checkpoints_uri: where checkpoints are kept.
         registry_uri: where concepts are published.
         accelerator_resource: the Kubernetes resource of the accelerator.
+        encoding_accelerator: where pictures are encoded, `cpu` or `gpu`.
+        encoding_accelerator_resource: the Kubernetes resource of that.
+        encoding_accelerator_count: how many of it the pod asks for, as text.
+        encoding_node_selector: labels of its node.
+        evaluation_accelerator_count: how many accelerators the pod asks for that draws samples, as text.
+        evaluation_node_selector: labels of its node.
     """
 
     images_fingerprint: str
@@ -44,6 +50,12 @@ class Checked:
     checkpoints_uri: str
     registry_uri: str
     accelerator_resource: str
+    encoding_accelerator: str
+    encoding_accelerator_resource: str
+    encoding_accelerator_count: str
+    encoding_node_selector: Mapping[str, str]
+    evaluation_accelerator_count: str
+    evaluation_node_selector: Mapping[str, str]
 
 
 def preflight(parameters: Mapping[str, Any]) -> Checked:
@@ -68,6 +80,7 @@ def preflight(parameters: Mapping[str, Any]) -> Checked:
             problems.append(error)
             return ""
 
+    encoding, evaluation = run.encoding_pod, run.evaluation_pod
     checked = Checked(
         images_fingerprint=attempt(fingerprint_images, run.images_uri),
         scoring_images_fingerprint=attempt(fingerprint_images, run.scoring_images_uri or run.images_uri),
@@ -76,7 +89,13 @@ def preflight(parameters: Mapping[str, Any]) -> Checked:
         models_uri=run.models_uri,
         checkpoints_uri=run.checkpoints_uri,
         registry_uri=run.registry_uri,
-        accelerator_resource=run.kubernetes_resource,
+        accelerator_resource=run.training_pod.kubernetes_resource,
+        encoding_accelerator=encoding.kind,
+        encoding_accelerator_resource=encoding.kubernetes_resource,
+        encoding_accelerator_count=str(encoding.count),
+        encoding_node_selector=dict(encoding.node_selector),
+        evaluation_accelerator_count=str(evaluation.count),
+        evaluation_node_selector=dict(evaluation.node_selector),
     )
     attempt(_check_writable, run.storage_uri)
     if run.accelerator == "tpu" and checked.base_model_fingerprint:

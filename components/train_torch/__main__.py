@@ -18,9 +18,11 @@ def main() -> None:
     """Parses the flags and trains."""
     with step_boundary("train_torch"):
         command = parse_training_flags("train_torch", __doc__, ACCELERATORS, "gpu", flag_defaults())
+        from torch.distributed.elastic.multiprocessing.errors import record
+
         from components.train_torch.train import train_torch
 
-        command.run(train_torch)
+        record(command.run)(train_torch)  # a launcher reads there what the process that failed first has said
 
 
 if __name__ == "__main__":

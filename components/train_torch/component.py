@@ -46,58 +46,59 @@ def train_torch(
     save_steps: int = 500,
     log_steps: int = 10,
 ) -> str:
-    """Trains the placeholder rows with PyTorch and accelerate; goes on where an earlier attempt stopped.
+    """Trains the placeholder rows with PyTorch, on every GPU of the pod; goes on where an earlier attempt stopped.
 
     Gives the address of the learned embedding, by which a pipeline chooses between trainers.
     """
-    from pathlib import Path
-
     from components.common.cli import step_boundary
+    from components.common.training.command import TrainingCommand
     from components.common.training.config import TrainConfig
-    from components.train_torch.train import train_torch as step
+    from components.train_torch.local_processes import train_on_every_gpu
 
     with step_boundary("train_torch"):
-        learned = step(
-            TrainConfig(
-                learnable_property=learnable_property,
-                seed=seed,
-                repeats=repeats,
-                flip_probability=flip_probability,
-                train_batch_size=train_batch_size,
-                gradient_accumulation_steps=gradient_accumulation_steps,
-                fuse_micro_batches=fuse_micro_batches,
-                max_train_steps=max_train_steps,
-                learning_rate=learning_rate,
-                scale_lr=scale_lr,
-                lr_scheduler=lr_scheduler,
-                lr_warmup_steps=lr_warmup_steps,
-                lr_num_cycles=lr_num_cycles,
-                lr_power=lr_power,
-                adam_beta1=adam_beta1,
-                adam_beta2=adam_beta2,
-                adam_weight_decay=adam_weight_decay,
-                adam_epsilon=adam_epsilon,
-                max_embedding_norm=max_embedding_norm,
-                early_stopping_every=early_stopping_every,
-                early_stopping_window=early_stopping_window,
-                early_stopping_ratio=early_stopping_ratio,
-                mixed_precision=mixed_precision,
-                allow_tf32=allow_tf32,
-                gradient_checkpointing=gradient_checkpointing,
-                enable_xformers_memory_efficient_attention=enable_xformers_memory_efficient_attention,
-                cuda_graphs=cuda_graphs,
-                checkpointing_steps=checkpointing_steps,
-                checkpoints_total_limit=checkpoints_total_limit,
-                resume_from_checkpoint=resume_from_checkpoint,
-                save_steps=save_steps,
-                log_steps=log_steps,
-            ),
-            latent_set=Path(latent_set.path),
-            base_model=Path(base_model.path),
-            initial_embedding=Path(initial_embedding.path),
-            checkpoint_root=checkpoint_root,
-            accelerator=accelerator,
-            output=Path(learned_embedding.path),
+        learned = train_on_every_gpu(
+            TrainingCommand(
+                config=TrainConfig(
+                    learnable_property=learnable_property,
+                    seed=seed,
+                    repeats=repeats,
+                    flip_probability=flip_probability,
+                    train_batch_size=train_batch_size,
+                    gradient_accumulation_steps=gradient_accumulation_steps,
+                    fuse_micro_batches=fuse_micro_batches,
+                    max_train_steps=max_train_steps,
+                    learning_rate=learning_rate,
+                    scale_lr=scale_lr,
+                    lr_scheduler=lr_scheduler,
+                    lr_warmup_steps=lr_warmup_steps,
+                    lr_num_cycles=lr_num_cycles,
+                    lr_power=lr_power,
+                    adam_beta1=adam_beta1,
+                    adam_beta2=adam_beta2,
+                    adam_weight_decay=adam_weight_decay,
+                    adam_epsilon=adam_epsilon,
+                    max_embedding_norm=max_embedding_norm,
+                    early_stopping_every=early_stopping_every,
+                    early_stopping_window=early_stopping_window,
+                    early_stopping_ratio=early_stopping_ratio,
+                    mixed_precision=mixed_precision,
+                    allow_tf32=allow_tf32,
+                    gradient_checkpointing=gradient_checkpointing,
+                    enable_xformers_memory_efficient_attention=enable_xformers_memory_efficient_attention,
+                    cuda_graphs=cuda_graphs,
+                    checkpointing_steps=checkpointing_steps,
+                    checkpoints_total_limit=checkpoints_total_limit,
+                    resume_from_checkpoint=resume_from_checkpoint,
+                    save_steps=save_steps,
+                    log_steps=log_steps,
+                ),
+                latent_set=latent_set.path,
+                base_model=base_model.path,
+                initial_embedding=initial_embedding.path,
+                checkpoint_root=checkpoint_root,
+                accelerator=accelerator,
+                output=learned_embedding.path,
+            )
         )
         learned_embedding.metadata.update(
             {

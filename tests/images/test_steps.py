@@ -100,6 +100,13 @@ def test_initial_rows_are_the_same_from_command_and_pipeline(run: Run, bucket: P
     assert embeddings[0].rows["text_encoder"].shape[0] == 2
 
 
+def test_chosen_embedding_is_at_the_trainers_address(run: Run, bucket: Path):
+    parameters, artifacts = {"uri": "gs://bucket/by-flax"}, {"learned_embedding": "gs://bucket/chosen"}
+    run("dataset", pod_command("choose_embedding", parameters, artifacts, output=f"{INSIDE}/choice/output.json"))
+    given = json.loads((bucket / "choice/output.json").read_text())["artifacts"]["learned_embedding"]
+    assert [artifact["uri"] for artifact in given["artifacts"]] == ["gs://bucket/by-flax"]
+
+
 def test_published_version_is_found_by_command_and_pipeline(run: Run, bucket: Path):
     write_inputs(bucket / "inputs")
     registry = f"{INSIDE}/registry"
@@ -126,7 +133,8 @@ def test_launcher_says_that_it_is_in_no_cluster(run: Run):
     parameters = {"checkpoint_root": "gs://bucket/checkpoints", "cpu_per_node": "4", "memory_per_node": "16Gi"}
     parameters |= {"accelerator_node_selector": {}, "accelerator_tolerations": []}
     launching = run("launcher", pod_command("launch_trainjob", parameters, artifacts), exit_code=6)
-    for done in (removing, launching):
+    cleaning = run("launcher", pod_command("remove_trainjobs", {"run_id": "run-1"}), exit_code=6)
+    for done in (removing, launching, cleaning):
         said = done.stdout + done.stderr  # KFP's executor logs to standard output
         assert "kubeconfig" in said and "Traceback" not in said
 

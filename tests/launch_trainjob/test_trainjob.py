@@ -176,6 +176,7 @@ def test_digest_is_that_of_what_is_to_run() -> None:
 def test_runtimes_of_the_manifests_have_what_the_launcher_fills_in() -> None:
     objects = render(MANIFESTS / "base")
     runtimes = {each["metadata"]["name"]: each for each in objects if each["kind"] == "TrainingRuntime"}
+    assert runtimes.keys() == {framework.runtime for framework in FRAMEWORKS.values()}
     for framework in FRAMEWORKS:
         job = job_of("gpu", **GPU, framework=framework)
         runtime = runtimes[job["spec"]["runtimeRef"]["name"]]

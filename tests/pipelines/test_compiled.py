@@ -9,6 +9,7 @@ import pytest
 import yaml
 from kfp import components
 
+from components.common.accelerators import SHARED_MEMORY
 from components.common.images import IMAGE_NAMES, image
 from components.preflight.parameters import NODES, TRAINING, descriptions
 from pipelines.compiling import CHOICES, COMPILED, compile_all
@@ -19,6 +20,7 @@ from pipelines.resources import TAINTS
 from pipelines.summary import OUTPUTS
 
 FILE = COMPILED / "textual_inversion.yaml"
+TRAINERS = ("launch-trainjob", "train-flax", "train-torch")
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +76,13 @@ def test_file_loads_as_a_pipeline_of_kfp():
 
 def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
     assert inputs(pipeline, "init-embedding") == {"base_model": "import-base-model.reference"}
-    for encode, train in (
-        ("encode-latents", "train-flax"),
-        ("encode-latents-2", "launch-trainjob"),
-        ("encode-latents-3", "train-torch"),
-    ):
-        assert inputs(pipeline, encode) == {
-            "image_set": "ingest-images.image_set",
-            "base_model": "import-base-model.reference",
-        }
+    assert inputs(pipeline, "encode-latents") == {
+        "image_set": "ingest-images.image_set",
+        "base_model": "import-base-model.reference",
+    }
+    for train in TRAINERS:
         assert inputs(pipeline, train) == {
-            "latent_set": f"{encode}.latent_set",
+            "latent_set": "encode-latents.latent_set",
             "base_model": "import-base-model.reference",
             "initial_embedding": "init-embedding.initial_embedding",
         }
@@ -130,19 +128,17 @@ def condition_of(pipeline: dict[str, Any], step: str) -> str:
 def test_accelerator_and_number_of_nodes_decide_who_trains(pipeline: dict[str, Any]):
     on_tpus = "inputs.parameter_values['pipelinechannel--accelerator'] == 'tpu'"
     on_many_nodes = "int(inputs.parameter_values['pipelinechannel--num_nodes']) > 1"
-    for step in ("encode-latents", "train-flax"):
-        assert condition_of(pipeline, step) == on_tpus
-    for step in ("encode-latents-2", "launch-trainjob"):
-        assert condition_of(pipeline, step) == f"!({on_tpus}) && {on_many_nodes}"
-    for step in ("encode-latents-3", "train-torch"):
-        assert condition_of(pipeline, step) == f"!({on_tpus}) && !({on_many_nodes})"
+    assert condition_of(pipeline, "launch-trainjob") == on_many_nodes, "TPUs too"
+    assert condition_of(pipeline, "train-flax") == f"!({on_many_nodes}) && {on_tpus}"
+    assert condition_of(pipeline, "train-torch") == f"!({on_many_nodes}) && !({on_tpus})"
 
 
 def test_launched_training_is_given_what_a_step_would_be(pipeline: dict[str, Any]):
     launched, trained = (tasks(pipeline)[name]["inputs"]["parameters"] for name in ("launch-trainjob", "train-torch"))
     for name in (*TRAINING.fields, "checkpoint_root", "accelerator"):
         assert launched[name] == trained[name]
-    assert {*NODES.fields, "accelerator_count", "accelerator_resource"} <= launched.keys()
+    assert {*NODES.fields.values(), "accelerator_count", "accelerator_resource"} <= launched.keys()
+    assert launched["timeout_seconds"]["componentInputParameter"].endswith("trainjob_timeout_seconds")
 
 
 def test_embedding_is_that_of_the_trainer_that_ran(pipeline: dict[str, Any]):
@@ -150,13 +146,12 @@ def test_embedding_is_that_of_the_trainer_that_ran(pipeline: dict[str, Any]):
     branches = pipeline["components"][tasks(pipeline)[uri["producerTask"]]["componentRef"]["name"]]["dag"]
     [choice] = branches["outputs"]["parameters"].values()
     selected = [selector["outputParameterKey"] for selector in choice["valueFromOneof"]["parameterSelectors"]]
-    assert selected == [f"pipelinechannel--{step}-Output" for step in ("train-flax", "launch-trainjob", "train-torch")]
+    assert selected == [f"pipelinechannel--{step}-Output" for step in TRAINERS]
 
 
-def test_run_on_tpus_asks_for_no_gpu(pipeline: dict[str, Any]):
-    assert "accelerator" not in executor(pipeline, "encode-latents")["resources"]
+def test_preflight_decides_where_pictures_are_encoded(pipeline: dict[str, Any]):
     given = tasks(pipeline)["encode-latents"]["inputs"]["parameters"]["accelerator"]
-    assert given == {"runtimeValue": {"constant": "cpu"}}
+    assert given == {"componentInputParameter": "pipelinechannel--preflight-encoding_accelerator"}
 
 
 def test_run_id_is_the_bare_placeholder(pipeline: dict[str, Any]):
@@ -189,23 +184,75 @@ def test_every_step_but_preflight_is_tried_again(pipeline: dict[str, Any]):
     assert {name for name, task in steps(pipeline).items() if "retryPolicy" not in task} == {"preflight"}
 
 
-@pytest.mark.parametrize("task", ["encode-latents-2", "encode-latents-3", "train-flax", "train-torch", "evaluate"])
-def test_accelerator_and_its_nodes_are_given_when_a_run_starts(pipeline: dict[str, Any], task: str):
+TRAINING_POD = ("accelerator_count", "preflight-accelerator_resource", "accelerator_node_selector")
+ENCODING_POD = tuple(
+    f"preflight-encoding_{what}" for what in ("accelerator_count", "accelerator_resource", "node_selector")
+)
+SAMPLING_POD = (
+    "preflight-evaluation_accelerator_count",
+    "preflight-accelerator_resource",
+    "preflight-evaluation_node_selector",
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "count", "resource", "nodes"),
+    [
+        ("encode-latents", *ENCODING_POD),
+        ("train-flax", *TRAINING_POD),
+        ("train-torch", *TRAINING_POD),
+        ("evaluate", *SAMPLING_POD),
+    ],
+)
+def test_accelerator_and_its_nodes_are_given_when_a_run_starts(
+    pipeline: dict[str, Any], task: str, count: str, resource: str, nodes: str
+):
     accelerator = executor(pipeline, task)["resources"]["accelerator"]
-    assert "accelerator_count" in accelerator["resourceCount"]
-    assert "preflight-accelerator_resource" in accelerator["resourceType"]
-    label = pipeline["components"][tasks(pipeline)[task]["componentRef"]["name"]]["executorLabel"]
-    asked = kubernetes()[label]
-    assert "accelerator_node_selector" in asked["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"]
+    assert accelerator["resourceCount"] == f"{{{{$.inputs.parameters['pipelinechannel--{count}']}}}}"
+    assert accelerator["resourceType"] == f"{{{{$.inputs.parameters['pipelinechannel--{resource}']}}}}"
+    asked = kubernetes_of(pipeline, task)
+    assert asked["nodeSelector"]["nodeSelectorJson"] == {"componentInputParameter": f"pipelinechannel--{nodes}"}
     *usual, more = asked["tolerations"]
     assert usual == [{"key": taint, "operator": "Exists"} for taint in TAINTS]
     assert "accelerator_tolerations" in more["tolerationJson"]["componentInputParameter"]
 
 
 def test_only_steps_with_accelerators_are_bound_to_nodes():
-    encoding = {"exec-encode-latents-2", "exec-encode-latents-3"}
-    bound = encoding | {"exec-train-flax", "exec-train-torch", "exec-evaluate"}
+    bound = {"exec-encode-latents", "exec-train-flax", "exec-train-torch", "exec-evaluate"}
     assert {label for label, asked in kubernetes().items() if "nodeSelector" in asked} == bound
+
+
+def test_training_pod_has_the_size_that_is_given_and_memory_for_its_processes_to_talk(pipeline: dict[str, Any]):
+    for task in ("train-flax", "train-torch"):
+        resources = executor(pipeline, task)["resources"]
+        for kind, parameter in (("Cpu", "cpu_per_node"), ("Memory", "memory_per_node")):
+            given = f"{{{{$.inputs.parameters['pipelinechannel--{parameter}']}}}}"
+            assert resources[f"resource{kind}Limit"] == resources[f"resource{kind}Request"] == given
+    mounted = {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": SHARED_MEMORY}
+    assert kubernetes_of(pipeline, "train-torch")["emptyDirMounts"] == [mounted]
+
+
+def test_no_pod_runs_for_ever(pipeline: dict[str, Any]):
+    longest = {name: int(kubernetes_of(pipeline, name)["activeDeadlineSeconds"]) for name in steps(pipeline)}
+    assert min(longest.values()) >= 3600
+    assert longest["train-torch"] == longest["train-flax"] > longest["evaluate"]
+    trainjobs = pipeline["root"]["inputDefinitions"]["parameters"]["trainjob_timeout_seconds"]["defaultValue"]
+    assert longest["launch-trainjob"] > 2 * trainjobs
+
+
+def test_step_is_tried_again_however_long_its_first_attempt_took(pipeline: dict[str, Any]):
+    for name, task in steps(pipeline).items():
+        if policy := task.get("retryPolicy"):
+            attempts = 1 + policy["maxRetryCount"]
+            longest = attempts * int(kubernetes_of(pipeline, name)["activeDeadlineSeconds"])
+            assert int(policy["backoffMaxDuration"].removesuffix("s")) > longest, name
+
+
+def kubernetes_of(pipeline: dict[str, Any], task: str) -> dict[str, Any]:
+    """What a task asks of Kubernetes."""
+    label = pipeline["components"][tasks(pipeline)[task]["componentRef"]["name"]]["executorLabel"]
+    asked: dict[str, Any] = kubernetes()[label]
+    return asked
 
 
 def kubernetes() -> dict[str, Any]:

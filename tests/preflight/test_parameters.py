@@ -60,6 +60,7 @@ def test_slash_at_the_end_of_storage_uri_changes_nothing():
         ("accelerator_tolerations", ["dedicated"]),
         ("base_model", " "),
         ("evaluation_guidance_scale", -1.0),
+        ("evaluation_node_selector", {"pool": 1}),
         ("evaluation_prompts", ["no place for it"]),
         ("images_uri", ""),
         ("interpolation", "cubist"),
@@ -74,6 +75,7 @@ def test_slash_at_the_end_of_storage_uri_changes_nothing():
         ("scorer", ""),
         ("storage_uri", ""),
         ("train_batch_size", 0),
+        ("trainjob_timeout_seconds", 0),
     ],
 )
 def test_check_names_the_parameter_whose_value_cannot_be_right(name: str, value: Any):
@@ -86,15 +88,44 @@ TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 
 
 def test_resource_is_that_of_the_accelerator_where_none_is_given():
-    assert check_parameters(parameters()).kubernetes_resource == "nvidia.com/gpu"
-    assert check_parameters(parameters(accelerator_resource="amd.com/gpu")).kubernetes_resource == "amd.com/gpu"
-    assert check_parameters(parameters(**TPU)).kubernetes_resource == "google.com/tpu"
-    assert check_parameters(parameters(accelerator="cpu", accelerator_count="0")).accelerators == 0
+    def resource(**changes: Any) -> str:
+        return check_parameters(parameters(**changes)).training_pod.kubernetes_resource
+
+    assert resource() == "nvidia.com/gpu"
+    assert resource(accelerator_resource="amd.com/gpu") == "amd.com/gpu"
+    assert resource(**TPU) == "google.com/tpu"
+    assert resource(accelerator="cpu", accelerator_count="0") == "nvidia.com/gpu"  # asked for zero times
 
 
 def test_slice_of_one_node_is_taken_whole():
     selector = {"cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice", TOPOLOGY: "2x2"}
-    assert check_parameters(parameters(**TPU, accelerator_node_selector=selector)).accelerators == 4
+    run = check_parameters(parameters(**TPU, accelerator_node_selector=selector))
+    assert run.training_pod.count == run.evaluation_pod.count == 4
+    assert run.evaluation_pod.node_selector == selector
+
+
+@pytest.mark.parametrize(
+    ("changes", "one"), [({"accelerator_count": "8"}, 1), ({"accelerator": "cpu", "accelerator_count": "0"}, 0)]
+)
+def test_one_gpu_encodes_pictures_and_draws_samples_whatever_trains(changes: dict[str, Any], one: int):
+    nodes = {"accelerator_node_selector": {"pool": "training"}, "evaluation_node_selector": {"pool": "small"}}
+    run = check_parameters(parameters(**changes, **nodes))
+    assert run.training_pod.count == int(changes["accelerator_count"])
+    assert (run.encoding_pod.count, run.encoding_pod.node_selector) == (one, {"pool": "training"})
+    assert (run.evaluation_pod.count, run.evaluation_pod.node_selector) == (one, {"pool": "small"})
+
+
+def test_pictures_for_tpus_are_encoded_on_any_cpu():
+    run = check_parameters(parameters(**TPU, accelerator_node_selector={TOPOLOGY: "2x2"}))
+    assert (run.encoding_pod.kind, run.encoding_pod.resources, run.encoding_pod.node_selector) == ("cpu", {}, {})
+
+
+def test_slice_of_several_nodes_trains_and_one_of_one_node_draws_samples():
+    several = {**TPU, "num_nodes": 4, "accelerator_node_selector": {TOPOLOGY: "4x4"}}
+    run = check_parameters(parameters(**several, evaluation_node_selector={TOPOLOGY: "2x4"}))
+    assert (run.training_pod.count, run.evaluation_pod.count) == (4, 8)
+    with pytest.raises(ConfigError, match="evaluation_node_selector: found nothing with accelerator tpu on 4 nodes"):
+        check_parameters(parameters(**several))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +136,14 @@ def test_slice_of_one_node_is_taken_whole():
             {"accelerator_node_selector": {TOPOLOGY: "4x4"}},
             "num_nodes, accelerator_count: found 1 x 4 for a slice of 4x4, .* 16 chips",
         ),
-        ({"num_nodes": 2}, "num_nodes: found 2 with accelerator tpu, expected 1"),
+        (
+            {
+                "num_nodes": 2,
+                "accelerator_node_selector": {TOPOLOGY: "4x4"},
+                "evaluation_node_selector": {TOPOLOGY: "2x2"},
+            },
+            "num_nodes, accelerator_count: found 2 x 4 for a slice of 4x4, .* 16 chips",
+        ),
         ({"mixed_precision": "fp16"}, "mixed_precision: found fp16 with accelerator tpu, expected bf16"),
         ({"enable_xformers_memory_efficient_attention": True}, "efficient_attention: found True with accelerator tpu"),
         ({"train_batch_size": 3, "gradient_accumulation_steps": 2}, "train_batch_size: found 3 x 2 .* multiple of 4"),

@@ -98,7 +98,10 @@ def change(file: Path, **fields: Any) -> None:
 
 
 def test_model_for_tpus_is_looked_at_and_its_resource_given(given_for_tpus: dict[str, Any]):
-    assert preflight(complete_parameters(given_for_tpus)).accelerator_resource == "google.com/tpu"
+    checked = preflight(complete_parameters(given_for_tpus))
+    assert (checked.accelerator_resource, checked.evaluation_accelerator_count) == ("google.com/tpu", "4")
+    assert (checked.encoding_accelerator, checked.encoding_accelerator_count) == ("cpu", "0")
+    assert checked.encoding_accelerator_resource != "google.com/tpu"
 
 
 def test_model_that_flax_does_not_compute_is_refused_for_tpus_alone(given_for_tpus: dict[str, Any], tmp_path: Path):
