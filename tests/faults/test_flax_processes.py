@@ -1,4 +1,4 @@
-"""Two processes of the Flax trainer, one of which is taken away: the other keeps the last step and says what happened."""
+"""Two processes of the Flax trainer, one of which is taken away: the other keeps the last step and says why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from components.common.artifacts import LearnedEmbedding
 from components.common.errors import LostProcessError
 from tests import flax_runs as runs
 from tests.conftest import imported
