@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from components.common.artifacts import InitialEmbedding, LatentSet
+from components.common.errors import LostProcessError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch
@@ -40,11 +42,20 @@ class FlaxStateCopy:
     losses: tuple[jax.Array, ...]
 
     def done(self) -> bool:
-        """Whether the devices have come this far."""
-        return all(array.is_ready() for array in jax.tree.leaves((self.trained, self.losses)))
+        """Whether the devices have come this far; never after a step that failed, which JAX tells only who reads."""
+        arrays = jax.tree.leaves((self.trained, self.losses))
+        if not all(array.is_ready() for array in arrays):
+            return False
+        try:
+            jax.block_until_ready(arrays)
+        except jax.errors.JaxRuntimeError:
+            return False
+        return True
 
     def read(self) -> tuple[TrainingState, np.ndarray]:
         """The state and the losses, float32 [k]; waits for the devices."""
+        with noticing_lost_processes():
+            jax.block_until_ready((self.trained, self.losses))
         rows, adam = self.trained
         state = TrainingState(
             step=self.step,
@@ -54,6 +65,20 @@ class FlaxStateCopy:
             second_moment={TEXT_ENCODER: _to_numpy(adam.nu)},
         )
         return state, np.array([_to_numpy(loss) for loss in self.losses], np.float32)
+
+
+@contextlib.contextmanager
+def noticing_lost_processes() -> Iterator[None]:
+    """Runs what the processes do together: a failure that can come from another process is a `LostProcessError`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        raise LostProcessError(
+            f"the other processes do not answer ({error}): one of them has failed or was taken away, see its log; "
+            "start the same command again to go on"
+        ) from error
 
 
 class FlaxTrainer:
@@ -122,9 +147,10 @@ class FlaxTrainer:
         if self._compiled is None:
             self._compile(batch)
         assert self._compiled is not None and self._micro_batch_size is not None
-        samples = self._placed(batch, self._micro_batch_size)
-        rate = replicated(np.float32(learning_rate), self._mesh)
-        self._trained, loss = self._compiled(self._frozen, self._trained, samples, rate)
+        with noticing_lost_processes():
+            samples = self._placed(batch, self._micro_batch_size)
+            rate = replicated(np.float32(learning_rate), self._mesh)
+            self._trained, loss = self._compiled(self._frozen, self._trained, samples, rate)
         return loss
 
     def loss_of(self, batch: Batch) -> jax.Array:

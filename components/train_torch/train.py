@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 
 from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
@@ -82,7 +81,6 @@ def train_torch(
     )
     check_that_they_belong_together(latents, embedding, reference.digest)
     torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
-    set_seed(config.seed)
     trainer, plan = _build(config, materialize(reference, PARTS), latents, embedding, process)
     fields = run_fields(
         config, reference=reference, latents=latents, embedding=embedding, num_processes=process.num_processes

@@ -17,6 +17,7 @@ import pytest
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
 from components.train_flax.micro_batches import sizes_that_fit
+from components.train_flax.trainer import noticing_lost_processes
 from tests import flax_runs as runs
 
 STEPS = 2
@@ -183,6 +184,15 @@ def test_copy_is_done_only_when_read_and_never_changes(micro_model: Path) -> Non
     assert after.done() and losses.shape == (1,) and state.micro_batch_size == 2
     assert not np.array_equal(before.read()[0].rows[runs.TEXT_ENCODER], state.rows[runs.TEXT_ENCODER])
     assert not before.read()[0].first_moment[runs.TEXT_ENCODER].any()
+
+
+def test_failed_step_of_a_process_alone_is_blamed_on_no_other() -> None:
+    def fail(values: np.ndarray) -> np.ndarray:
+        raise ValueError("the device failed")
+
+    compute = jax.jit(lambda values: jax.pure_callback(fail, jax.ShapeDtypeStruct((2,), np.float32), values))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="the device failed"), noticing_lost_processes():
+        compute(np.ones(2, np.float32)).block_until_ready()
 
 
 def test_batch_that_devices_cannot_share_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from diffusers import StableDiffusionPipeline
 
 from components.common.artifacts import LatentSet, LearnedEmbedding
 from components.common.errors import ArtifactError, ConfigError
-from components.common.training.config import TrainConfig
+from components.common.training.config import MAX_SEED, TrainConfig
 from components.train_torch.train import train_torch
 from tests.train_torch.conftest import make_inputs
 
@@ -96,6 +97,21 @@ def test_rows_are_bit_identical_when_resumed(tmp_path: Path, sd15_inputs: dict[s
     resumed = run(tmp_path / "parts", sd15_inputs)
     np.testing.assert_array_equal(resumed.rows["text_encoder"], whole.rows["text_encoder"])
     np.testing.assert_array_equal(resumed.losses, whole.losses)
+
+
+def test_nothing_is_drawn_from_global_generators_when_trained_with_the_largest_seed(
+    tmp_path: Path, sd15_inputs: dict[str, Path]
+) -> None:
+    learned = []
+    for other in (1, 2):
+        random.seed(other)
+        np.random.seed(other)
+        torch.manual_seed(other)
+        learned.append(run(tmp_path / str(other), sd15_inputs, seed=MAX_SEED, gradient_checkpointing=True))
+    first, second = learned
+    np.testing.assert_array_equal(first.rows["text_encoder"], second.rows["text_encoder"])
+    np.testing.assert_array_equal(first.losses, second.losses)
+    assert not np.array_equal(first.rows["text_encoder"], first.initial_rows["text_encoder"])
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:

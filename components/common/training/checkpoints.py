@@ -8,6 +8,10 @@ not at all. It holds all that the next step needs, whichever framework and howev
     fixed_batch_losses                                             float32 [looks]
     snapshot.<step>.<text encoder>                                 float32 [n, d]
     header: format, version, step, micro-batch size, the fields of the training key, and a digest of the tensors
+
+Checkpoints of one key are stations of one and the same training, whichever run wrote them. A run may go back to an
+earlier one by name, or start anew, while later ones exist: it leaves those alone and writes over them as it comes to
+their steps. If it ends before, `latest` goes on from the furthest of all.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,8 +30,9 @@ import safetensors.numpy
 
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.artifacts import Rows, Snapshot
-from components.common.errors import ArtifactError, ConfigError
+from components.common.errors import ArtifactError, ConfigError, ObjectNotFoundError
 from components.common.storage import ObjectStore
+from components.common.storage.store import run_parallel
 from components.common.training.config import differing_fields
 
 logger = logging.getLogger(__name__)
@@ -87,6 +93,7 @@ class CheckpointFolder:
         self._store = store
         self._key_fields = dict(key_fields)
         self._total_limit = total_limit
+        self._sound: set[str] = set()
         self.training_key = training_key(key_fields)
 
     def uri_of(self, checkpoint: Checkpoint) -> str:
@@ -96,23 +103,31 @@ class CheckpointFolder:
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, then deletes the oldest beyond the limit.
 
+        The limit is on checkpoints of at most this step; later ones are left alone. Those that this object has written
+        or read are kept before others, which may be damaged.
+
         Raises:
             StorageError: when storage stays away; what was saved before is untouched.
         """
-        self._store.write(self._key(checkpoint.name), self._to_bytes(checkpoint))
+        own = self._key(checkpoint.name)
+        self._store.write(own, self._to_bytes(checkpoint))
+        self._sound.add(own)
         if self._total_limit:
-            for key in self._keys()[: -self._total_limit]:
+            reached = [key for key in self._keys() if key <= own]
+            for key in sorted(reached, key=lambda key: (key in self._sound, key))[: -self._total_limit]:
                 self._store.delete(key)
 
     def latest(self, *, at_most: int) -> Checkpoint | None:
-        """The newest sound checkpoint of at most `at_most` steps, or None; damaged ones are passed over with a warning.
+        """The sound checkpoint of most steps up to `at_most`, or None; damaged ones are passed over with a warning.
+
+        It is the one furthest in the training, not the one written last: see the module's docstring.
 
         Raises:
             StorageError: when storage cannot be read.
         """
         for key in reversed(self._keys()):
             try:
-                checkpoint = self._from_bytes(self._store.read(key), self._store.uri_of(key))
+                checkpoint = self._read(key)
             except ArtifactError as error:
                 logger.warning("passing over a damaged checkpoint: %s", error)
                 continue
@@ -126,10 +141,49 @@ class CheckpointFolder:
         Raises:
             ObjectNotFoundError: when there is none of that name.
             ArtifactError: when it is damaged.
-            ConfigError: when it is of another training.
+            ConfigError: when it is of another training, or there is one of that name of another training alone.
         """
-        key = self._key(name.removesuffix(_SUFFIX))
-        return self._from_bytes(self._store.read(key), self._store.uri_of(key))
+        name = name.removesuffix(_SUFFIX)
+        try:
+            return self._read(self._key(name))
+        except ObjectNotFoundError:
+            if other := self.nearest_other(name):
+                raise ConfigError(
+                    f"resume_from_checkpoint: {name} is not of this training, key {self.training_key[:12]}: {other}: "
+                    "give the same values to go on from it, or choose latest or none to train with these"
+                ) from None
+            raise
+
+    def nearest_other(self, name: str | None = None) -> str | None:
+        """Which other training below this root differs least, and in what, as words; None where there is no other.
+
+        Args:
+            name: look only at checkpoints of this name.
+
+        Raises:
+            StorageError: when storage cannot be read.
+        """
+        newest: dict[str, str] = {}
+        for info in self._store.list():
+            found = re.fullmatch(rf"([0-9a-f]{{64}})/(step-\d+){re.escape(_SUFFIX)}", info.key)
+            if found and found[1] != self.training_key and name in (None, found[2]):
+                newest[found[1]] = info.key
+        compared = zip(newest.values(), run_parallel(self._differing_fields, zip(newest.values())), strict=True)
+        nearest = min(((len(differing), key, differing) for key, differing in compared if differing), default=None)
+        return nearest and f"{self._store.uri_of(nearest[1])} differs in {_in_words(nearest[2])}"
+
+    def _differing_fields(self, key: str) -> dict[str, tuple[Any, Any]]:
+        """In what another training's checkpoint differs; nothing when it is gone by now, or damaged."""
+        try:
+            return differing_fields(self._key_fields, json.loads(_header_of(self._store.read(key))["key_fields"]))
+        except (ObjectNotFoundError, KeyError, ValueError) as error:
+            logger.info("passing over %s: %s", self._store.uri_of(key), error)
+            return {}
+
+    def _read(self, key: str) -> Checkpoint:
+        checkpoint = self._from_bytes(self._store.read(key), self._store.uri_of(key))
+        self._sound.add(key)
+        return checkpoint
 
     def _key(self, name: str) -> str:
         return f"{self.training_key}/{name}{_SUFFIX}"
@@ -158,7 +212,7 @@ class CheckpointFolder:
     def _from_bytes(self, data: bytes, uri: str) -> Checkpoint:
         try:
             tensors = safetensors.numpy.load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            header = _header_of(data)
             if (header["format"], header["version"]) != (_FORMAT, _VERSION):
                 raise ArtifactError(
                     f"{uri} is a {header['format']} of version {header['version']}, expected {_VERSION}"
@@ -169,9 +223,19 @@ class CheckpointFolder:
         except (safetensors.SafetensorError, KeyError, ValueError) as error:
             raise ArtifactError(f"{uri} is no checkpoint ({error}): delete it") from error
         if differing:
-            shown = "; ".join(f"{name}: {theirs!r}, now {ours!r}" for name, (ours, theirs) in differing.items())
-            raise ConfigError(f"{uri} belongs to another training ({shown}): give the same values, or start a new one")
+            raise ConfigError(
+                f"{uri} is of another training, differs in {_in_words(differing)}: give the same values, or delete it"
+            )
         return _checkpoint(int(header["step"]), json.loads(header["micro_batch_size"]), tensors)
+
+
+def _header_of(data: bytes) -> dict[str, str]:
+    header: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    return header
+
+
+def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{name}: found {theirs!r}, expected {ours!r}" for name, (ours, theirs) in differing.items())
 
 
 def _checkpoint(step: int, micro_batch_size: int | None, tensors: Mapping[str, np.ndarray]) -> Checkpoint:

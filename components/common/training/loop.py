@@ -32,9 +32,6 @@ from components.common.training.stopping import (
 
 logger = logging.getLogger(__name__)
 
-_STEPS_KEPT = 4
-"""How far the host may be ahead of the device when a stop signal asks for the last step that the device finished."""
-
 _FIXED_BATCH = 2**40
 """The step of the sampling plan that early stopping looks at: one that is never trained on."""
 _NO_LOSSES = np.zeros(0, np.float32)
@@ -44,7 +41,7 @@ class StateCopy(Protocol):
     """What a trainer's state was after some step, copied on its device."""
 
     def done(self) -> bool:
-        """Whether the device has come this far; then `read` does not wait."""
+        """Whether the device has come this far, without a failure; then `read` does not wait."""
 
     def read(self) -> tuple[TrainingState, np.ndarray]:
         """The state, and the losses (float32 [k]) that it was asked to keep with it; any thread may call it."""
@@ -175,7 +172,7 @@ class _Run:
         self._pending_looks: list[Any] = []
         self._saved_step: int | None = None
         self._last_checkpoint: str | None = None
-        self._completed: deque[_Completed] = deque(maxlen=_STEPS_KEPT)
+        self._completed: deque[_Completed] = deque()
         self._progress_from = (time.monotonic(), 0)
         self.step = 0
 
@@ -183,7 +180,9 @@ class _Run:
         """Goes on from the checkpoint that `resume_from_checkpoint` asks for, if there is one."""
         checkpoint = self._wanted_checkpoint()
         if checkpoint is None:
-            logger.info("training from the initial rows; key %s", self._checkpoints.training_key[:12])
+            logger.info(
+                "training from the initial rows; key %s%s", self._checkpoints.training_key[:12], self._nearest_other()
+            )
         else:
             self._take_over(checkpoint)
         steps = self._placement.from_all(self.step)
@@ -240,9 +239,10 @@ class _Run:
         if completed.step > (self._saved_step or 0):
             self._save(completed.checkpoint())
         kept = f"kept as {self._last_checkpoint}" if completed.step else "nothing to keep yet"
+        again = "" if self._config.resume_from_checkpoint == "latest" else ", with resume_from_checkpoint=latest,"
         logger.warning(
-            "%s after step %d of %d; %s: start the same command again to go on from there",
-            *(cause, completed.step, self._config.max_train_steps, kept),
+            "%s after step %d of %d; %s: start the same command again%s to go on from there",
+            *(cause, completed.step, self._config.max_train_steps, kept, again),
         )
 
     def _save(self, checkpoint: Checkpoint) -> None:
@@ -285,7 +285,20 @@ class _Run:
             )
         return checkpoint
 
+    def _nearest_other(self) -> str:
+        if self._config.resume_from_checkpoint != "latest" or self._placement.rank != 0:
+            return ""
+        other = self._checkpoints.nearest_other()
+        return f"; of the other trainings there {other}" if other else ""
+
     def _note_completed(self, *, is_snapshot: bool = False) -> None:
+        """Copies the state for a stop signal, and lets go of the copies older than the newest that is done.
+
+        So there are as many as the host is steps ahead of the device: at most `log_steps`, after which it waits, of a
+        few kilobytes each.
+        """
+        while len(self._completed) > 1 and self._completed[1].copy.done():
+            self._completed.popleft()
         copy = self._trainer.copy_state(self.step, (*self._pending, *self._pending_looks))
         self._completed.append(
             _Completed(

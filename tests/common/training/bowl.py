@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,31 +27,55 @@ from components.common.training.sampling_plan import Batch, SamplingPlan
 ENCODER = "text_encoder"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+class Device:
+    """What a bowl is computed on: so many steps behind the host, unless the host waits for it."""
+
+    def __init__(self, behind: int) -> None:
+        """Takes the steps that it is behind."""
+        self.behind, self.finished = behind, 0
+
+    def start(self, step: int) -> None:
+        """The host asks for one more step, its `step`-th."""
+        self.wait_for(step - self.behind)
+
+    def wait_for(self, step: int) -> None:
+        """Returns when so many steps are finished."""
+        self.finished = max(self.finished, step)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class BowlState:
-    """A copy of a bowl's state with some losses."""
+    """A copy of a bowl's state with some losses, after so many steps on a device."""
 
     state: TrainingState
     losses: np.ndarray
+    device: Device
+    started: int
 
     def done(self) -> bool:
-        """Nothing is computed later."""
-        return True
+        """Whether the device has come this far."""
+        return self.device.finished >= self.started
 
     def read(self) -> tuple[TrainingState, np.ndarray]:
         """The state and the losses."""
+        self.device.wait_for(self.started)
         return self.state, self.losses
 
 
 class BowlTrainer:
     """Rows [2, 3]; the loss is the mean squared distance of rows + the batch's noise to a target."""
 
-    def __init__(self, *, diverges_at: int | None = None, terminates_at: int | None = None) -> None:
+    def __init__(
+        self, *, diverges_at: int | None = None, terminates_at: int | None = None, device_behind: int = 0
+    ) -> None:
         """Optionally gives a NaN loss, or sends SIGTERM to itself, in the step of that number (from 0)."""
         self.rows = np.zeros((2, 3), np.float32)
         self.first, self.second = np.zeros_like(self.rows), np.zeros_like(self.rows)
         self.steps_taken = 0
         self.looked_at: set[int] = set()
+        self.most_copies = 0
+        self._copies: weakref.WeakSet[BowlState] = weakref.WeakSet()
+        self._device = Device(device_behind)
         self._diverges_at, self._terminates_at = diverges_at, terminates_at
 
     def step(self, batch: Batch, learning_rate: float) -> Any:
@@ -61,6 +86,7 @@ class BowlTrainer:
         self.second = np.float32(0.99) * self.second + np.float32(0.01) * gradient**2
         self.rows = self.rows - np.float32(learning_rate) * self.first / (np.sqrt(self.second) + np.float32(1e-3))
         self.steps_taken += 1
+        self._device.start(self.steps_taken)
         if batch.step == self._terminates_at:
             os.kill(os.getpid(), signal.SIGTERM)
             while True:  # a step that takes for ever
@@ -76,7 +102,12 @@ class BowlTrainer:
         """A copy of the state."""
         parts = {"rows": self.rows, "first_moment": self.first, "second_moment": self.second}
         state = TrainingState(step=step, **{name: {ENCODER: value.copy()} for name, value in parts.items()})
-        return BowlState(state=state, losses=np.array(losses, np.float32))
+        copy = BowlState(
+            state=state, losses=np.array(losses, np.float32), device=self._device, started=self.steps_taken
+        )
+        self._copies.add(copy)
+        self.most_copies = max(self.most_copies, len(self._copies))
+        return copy
 
     def write_state(self, state: TrainingState) -> None:
         """Takes over a state."""
@@ -130,4 +161,5 @@ def train_bowl(root: Path | str, trainer: BowlTrainer | None = None, **changes: 
 
 if __name__ == "__main__":
     changes = {name: json.loads(value) for name, _, value in (flag.partition("=") for flag in sys.argv[3:])}
-    train_bowl(sys.argv[1], BowlTrainer(terminates_at=int(sys.argv[2])), **changes)
+    behind = changes.pop("device_behind", 0)
+    train_bowl(sys.argv[1], BowlTrainer(terminates_at=int(sys.argv[2]), device_behind=behind), **changes)

@@ -50,6 +50,48 @@ def test_outcome_is_bit_identical_when_terminated_and_started_again(tmp_path: Pa
     assert_same_outcome(resumed, train_bowl(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize(("stopped_in", "behind"), [(4, 6), (15, 5), (21, 9), (21, 20)])
+def test_last_step_of_the_device_is_kept_when_the_host_is_ahead_of_it(
+    tmp_path: Path, stopped_in: int, behind: int
+) -> None:
+    finished = max(stopped_in + 1 - behind, 0)
+    rarely = {"log_steps": 100, "checkpointing_steps": 100, "save_steps": 100}
+    flags = [f"{name}={value}" for name, value in {**rarely, "device_behind": behind}.items()]
+    command = [sys.executable, "-m", "tests.common.training.bowl", str(tmp_path / "parts"), str(stopped_in), *flags]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == InterruptedTraining.exit_code
+    assert f"SIGTERM after step {finished} of 23" in ended.stderr
+
+    second = BowlTrainer()
+    resumed = train_bowl(tmp_path / "parts", second, **rarely)
+    assert second.steps_taken == 23 - finished
+    assert_same_outcome(resumed, train_bowl(tmp_path / "whole", **rarely))
+
+
+@pytest.mark.parametrize(("behind", "copies"), [(0, 2), (7, 8), (1000, 31)])
+def test_copies_are_let_go_when_a_later_one_is_done(tmp_path: Path, behind: int, copies: int) -> None:
+    trainer = BowlTrainer(device_behind=behind)
+    train_bowl(tmp_path, trainer, max_train_steps=300, log_steps=30, checkpointing_steps=300, save_steps=300)
+    assert trainer.most_copies == copies
+
+
+@pytest.mark.parametrize(
+    ("resumes", "said"), [("latest", "again to go on"), ("none", "again, with resume_from_checkpoint=latest, to go on")]
+)
+def test_stopped_training_says_how_to_go_on(tmp_path: Path, resumes: str, said: str) -> None:
+    command = [sys.executable, "-m", "tests.common.training.bowl", str(tmp_path), "7"]
+    ended = subprocess.run(
+        [*command, f'resume_from_checkpoint="{resumes}"'],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"SIGTERM after step 7 of 23; kept as file://{tmp_path}" in ended.stderr
+    assert f"start the same command {said} from there" in ended.stderr
+
+
 def test_signal_handlers_are_given_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     train_bowl(tmp_path)
@@ -112,38 +154,6 @@ def test_diverged_training_names_step_and_last_good_checkpoint(tmp_path: Path) -
         train_bowl(tmp_path, BowlTrainer(diverges_at=13))
     latest = bowl_checkpoints(tmp_path).latest(at_most=23)
     assert latest is not None and latest.state.step == 10
-
-
-def test_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = train_bowl(tmp_path)
-    folder = tmp_path / bowl_checkpoints(tmp_path).training_key
-    (folder / "step-00000023.safetensors").write_bytes(b"half")
-    intact = bytearray((folder / "step-00000020.safetensors").read_bytes())
-    intact[-1] ^= 1
-    (folder / "step-00000020.safetensors").write_bytes(bytes(intact))
-    trainer = BowlTrainer()
-
-    with caplog.at_level(logging.WARNING):
-        assert_same_outcome(train_bowl(tmp_path, trainer), whole)
-
-    assert trainer.steps_taken == 8
-    assert caplog.text.count("damaged checkpoint") == 2
-
-
-def test_total_limit_keeps_newest_checkpoints(tmp_path: Path) -> None:
-    train_bowl(tmp_path, checkpoints_total_limit=2)
-    folder = tmp_path / bowl_checkpoints(tmp_path).training_key
-    assert sorted(file.name for file in folder.glob("*.safetensors")) == [
-        "step-00000020.safetensors",
-        "step-00000023.safetensors",
-    ]
-
-
-def test_other_seed_is_another_training(tmp_path: Path) -> None:
-    train_bowl(tmp_path)
-    other = BowlTrainer()
-    train_bowl(tmp_path, other, seed=1)
-    assert other.steps_taken == 23
 
 
 def test_progress_lines_say_step_loss_and_eta(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
