@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -39,7 +40,7 @@ class GraphedUNet:
             )
         self._unet = unet
         self._shape: torch.Size | None = None
-        self._recorded: Callable[..., torch.Tensor]
+        self._recorded: Callable[..., Any]
 
     def __call__(
         self, noisy_latents: torch.Tensor, timestep: torch.Tensor, hidden_states: torch.Tensor
@@ -51,7 +52,8 @@ class GraphedUNet:
         """
         if noisy_latents.shape != self._shape:
             self._record(noisy_latents, timestep, hidden_states)
-        return self._recorded(noisy_latents, timestep, hidden_states)
+        prediction: torch.Tensor = self._recorded(noisy_latents, timestep, hidden_states)
+        return prediction
 
     def _record(self, noisy_latents: torch.Tensor, timestep: torch.Tensor, hidden_states: torch.Tensor) -> None:
         logger.info("recording the UNet's kernels for %d samples at once", len(noisy_latents))
