@@ -143,6 +143,7 @@ def write_trained(path: Path, trainer: FlaxTrainer, losses: list[jax.Array]) -> 
         rows=state.rows[TEXT_ENCODER],
         first=state.first_moment[TEXT_ENCODER],
         second=state.second_moment[TEXT_ENCODER],
+        micro_batch_size=state.micro_batch_size,
     )
     assert trainer.compiled is not None
     path.with_suffix(".hlo").write_text(trainer.compiled.as_text())

@@ -34,7 +34,10 @@ TEXT_ENCODER = "text_encoder"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlaxStateCopy:
-    """Rows and moments after a step, with the losses of some steps: arrays that no later step changes."""
+    """Rows and moments after a step, with the losses of some steps: arrays that no later step changes.
+
+    The micro-batch size is a device's, as in the checkpoint.
+    """
 
     step: int
     micro_batch_size: int | None
@@ -165,13 +168,17 @@ class FlaxTrainer:
     def copy_state(self, step: int, losses: Sequence[jax.Array]) -> FlaxStateCopy:
         """Rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
         return FlaxStateCopy(
-            step=step, micro_batch_size=self._micro_batch_size, trained=self._trained, losses=tuple(losses)
+            step=step,
+            micro_batch_size=self._micro_batch_size and self._micro_batch_size // len(self._mesh.local_devices),
+            trained=self._trained,
+            losses=tuple(losses),
         )
 
     def write_state(self, state: TrainingState) -> None:
-        """Makes rows and moments those of `state`."""
-        if state.micro_batch_size in self._sizes:
-            self._sizes = [state.micro_batch_size]
+        """Makes rows and moments those of `state`, whose micro-batch size is the first that the next step tries."""
+        kept = (state.micro_batch_size or 0) * len(self._mesh.local_devices)
+        if kept in self._sizes:
+            self._sizes = self._sizes[self._sizes.index(kept) :]
             self._compiled = None
         adam = optax.ScaleByAdamState(
             count=np.int32(state.step),

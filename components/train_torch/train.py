@@ -80,7 +80,7 @@ def train_torch(
         read_reference(base_model),
     )
     check_that_they_belong_together(latents, embedding, reference.digest)
-    torch.backends.cuda.matmul.allow_tf32 = config.allow_tf32
+    allow_tf32(config.allow_tf32)
     trainer, plan = _build(config, materialize(reference, PARTS), latents, embedding, process)
     fields = run_fields(
         config, reference=reference, latents=latents, embedding=embedding, num_processes=process.num_processes
@@ -115,6 +115,16 @@ def train_torch(
         logger.info("learned %s in %d steps: %s", embedding.placeholder_token, learned.steps, output)
     process.end_training()
     return learned
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Lets NVIDIA GPUs round fp32 operands to TF32 in matrix products and convolutions, or forbids it in both.
+
+    PyTorch's own defaults differ: it allows TF32 in convolutions alone.
+    """
+    precision = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def _build(

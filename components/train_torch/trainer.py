@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import resource
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel
 
 from components.common.artifacts import InitialEmbedding, LatentSet
-from components.common.errors import ConfigError, LostProcessError
+from components.common.errors import ConfigError, LostProcessError, TrainingError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.sampling_plan import Batch
 from components.torch_models.placeholder_rows import place_rows
-from components.train_torch.micro_batches import choose_on_cpu, choose_on_gpu
+from components.train_torch.graphed_unet import GraphedUNet
+from components.train_torch.micro_batches import WAYS_TO_SAVE_MEMORY, allowed_sizes, choose_on_cpu, choose_on_gpu
+from components.train_torch.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +117,7 @@ class TorchTrainer:
             text_encoder.activation_checkpointing_enable()
         self._max_norm = _max_norm(config, text_encoder, embedding.token_ids[0])
         self._micro_batch_size: int | None = None
+        self._size_is_chosen = False
         self._optimizer = torch.optim.AdamW(
             [self._rows],
             lr=config.learning_rate,
@@ -123,10 +127,23 @@ class TorchTrainer:
         )
 
     def step(self, batch: Batch, learning_rate: float) -> torch.Tensor:
-        """One optimizer step over this process's samples; gives the mean loss, float32 [], of the global batch."""
-        if self._micro_batch_size is None:
-            self._micro_batch_size = self._largest_micro_batch(batch)
-        loss = self.accumulate_gradient(batch, at_once=self._micro_batch_size)
+        """One optimizer step over this process's samples; gives the mean loss, float32 [], of the global batch.
+
+        Raises:
+            ConfigError: in the first step, when a GPU cannot hold the fewest samples that the configuration allows.
+            TrainingError: when a GPU runs out of memory later.
+            LostProcessError: when another process is gone.
+        """
+        if not self._size_is_chosen:
+            self._micro_batch_size, self._size_is_chosen = self._choose_size(batch), True
+        assert self._micro_batch_size is not None
+        try:
+            loss = self.accumulate_gradient(batch, at_once=self._micro_batch_size)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the GPU ran out of memory with {self._micro_batch_size} samples at once, which fitted before "
+                f"({error}): keep others off this GPU and start the same command again, or {WAYS_TO_SAVE_MEMORY}"
+            ) from error
         return self._update(loss, learning_rate)
 
     def accumulate_gradient(self, batch: Batch, *, at_once: int) -> torch.Tensor:
@@ -135,9 +152,8 @@ class TorchTrainer:
         Text encoder and UNet take `at_once` samples at a time, so that the activations of the others are not in memory.
         """
         loss = torch.zeros((), device=self._device)
-        for start in range(0, len(batch), at_once):
-            part = batch.part(slice(start, start + at_once))
-            part_loss = self._loss(part, self._hidden_states(part)) * (len(part) / len(batch))
+        for part in Samples.of(batch, self._device).parts(at_once):
+            part_loss = self._loss(part) * (len(part) / len(batch))
             (part_loss * self._loss_scale).backward()
             loss += part_loss.detach()
         return loss
@@ -147,30 +163,19 @@ class TorchTrainer:
         """The mean loss, float32 [], of the global batch at the rows as they are; `step` was called before."""
         assert self._micro_batch_size is not None
         loss = torch.zeros((), device=self._device)
-        for start in range(0, len(batch), self._micro_batch_size):
-            part = batch.part(slice(start, start + self._micro_batch_size))
-            loss += self._loss(part, self._hidden_states(part)) * (len(part) / len(batch))
+        for part in Samples.of(batch, self._device).parts(self._micro_batch_size):
+            loss += self._loss(part) * (len(part) / len(batch))
         return self._mean_over_processes(loss)
 
-    def _hidden_states(self, batch: Batch) -> torch.Tensor:
-        """The prompts as the UNet takes them, [b, tokens, d] in its dtype."""
-        template = torch.from_numpy(batch.template).to(self._device, non_blocking=True)
-        return self._text_encoder(self._prompt_ids[template])[0].to(self._unet.dtype)
-
-    def _loss(self, batch: Batch, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The mean squared error of the UNet's prediction over the batch, float32 []."""
-        picture, flipped, timestep = (
-            torch.from_numpy(values).to(self._device, non_blocking=True)
-            for values in (batch.picture, batch.flipped.astype(np.int64), batch.timestep)
-        )
-        posterior_noise, noise = (
-            torch.from_numpy(values).to(self._device, non_blocking=True)
-            for values in (batch.posterior_noise, batch.diffusion_noise)
-        )
+    def _loss(self, samples: Samples) -> torch.Tensor:
+        """The mean squared error of the UNet's prediction over the samples, float32 []."""
+        picture, flipped, template, timestep = samples.numbers
+        posterior_noise, noise = samples.noise
+        hidden_states = self._text_encoder(self._prompt_ids[template])[0].to(self._unet.dtype)
         latents = self._means[picture, flipped] + self._stds[picture, flipped] * posterior_noise
         latents = latents * self._scaling_factor
         noisy_latents = self._noise_scheduler.add_noise(latents, noise, timestep)
-        (prediction,) = self._predict(noisy_latents.to(self._unet.dtype), timestep, hidden_states, return_dict=False)
+        prediction = self._predict(noisy_latents.to(self._unet.dtype), timestep, hidden_states)
         if self._noise_scheduler.config.prediction_type == "v_prediction":
             target = self._noise_scheduler.get_velocity(latents, noise, timestep)
         else:
@@ -190,10 +195,9 @@ class TorchTrainer:
         )
 
     def write_state(self, state: TrainingState) -> None:
-        """Makes rows and moments those of `state`."""
-        share = self._config.train_batch_size * self._config.gradient_accumulation_steps
-        if state.micro_batch_size is not None and share % state.micro_batch_size == 0:
-            self._micro_batch_size = state.micro_batch_size
+        """Makes rows and moments those of `state`, whose micro-batch size is the first that the next step tries."""
+        if state.micro_batch_size is not None:
+            self._micro_batch_size, self._size_is_chosen = state.micro_batch_size, False
         with torch.no_grad():
             self._rows.copy_(torch.from_numpy(state.rows[TEXT_ENCODER]))
         self._optimizer.state[self._rows] = {
@@ -210,13 +214,13 @@ class TorchTrainer:
 
     @property
     def rows(self) -> nn.Parameter:
-        """The trained rows, float32 [n, d]; their gradient is that of the last step until the next one clears it."""
+        """The trained rows, float32 [n, d]; their gradient is what `accumulate_gradient` added since the last step."""
         return self._rows
 
-    def _largest_micro_batch(self, batch: Batch) -> int:
-        smallest = self._config.train_batch_size
-        if not self._config.fuse_micro_batches:
-            return smallest
+    def _choose_size(self, batch: Batch) -> int:
+        """The samples to take at once: what a checkpoint was trained with, where that is allowed and fits."""
+        kept = self._micro_batch_size
+        sizes = allowed_sizes(self._config, len(batch), kept)
 
         def try_size(size: int) -> None:
             try:
@@ -224,15 +228,21 @@ class TorchTrainer:
             finally:
                 self._optimizer.zero_grad()
 
-        choose = choose_on_gpu if self._device.type == "cuda" else choose_on_cpu
-        size = choose(len(batch), smallest, try_size)
+        if self._device.type == "cuda":
+            size = choose_on_gpu(sizes, try_size)
+        elif sizes[0] == kept:
+            size = sizes[0]  # what is free now is not what was free then, and the sums would be rounded otherwise
+        else:
+            size = choose_on_cpu(sizes, try_size)
         logger.info("%d samples at once, %d to a step of this process", size, len(batch))
         return size
 
     def _update(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
         assert self._rows.grad is not None
-        self._rows.grad /= self._loss_scale
-        self._rows.grad = self._mean_over_processes(self._rows.grad)
+        gradient = self._rows.grad / self._loss_scale
+        # The loss goes with the gradient: what a collective costs at this size is the waiting for all processes.
+        shared = self._mean_over_processes(torch.cat([gradient.flatten(), loss.reshape(1)]))
+        self._rows.grad = shared[:-1].view_as(self._rows)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -240,7 +250,7 @@ class TorchTrainer:
         if self._max_norm:
             with torch.no_grad():
                 self._rows.copy_(torch.renorm(self._rows, p=2, dim=0, maxnorm=self._max_norm))
-        return self._mean_over_processes(loss)
+        return shared[-1]
 
     def _mean_over_processes(self, values: torch.Tensor) -> torch.Tensor:
         if self._accelerator.num_processes == 1:
@@ -269,34 +279,20 @@ def _max_norm(config: TrainConfig, text_encoder: CLIPTextModel, vocabulary_size:
     return config.max_embedding_norm * torch.linalg.vector_norm(table.float(), dim=1).mean().item()
 
 
-def _prepared(unet: UNet2DConditionModel, config: TrainConfig) -> Callable[..., tuple[torch.Tensor]]:
-    """The UNet's forward pass as the configuration wants it carried out."""
+def _prepared(unet: UNet2DConditionModel, config: TrainConfig) -> Callable[..., torch.Tensor]:
+    """The prediction from noisy latents, timestep and hidden states, carried out as the configuration wants it."""
     if unet.device.type == "cuda":  # NHWC is what tensor cores take; on a CPU it gained 10% and cost 700 MB
         unet.to(memory_format=torch.channels_last)
     if config.enable_xformers_memory_efficient_attention:
         _use_xformers(unet)
     if config.gradient_checkpointing:
-        # Both libraries checkpoint in training mode only; neither model has dropout, so nothing else changes.
+        # Both libraries checkpoint in training mode only; neither model has dropout, so nothing else changes, and no
+        # state of a random generator, which cannot be read while CUDA graphs are recorded, has to be kept.
         unet.train()
-        unet.enable_gradient_checkpointing()
-    return _graphed(unet) if config.cuda_graphs else unet
-
-
-def _graphed(unet: UNet2DConditionModel) -> Callable[..., tuple[torch.Tensor]]:
-    """The forward pass, whose kernels and those of its backward pass are recorded once and then replayed.
-
-    At batch 1 launching the kernels takes a GPU longer than running them. They are PyTorch's own: those that
-    torch.compile writes by default (inductor, torch 2.13) gave a gradient that was off by 28% on a CPU.
-    """
-    logger.info("the first step records the UNet's kernels: a minute for a large one")
-    backend = "cudagraphs" if unet.device.type == "cuda" else "aot_eager"
-    graphed = torch.compile(unet, backend=backend, dynamic=False)
-
-    def predict(*args: Any, **kwargs: Any) -> tuple[torch.Tensor]:
-        torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is still needed
-        return graphed(*args, **kwargs)
-
-    return predict
+        unet.enable_gradient_checkpointing(functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
+    if config.cuda_graphs:
+        return GraphedUNet(unet)
+    return lambda *inputs: unet(*inputs, return_dict=False)[0]
 
 
 def _use_xformers(unet: UNet2DConditionModel) -> None:

@@ -1,7 +1,8 @@
 """The reference script and ours, interleaved, on the same model: `make bench-train UPSTREAM=<path to the script>`.
 
 Milliseconds a sample are the difference between runs of two step counts, so that loading, encoding the latents once
-and writing the result cancel out; memory is the most that a whole process took.
+and writing the result cancel out. Memory is the most that a whole process took, on a GPU the most that PyTorch took of
+the GPU's. The floor is the time of a sample's operations at the speed of a large matrix product.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.logs import versions
+from tests.benchmarks.floor import flops_per_sample, peak_flops
 from tests.benchmarks.models import RESOLUTIONS, SIZES, make_benchmark_model, make_benchmark_pictures
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,11 +32,13 @@ RESULTS = Path(__file__).parent / "results"
 SHIM = "tests.benchmarks.without_torchvision"
 BATCH, ACCUMULATION = 1, 4
 """The guide's worked example."""
+STEPS = {"cpu": (1, 4), "gpu": (20, 120)}
+"""The two step counts: enough steps between them for the seconds that starting varies by to be little."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A process that ended well: wall-clock seconds and peak resident memory in MB."""
+    """A process that ended well: wall-clock seconds, and its peak memory in MB, resident or on the GPU."""
 
     seconds: float
     peak_mb: float
@@ -46,13 +50,14 @@ class Contestant:
 
     name: str
     command: list[str]
+    on_gpu: bool = False
     samples_ms: list[float] = dataclasses.field(default_factory=list)
     starts_s: list[float] = dataclasses.field(default_factory=list)
     peaks_mb: list[float] = dataclasses.field(default_factory=list)
 
     def measure(self, steps: tuple[int, int], folder: Path) -> None:
         """Runs both step counts; notes milliseconds a sample, the seconds that are no step's, and the peak memory."""
-        short, long = (run([*self.command, *self.steps_flag(count, folder)], folder) for count in steps)
+        short, long = (run([*self.command, *self.steps_flag(count, folder)], folder, self.on_gpu) for count in steps)
         step_seconds = (long.seconds - short.seconds) / (steps[1] - steps[0])
         self.samples_ms.append(step_seconds * 1000 / (BATCH * ACCUMULATION))
         self.starts_s.append(short.seconds - steps[0] * step_seconds)
@@ -67,13 +72,16 @@ class Contestant:
         return [f"--max_train_steps={count}", f"--output_dir={fresh}"]
 
 
-def run(command: Sequence[str], folder: Path) -> Ended:
-    """Runs a command to its end in a process of its own.
+def run(command: Sequence[str], folder: Path, on_gpu: bool = False) -> Ended:
+    """Runs a command of Python to its end in a process of its own; with `on_gpu` its peak is that of the GPU's memory.
 
     Raises:
         SystemExit: with the end of its log, when it fails.
     """
-    log = folder / "log.txt"
+    log, peak = folder / "log.txt", folder / "gpu-peak.txt"
+    if on_gpu:
+        python, *arguments = command
+        command = [python, "-m", "tests.benchmarks.gpu_peak", str(peak), *arguments]
     environment = dict(os.environ)
     environment["PYTHONPATH"] = str(REPOSITORY)
     started = time.monotonic()
@@ -82,7 +90,8 @@ def run(command: Sequence[str], folder: Path) -> Ended:
         _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status):
         raise SystemExit(f"{' '.join(command)} failed:\n{log.read_text(errors='replace')[-2000:]}")
-    return Ended(seconds=time.monotonic() - started, peak_mb=usage.ru_maxrss / 1024)
+    seconds = time.monotonic() - started
+    return Ended(seconds=seconds, peak_mb=int(peak.read_text()) / 2**20 if on_gpu else usage.ru_maxrss / 1024)
 
 
 def prepare(folder: Path, size: str, accelerator: str) -> dict[str, Path]:
@@ -125,7 +134,7 @@ def prepare(folder: Path, size: str, accelerator: str) -> dict[str, Path]:
 def contestants(
     upstream: Path, places: dict[str, Path], size: str, accelerator: str, precision: str
 ) -> list[Contestant]:
-    """The reference script, ours with one fused batch, and ours with the same small batches."""
+    """The reference script, ours with one fused batch, ours with the same small batches; on a GPU, ours replayed."""
     common = [
         "--learning_rate=5e-4",
         "--scale_lr",
@@ -153,26 +162,33 @@ def contestants(
     batch = [f"--train_batch_size={BATCH}", f"--gradient_accumulation_steps={ACCUMULATION}"]
     interpreter = [sys.executable, *([] if importlib.util.find_spec("torchvision") else ["-m", SHIM])]
     trainer = [sys.executable, "-m", "components.train_torch", *ours, *common, *batch]
-    return [
-        Contestant(name="reference", command=[*interpreter, str(upstream), *theirs, *common, *batch]),
-        Contestant(name="ours fused", command=[*trainer, "--fuse-micro-batches=true"]),
-        Contestant(name="ours unfused", command=[*trainer, "--fuse-micro-batches=false"]),
-    ]
+    commands = {
+        "reference": [*interpreter, str(upstream), *theirs, *common, *batch],
+        "ours fused": [*trainer, "--fuse-micro-batches=true"],
+        "ours unfused": [*trainer, "--fuse-micro-batches=false"],
+    }
+    on_gpu = accelerator == "gpu"
+    if on_gpu:
+        commands["ours, CUDA graphs"] = [*trainer, "--cuda-graphs=true"]
+    return [Contestant(name=name, command=command, on_gpu=on_gpu) for name, command in commands.items()]
 
 
-def table(measured: Sequence[Contestant]) -> str:
-    """A Markdown table of medians and of the ratios to the reference."""
+def table(measured: Sequence[Contestant], floor_ms: float | None = None) -> str:
+    """A Markdown table of medians, of the ratios to the reference and, where it is given, of the floor's share."""
     reference = measured[0]
     lines = [
         "| trainer | ms a sample (median; all) | times the reference | peak memory MB | of the reference's |",
         "|---|---|---|---|---|",
     ]
+    if floor_ms:
+        lines = [lines[0] + " floor / time |", lines[1] + "---|"]
     for contestant in measured:
         every = ", ".join(f"{value:.0f}" for value in contestant.samples_ms)
         peak = max(contestant.peaks_mb)
         lines.append(
             f"| {contestant.name} | {statistics.median(contestant.samples_ms):.0f} ({every}) "
             f"| {ratio(reference, contestant):.2f} | {peak:.0f} | {peak / max(reference.peaks_mb):.0%} |"
+            + (f" {floor_ms / statistics.median(contestant.samples_ms):.0%} |" if floor_ms else "")
         )
     return "\n".join(lines)
 
@@ -184,31 +200,35 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="cpu-256")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no")
-    parser.add_argument("--steps", type=int, nargs=2, default=(1, 4), help="the two step counts (default: 1 4)")
+    parser.add_argument("--steps", type=int, nargs=2, help="the two step counts (default: 1 4, on a GPU 20 120)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: 3)")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "textual-inversion-bench")
-    parser.add_argument("--name", default="train-cpu-256", help="name of the table under tests/benchmarks/results")
+    parser.add_argument("--name", help="of the table under tests/benchmarks/results (default: train-SIZE[-gpu])")
     arguments = parser.parse_args()
+    size, accelerator = arguments.size, arguments.accelerator
+    steps = tuple(arguments.steps or STEPS[accelerator])
     arguments.work.mkdir(parents=True, exist_ok=True)
-    places = prepare(arguments.work, arguments.size, arguments.accelerator)
-    measured = contestants(
-        arguments.upstream.resolve(), places, arguments.size, arguments.accelerator, arguments.mixed_precision
-    )
+    places = prepare(arguments.work, size, accelerator)
+    measured = contestants(arguments.upstream.resolve(), places, size, accelerator, arguments.mixed_precision)
+    needed, speed = flops_per_sample(places["model"], RESOLUTIONS[size]), peak_flops(accelerator)
     for _ in range(arguments.rounds):
         for contestant in measured:
-            contestant.measure(tuple(arguments.steps), arguments.work)
+            contestant.measure(steps, arguments.work)
     facts = {
-        "hardware": hardware(arguments.accelerator),
+        "hardware": hardware(accelerator),
         "software": versions(["torch", "diffusers", "transformers", "accelerate"]),
-        "size": f"{arguments.size} {dataclasses.asdict(SIZES[arguments.size])}",
-        "resolution": RESOLUTIONS[arguments.size],
+        "size": f"{size} {dataclasses.asdict(SIZES[size])}",
+        "resolution": RESOLUTIONS[size],
         "batch": f"{BATCH} x {ACCUMULATION} accumulated, mixed precision: {arguments.mixed_precision}",
-        "steps": f"difference of {arguments.steps[0]} and {arguments.steps[1]} steps, {arguments.rounds} rounds",
+        "steps": f"difference of {steps[0]} and {steps[1]} steps, {arguments.rounds} rounds",
+        "floor": f"{needed / 1e9:.0f} GFLOP a sample at {speed / 1e12:.2f} TFLOP/s, a matrix product's "
+        f"({'bf16' if accelerator == 'gpu' else 'fp32'})",
     }
-    report(arguments.name, facts, measured)
+    name = arguments.name or f"train-{size}{'-gpu' if accelerator == 'gpu' else ''}"
+    report(name, facts, measured, 1000 * needed / speed)
 
 
-def report(name: str, facts: Mapping[str, Any], measured: Sequence[Contestant]) -> None:
+def report(name: str, facts: Mapping[str, Any], measured: Sequence[Contestant], floor_ms: float | None = None) -> None:
     """Writes the table and its numbers under the results, and prints it; the last line is `ratio <x>`.
 
     The ratio is that of the first contestant's time to the second's.
@@ -216,10 +236,10 @@ def report(name: str, facts: Mapping[str, Any], measured: Sequence[Contestant]) 
     facts = {"date": datetime.date.today().isoformat(), **facts}
     heading = "\n".join([f"# Training step: {name}", "", *(f"- {k}: {v}" for k, v in facts.items()), ""])
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(f"{heading}\n{table(measured)}\n")
+    (RESULTS / f"{name}.md").write_text(f"{heading}\n{table(measured, floor_ms)}\n")
     records = [{k: v for k, v in vars(contestant).items() if k != "command"} for contestant in measured]
     (RESULTS / f"{name}.json").write_text(json.dumps({**facts, "measured": records}, indent=1) + "\n")
-    print(table(measured))
+    print(table(measured, floor_ms))
     print(f"ratio {ratio(measured[0], measured[1]):.2f}")
 
 

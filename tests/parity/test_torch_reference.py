@@ -67,7 +67,7 @@ def _latent_set(model: Path, pixels: list[np.ndarray]) -> LatentSet:
 
 
 def _trainers(
-    model: Path, num_vectors: int, accumulation: int, mixed_precision: str = "no"
+    model: Path, num_vectors: int, accumulation: int, mixed_precision: str = "no", fuse: bool = True
 ) -> tuple[TorchTrainer, ReferenceTrainer, SamplingPlan, list[np.ndarray]]:
     tokens = placeholder_tokens("<cat-toy>", num_vectors)
     reference = ReferenceTrainer(model, list(tokens), "toy", LEARNING_RATE, decay=1e-2)
@@ -84,6 +84,7 @@ def _trainers(
     config = TrainConfig(
         train_batch_size=2,
         gradient_accumulation_steps=accumulation,
+        fuse_micro_batches=fuse,
         learning_rate=LEARNING_RATE,
         mixed_precision=mixed_precision,
     )
@@ -159,12 +160,12 @@ def _step_at(trainer: TorchTrainer, rows: np.ndarray, batch: Batch, rate: float)
     return trainer.copy_state(1, [loss]).read()
 
 
-@pytest.mark.parametrize("num_vectors", [1, 4])
+@pytest.mark.parametrize(("num_vectors", "accumulation"), [(1, 1), (4, 1), (1, 4)])
 @pytest.mark.parametrize("mixed_precision", ["bf16", "fp16"])
 def test_gradient_and_loss_are_close_to_reference_with_weights_of_half_the_bits(
-    tiny_model: Path, mixed_precision: str, num_vectors: int
+    tiny_model: Path, mixed_precision: str, num_vectors: int, accumulation: int
 ) -> None:
-    trainer, reference, plan, pixels = _trainers(tiny_model, num_vectors, 1, mixed_precision)
+    trainer, reference, plan, pixels = _trainers(tiny_model, num_vectors, accumulation, mixed_precision, fuse=False)
     roundoff = ROUNDOFF[mixed_precision]
 
     for step in range(STEPS):

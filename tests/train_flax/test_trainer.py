@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ import pytest
 
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
+from components.train_flax import micro_batches
 from components.train_flax.micro_batches import sizes_that_fit
 from components.train_flax.trainer import noticing_lost_processes
 from tests import flax_runs as runs
@@ -97,6 +99,7 @@ def test_eight_devices_equal_one(
     on_one_device: dict[str, np.ndarray], on_eight_devices: tuple[dict[str, np.ndarray], str]
 ) -> None:
     assert_close(on_eight_devices[0], on_one_device)
+    assert on_eight_devices[0]["micro_batch_size"] == 1
 
 
 def test_devices_tell_each_other_the_rows_gradient_alone(
@@ -193,6 +196,19 @@ def test_failed_step_of_a_process_alone_is_blamed_on_no_other() -> None:
     compute = jax.jit(lambda values: jax.pure_callback(fail, jax.ShapeDtypeStruct((2,), np.float32), values))
     with pytest.raises(jax.errors.JaxRuntimeError, match="the device failed"), noticing_lost_processes():
         compute(np.ones(2, np.float32)).block_until_ready()
+
+
+@pytest.mark.parametrize(("share_of_memory", "found"), [(0.9, 2), (1e-9, 1)])
+def test_kept_size_is_taken_when_memory_allows(
+    micro_model: Path, monkeypatch: pytest.MonkeyPatch, share_of_memory: float, found: int
+) -> None:
+    config = TrainConfig(train_batch_size=2, gradient_accumulation_steps=2)
+    trainer, plan = runs.flax_trainer(micro_model, config), runs.sampling_plan(config)
+    monkeypatch.setattr(micro_batches, "MEMORY_SHARE", share_of_memory)
+    state = trainer.copy_state(0, []).read()[0]
+    trainer.write_state(dataclasses.replace(state, micro_batch_size=2))
+    trainer.step(plan.batch(0), 1e-2)
+    assert trainer.copy_state(1, []).read()[0].micro_batch_size == found
 
 
 def test_batch_that_devices_cannot_share_is_refused() -> None:

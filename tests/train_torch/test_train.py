@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import safe_open
+from torch import nn
 
 from components.common.artifacts import LatentSet, LearnedEmbedding
-from components.common.errors import ArtifactError, ConfigError
+from components.common.errors import ArtifactError, ConfigError, TrainingError
 from components.common.training.config import MAX_SEED, TrainConfig
-from components.train_torch.train import train_torch
+from components.train_torch.train import allow_tf32, train_torch
 from tests.train_torch.conftest import make_inputs
 
 REPOSITORY = Path(__file__).parents[2]
@@ -112,6 +114,54 @@ def test_nothing_is_drawn_from_global_generators_when_trained_with_the_largest_s
     np.testing.assert_array_equal(first.rows["text_encoder"], second.rows["text_encoder"])
     np.testing.assert_array_equal(first.losses, second.losses)
     assert not np.array_equal(first.rows["text_encoder"], first.initial_rows["text_encoder"])
+
+
+def kept_size(folder: Path, step: int) -> int:
+    """The micro-batch size in the checkpoint of a step."""
+    (file,) = (folder / "checkpoints").glob(f"*/step-{step:08d}.safetensors")
+    with safe_open(file, "numpy") as opened:
+        return json.loads(opened.metadata()["micro_batch_size"])
+
+
+def test_size_is_that_of_the_checkpoint_when_resumed(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
+    run(tmp_path, sd15_inputs, gradient_accumulation_steps=4, fuse_micro_batches=False, max_train_steps=2)
+    run(tmp_path, sd15_inputs, gradient_accumulation_steps=4)
+    assert [kept_size(tmp_path, step) for step in (2, 4)] == [1, 1]
+
+
+def test_size_is_what_the_configuration_allows_when_resumed(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
+    run(tmp_path, sd15_inputs, train_batch_size=4, max_train_steps=2)
+    run(tmp_path, sd15_inputs, gradient_accumulation_steps=4, fuse_micro_batches=False)
+    assert [kept_size(tmp_path, step) for step in (2, 4)] == [4, 1]
+
+
+@pytest.mark.parametrize(("allowed", "precision"), [(True, "tf32"), (False, "ieee")])
+def test_tf32_is_for_convolutions_as_for_matrix_products(allowed: bool, precision: str) -> None:
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = matmul.fp32_precision, convolution.fp32_precision
+    try:
+        allow_tf32(allowed)
+        assert (matmul.fp32_precision, convolution.fp32_precision) == (precision, precision)
+    finally:
+        matmul.fp32_precision, convolution.fp32_precision = before
+
+
+def test_running_out_of_memory_later_ends_training_with_ways_out(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
+    predictions = 0
+
+    def run_out(module: nn.Module, _: Any) -> None:
+        nonlocal predictions
+        predictions += isinstance(module, UNet2DConditionModel)
+        if predictions == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    hook = nn.modules.module.register_module_forward_pre_hook(run_out)
+    try:
+        with pytest.raises(TrainingError, match=r"with 1 samples at once.*same command again, or turn on gradient_ch"):
+            run(tmp_path, sd15_inputs)
+    finally:
+        hook.remove()
+    assert kept_size(tmp_path, 2) == 1
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:

@@ -1,0 +1,57 @@
+"""The least time that a training sample can take: the operations it needs, at the speed of a large matrix product."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from components.torch_models.placeholder_rows import place_rows
+
+REPEATS, ROUNDS = 4, 5
+
+
+def flops_per_sample(model: Path, side: int) -> int:
+    """Floating-point operations of both models, forward and back to the placeholder's row, for `side` x `side` pixels.
+
+    No weight has a gradient, and none is counted; so do the first layers of the UNet, before it sees the prompt, have
+    no backward pass. Nothing is computed.
+    """
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(model / "unet")).requires_grad_(False)
+        text_config = CLIPTextConfig.from_pretrained(model / "text_encoder")
+        text_encoder = CLIPTextModel(text_config)
+        place_rows(text_encoder, torch.empty(1, text_config.hidden_size), text_config.vocab_size)
+        token_ids = torch.zeros(1, text_config.max_position_embeddings, dtype=torch.int64)
+        latents = torch.empty(1, unet.config.in_channels, side // 8, side // 8)
+        timestep = torch.zeros(1, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        (prediction,) = unet(latents, timestep, text_encoder(token_ids)[0], return_dict=False)
+        prediction.sum().backward()
+    return int(counter.get_total_flops())
+
+
+def peak_flops(accelerator: str) -> float:
+    """Floating-point operations a second in a matrix product: bf16 on a GPU, fp32 on a CPU; the best of some rounds."""
+    device, dtype, side = ("cuda", torch.bfloat16, 8192) if accelerator == "gpu" else ("cpu", torch.float32, 2048)
+    matrix = torch.randn(side, side, device=device).to(dtype)
+    fastest = min(_seconds(matrix) for _ in range(ROUNDS))
+    return 2 * side**3 * REPEATS / fastest
+
+
+def _seconds(matrix: torch.Tensor) -> float:
+    _wait_for(matrix)
+    started = time.perf_counter()
+    for _ in range(REPEATS):
+        product = matrix @ matrix
+    _wait_for(product)
+    return time.perf_counter() - started
+
+
+def _wait_for(tensor: torch.Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
