@@ -32,7 +32,7 @@ _FOLDER_OPTION = "jax_compilation_cache_dir"
 
 
 def compiler_for(platform: str, store: ObjectStore) -> Callable[[jax.stages.Lowered], jax.stages.Compiled]:
-    """What compiles a step for devices of a platform: with `store` of the checkpoint root, or as JAX's own options have it.
+    """What compiles a step for devices of a platform: with the checkpoint root's store, or as JAX's options have it.
 
     A folder that the user chose (JAX_COMPILATION_CACHE_DIR) wins. On CPUs nothing is kept: they differ in instructions
     that compiled code may use, and compile in seconds.

@@ -134,7 +134,8 @@ class FlaxTrainer:
         assert self._micro_batch_size is not None
         samples = self._placed(batch, self._micro_batch_size)
         if self._compiled_loss is None:
-            self._compiled_loss = self._function.lower_loss(self._frozen, self._trained, samples).compile()
+            lowered = self._function.lower_loss(self._frozen, self._trained, samples)
+            self._compiled_loss = self._compile_lowered(lowered)
         loss: jax.Array = self._compiled_loss(self._frozen, self._trained, samples)
         return loss
 

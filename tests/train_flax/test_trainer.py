@@ -229,7 +229,7 @@ def test_size_that_takes_too_much_is_followed_by_the_next() -> None:
 
 
 def test_error_names_all_sizes_when_none_compiles() -> None:
-    with pytest.raises(ConfigError, match="with 8, 4 samples at once.*exceeds available HBM.*gradient_checkpointing"):
+    with pytest.raises(ConfigError, match=r"with 8, 4 samples at once.*exceeds available HBM.*gradient_checkpointing"):
         compiled_that_fits([8, 4], compiler_that_refuses(0), limit=1e9)
 
 
