@@ -110,7 +110,7 @@ def sampling_plan(config: TrainConfig, num_processes: int = 1) -> SamplingPlan:
     )
 
 
-def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1) -> FlaxTrainer:
+def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more: Any) -> FlaxTrainer:
     """A trainer of a model in a folder on all CPU devices of this process."""
     dtype, remat = weight_dtype(config.mixed_precision), config.gradient_checkpointing
     text_encoder = load_text_encoder(model, dtype=dtype, remat=remat)
@@ -124,6 +124,7 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1) -> Flax
         unet=load_unet(model, dtype=dtype, remat=remat),
         noise_schedule=load_noise_schedule(model),
         mesh=mesh_for("cpu"),
+        **more,
     )
 
 

@@ -16,6 +16,22 @@ _Config = TypeVar("_Config", ClipTextConfig, UNetConfig, VaeConfig)
 _DOWN_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D")
 _UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D")
 
+_TEXT_ONLY: dict[str, tuple[Any, ...]] = {
+    "attention_dropout": (0,),
+    "dropout": (0,),
+    "pruned_heads": ({},),
+}
+"""Values of fields that the text encoder computes no other way."""
+_TEXT_ANY = (
+    *("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "tokenizer_class"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "projection_dim", "initializer_factor", "initializer_range"),
+    *("return_dict", "output_attentions", "output_hidden_states", "use_cache", "chunk_size_feed_forward"),
+    *("id2label", "label2id", "problem_type", "tie_word_embeddings"),
+    *("max_length", "num_beams", "num_beam_groups", "num_return_sequences", "temperature", "top_k", "top_p"),
+    *("typical_p", "repetition_penalty", "length_penalty"),
+)
+"""Fields without effect on hidden states: of other parts of CLIP, and what transformers 4 wrote for every model."""
+
 _UNET_ONLY: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
@@ -57,6 +73,7 @@ def read_text_config(folder: Path) -> ClipTextConfig:
     given = _read(folder)
     if given.get("model_type", "clip_text_model") != "clip_text_model":
         raise BaseModelError(f"{folder} holds a {given['model_type']}, expected a clip_text_model")
+    _refuse_unknown(given, ClipTextConfig, _TEXT_ONLY, _TEXT_ANY, folder)
     config = _picked(ClipTextConfig, given, folder)
     _check_choice("hidden_act", [config.hidden_act], HIDDEN_ACTS, folder)
     _check_divides("num_attention_heads", config.num_attention_heads, config.hidden_size, folder)

@@ -159,8 +159,9 @@ def _mistakes_for_tpus(run: RunConfig, training: TrainConfig) -> list[str]:
     mistakes = []
     if training.mixed_precision == "fp16":
         mistakes.append("mixed_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, or no")
-    if training.enable_xformers_memory_efficient_attention:
-        mistakes.append("enable_xformers_memory_efficient_attention: found True with accelerator tpu, expected False")
+    for name in ("enable_xformers_memory_efficient_attention", "cuda_graphs"):
+        if getattr(training, name):
+            mistakes.append(f"{name}: found True with accelerator tpu, expected False")
     batch, accumulated = training.train_batch_size, training.gradient_accumulation_steps
     samples = batch * accumulated if training.fuse_micro_batches else batch
     chips = run.training_pod.count

@@ -1,12 +1,14 @@
 """How many samples a process takes at once: as many as memory holds, for accumulation only saves memory.
 
-The compiler says what a size takes before anything runs, so that no size has to be tried out. The size that was chosen
+The compiler says what a size takes before anything runs, so that no size has to be tried out: for GPUs and CPUs in
+numbers, for TPUs by refusing what exceeds their memory. The size that was chosen
 is kept in the checkpoint, so that a resumed run rounds as the uninterrupted one would have.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.9
 """The share of a device's memory that a compiled step may take."""
+
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+"""How the message begins with which XLA refuses a program that exceeds a TPU's memory."""
 
 
 def sizes_that_fit(config: TrainConfig, devices: int) -> list[int]:
@@ -42,6 +47,37 @@ def sizes_that_fit(config: TrainConfig, devices: int) -> list[int]:
             f"{', '.join(str(devices * factor) for factor in (1, 2, 3))} or another multiple of {devices}"
         )
     return sizes
+
+
+def compiled_that_fits(
+    sizes: Sequence[int], compile_size: Callable[[int], jax.stages.Compiled], limit: float
+) -> tuple[int, jax.stages.Compiled]:
+    """The first of `sizes` that every process can compile and that takes at most `limit` bytes, and the step for it.
+
+    The last size is taken whatever it is said to take, if only it compiles.
+
+    Raises:
+        ConfigError: when the compiler refuses the last size too.
+    """
+    for size in sizes:
+        compiled, refusal = None, ""
+        try:
+            compiled = compile_size(size)
+        except jax.errors.JaxRuntimeError as error:
+            if not str(error).startswith(OUT_OF_MEMORY):
+                raise
+            refusal = str(error).splitlines()[0]
+        needed = memory_needed(compiled) if compiled else 0
+        fits = compiled is not None and (needed <= limit or size == sizes[-1])
+        if _everywhere(fits) and compiled is not None:
+            logger.info("%d samples at once, compiled for %.2f GB", size, needed / 1e9)
+            return size, compiled
+        told = refusal or f"it would take {needed / 1e9:.1f} GB of {limit / 1e9:.1f} GB, here or in another process"
+        logger.info("%d samples at once do not fit: %s", size, told)
+    raise ConfigError(
+        f"train_batch_size: a step does not fit into memory with {', '.join(map(str, sizes))} samples at once "
+        f"({told}): set gradient_checkpointing, mixed_precision to bf16, or a smaller train_batch_size or resolution"
+    )
 
 
 def memory_limit(mesh: Mesh) -> float:
@@ -68,3 +104,8 @@ def memory_needed(compiled: jax.stages.Compiled) -> int:
         + analysis.temp_size_in_bytes
         - analysis.alias_size_in_bytes
     )
+
+
+def _everywhere(fits: bool) -> bool:
+    """Whether it fits in all processes, which must run the same program."""
+    return fits if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(fits)).all())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbe
 from components.common.base_model import materialize, read_reference
 from components.common.errors import ConfigError
 from components.common.logs import configure_logging, versions
-from components.common.storage import open_store
+from components.common.storage import ObjectStore, open_store
 from components.common.training.checkpoints import CheckpointFolder
 from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement, train
@@ -32,14 +31,13 @@ from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models.devices import describe_devices, join_processes, mesh_for
 from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
+from components.train_flax.compiled_steps import compiler_for
 from components.train_flax.micro_batches import sizes_that_fit
 from components.train_flax.trainer import FlaxTrainer
 
 logger = logging.getLogger(__name__)
 
 FRAMEWORK = "flax"
-_COMPILE_CACHE = "JAX_COMPILATION_CACHE_DIR"
-"""Read by JAX itself: a folder, or a bucket, in which a second start finds the compiled step."""
 
 
 def train_flax(
@@ -74,6 +72,11 @@ def train_flax(
             "enable_xformers_memory_efficient_attention: found True, expected False with Flax: xFormers is for "
             "PyTorch, and attention here is as lean without it"
         )
+    if config.cuda_graphs:
+        raise ConfigError(
+            "cuda_graphs: found True, expected False with Flax: it is for PyTorch; XLA captures command buffers on "
+            "GPUs by itself"
+        )
     join_processes()
     mesh = mesh_for(accelerator)
     sizes_that_fit(config, len(mesh.local_devices))
@@ -82,16 +85,16 @@ def train_flax(
     devices = describe_devices(mesh, accelerator)
     logger.info("%s on %s", versions(["jax", "flax", "optax"]), devices)
     logger.info("config %s", config.as_json())
-    logger.info("compiled steps are kept in %s", os.environ.get(_COMPILE_CACHE, f"no folder: set {_COMPILE_CACHE}"))
     latents, embedding, reference = (
         LatentSet.read(latent_set),
         InitialEmbedding.read(initial_embedding),
         read_reference(base_model),
     )
     check_that_they_belong_together(latents, embedding, reference.digest)
-    trainer, plan = _build(config, materialize(reference, PARTS), latents, embedding, mesh, dtype)
+    store = open_store(checkpoint_root)
+    trainer, plan = _build(config, materialize(reference, PARTS), latents, embedding, mesh, dtype, store)
     fields = run_fields(config, reference=reference, latents=latents, embedding=embedding, num_processes=num_processes)
-    checkpoints = CheckpointFolder(open_store(checkpoint_root), fields, total_limit=config.checkpoints_total_limit)
+    checkpoints = CheckpointFolder(store, fields, total_limit=config.checkpoints_total_limit)
     logger.info(
         "global batch %d = %d x %d accumulated x %d processes, on %d devices; learning rate %.2e",
         plan.global_batch,
@@ -130,6 +133,7 @@ def _build(
     embedding: InitialEmbedding,
     mesh: Mesh,
     dtype: jax.typing.DTypeLike,
+    store: ObjectStore,
 ) -> tuple[FlaxTrainer, SamplingPlan]:
     noise_schedule = load_noise_schedule(model)
     tokenizer = load_tokenizer(model, embedding)
@@ -144,6 +148,7 @@ def _build(
         unet=unet,
         noise_schedule=noise_schedule,
         mesh=mesh,
+        compile_lowered=compiler_for(mesh.devices.flat[0].platform, store),
     )
     plan = sampling_plan(
         config,

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from components.flax_models.devices import DATA
 from components.flax_models.loading import Loaded, replicated
 from components.flax_models.noise_schedule import NoiseSchedule
 from components.flax_models.unet import UNet
-from components.train_flax.micro_batches import memory_limit, memory_needed, sizes_that_fit
+from components.train_flax.micro_batches import compiled_that_fits, memory_limit, sizes_that_fit
 from components.train_flax.step import Frozen, Samples, StepFunction, Trained
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ class FlaxTrainer:
         unet: Loaded[UNet],
         noise_schedule: NoiseSchedule,
         mesh: Mesh,
+        compile_lowered: Callable[[jax.stages.Lowered], jax.stages.Compiled] = jax.stages.Lowered.compile,
     ) -> None:
         """Places everything that a step needs on the devices.
 
@@ -114,11 +115,12 @@ class FlaxTrainer:
             unet: the frozen UNet.
             noise_schedule: the model's training schedule.
             mesh: the devices of all processes.
+            compile_lowered: compiles the step, or finds it compiled.
 
         Raises:
             ConfigError: when the batch cannot be shared equally among the devices.
         """
-        self._config, self._mesh = config, mesh
+        self._config, self._mesh, self._compile_lowered = config, mesh, compile_lowered
         self._sizes = sizes_that_fit(config, len(mesh.local_devices))
         means, stds = _stacked_latents(latent_set)
         host = Frozen(
@@ -161,7 +163,8 @@ class FlaxTrainer:
         assert self._micro_batch_size is not None
         samples = self._placed(batch, self._micro_batch_size)
         if self._compiled_loss is None:
-            self._compiled_loss = self._function.lower_loss(self._frozen, self._trained, samples).compile()
+            lowered = self._function.lower_loss(self._frozen, self._trained, samples)
+            self._compiled_loss = self._compile_lowered(lowered)
         loss: jax.Array = self._compiled_loss(self._frozen, self._trained, samples)
         return loss
 
@@ -200,18 +203,13 @@ class FlaxTrainer:
         return self._compiled
 
     def _compile(self, batch: Batch) -> None:
-        limit = memory_limit(self._mesh)
-        for size in self._sizes:
+        def compile_size(size: int) -> jax.stages.Compiled:
             samples = self._placed(batch, size)
-            compiled = self._function.lower(self._frozen, self._trained, samples).compile()
-            needed = memory_needed(compiled)
-            if needed <= limit or size == self._sizes[-1]:
-                break
-            logger.info("%d samples at once would take %.1f GB of %.1f GB", size, needed / 1e9, limit / 1e9)
-        self._compiled, self._micro_batch_size = compiled, size
-        logger.info(
-            "%d samples at once, %d to a step of this process; compiled for %.2f GB", size, len(batch), needed / 1e9
-        )
+            return self._compile_lowered(self._function.lower(self._frozen, self._trained, samples))
+
+        limit = memory_limit(self._mesh)
+        self._micro_batch_size, self._compiled = compiled_that_fits(self._sizes, compile_size, limit)
+        logger.info("%d samples to a step of this process", len(batch))
 
     def _placed(self, batch: Batch, size: int) -> Samples:
         """This process's samples as its part of the global arrays [micro-batches, samples, ...]."""

@@ -8,11 +8,88 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import CLIPTextConfig
 
 from components.common.errors import BaseModelError
 from components.flax_models.layers import ACTIVATIONS
 from components.flax_models.model_check import CONFIG_FILES, check_model
+from components.flax_models.model_config import read_text_config
 from components.flax_models.module_configs import HIDDEN_ACTS
+
+SD15_TEXT = {
+    "_name_or_path": "openai/clip-vit-large-patch14",
+    "architectures": ["CLIPTextModel"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "dropout": 0.0,
+    "eos_token_id": 2,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "initializer_factor": 1.0,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "model_type": "clip_text_model",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "projection_dim": 768,
+    "torch_dtype": "float32",
+    "transformers_version": "4.22.0.dev0",
+    "vocab_size": 49408,
+}
+"""As Stable Diffusion 1.5 has it."""
+SD2_TEXT = {
+    **SD15_TEXT,
+    "_name_or_path": "hf-models/stable-diffusion-v2-768x768/text_encoder",
+    "hidden_act": "gelu",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+    "projection_dim": 512,
+    "transformers_version": "4.25.0.dev0",
+}
+"""As Stable Diffusion 2 has it."""
+OF_EVERY_MODEL = {
+    "add_cross_attention": False,
+    "bad_words_ids": None,
+    "chunk_size_feed_forward": 0,
+    "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None,
+    "diversity_penalty": 0.0,
+    "do_sample": False,
+    "early_stopping": False,
+    "exponential_decay_length_penalty": None,
+    "finetuning_task": None,
+    "forced_bos_token_id": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    "is_decoder": False,
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "length_penalty": 1.0,
+    "max_length": 20,
+    "min_length": 0,
+    "no_repeat_ngram_size": 0,
+    "num_beam_groups": 1,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "prefix": None,
+    "pruned_heads": {},
+    "remove_invalid_values": False,
+    "repetition_penalty": 1.0,
+    "return_dict": True,
+    "temperature": 1.0,
+    "tie_encoder_decoder": False,
+    "tie_word_embeddings": True,
+    "tokenizer_class": None,
+    "top_k": 50,
+    "top_p": 1.0,
+    "torchscript": False,
+    "typical_p": 1.0,
+    "use_bfloat16": False,
+}
+"""What transformers 4 wrote of every model where it did not leave defaults out."""
 
 
 def described(folder: Path, model: Path, **changes: dict[str, Any]) -> Path:
@@ -52,3 +129,44 @@ def test_more_denoising_steps_than_timesteps_are_refused(tiny_sd15: Path, tmp_pa
 
 def test_activations_that_pass_the_check_are_those_that_are_implemented() -> None:
     assert set(HIDDEN_ACTS) == set(ACTIVATIONS)
+
+
+def written(folder: Path, content: dict[str, Any]) -> Path:
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SD15_TEXT,
+        SD2_TEXT,
+        SD15_TEXT | OF_EVERY_MODEL,
+        json.loads(CLIPTextConfig(**SD15_TEXT).to_json_string(use_diff=True)),
+        json.loads(CLIPTextConfig(**SD2_TEXT).to_json_string(use_diff=False)),
+    ],
+    ids=["SD 1.5", "SD 2", "transformers 4, all", "transformers 5", "transformers 5, all"],
+)
+def test_text_encoders_of_stable_diffusion_are_computed(tmp_path: Path, content: dict[str, Any]) -> None:
+    config = read_text_config(written(tmp_path, content))
+    assert (config.hidden_size, config.num_hidden_layers) in ((768, 12), (1024, 23))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"dropout": 0.1},
+        {"attention_dropout": 0.1},
+        {"pruned_heads": {"0": [1]}},
+        {"rope_theta": 10000},
+        {"use_relative_attention": True},
+        {"quantization_config": {"load_in_8bit": True}},
+        {"hidden_act": "relu"},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_fields_that_the_text_encoder_does_not_compute_are_refused(tmp_path: Path, field: dict[str, Any]) -> None:
+    ((name, value),) = field.items()
+    with pytest.raises(BaseModelError) as caught:
+        read_text_config(written(tmp_path, SD15_TEXT | field))
+    assert f"asks for what the Flax modules do not compute: {name} = {value!r}" in str(caught.value)

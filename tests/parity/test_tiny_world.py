@@ -1,22 +1,25 @@
-"""Fifty steps on the tiny world, by both trainers from the same artifacts: the same losses, the same rows."""
+"""The tiny world by both trainers from the same artifacts: the same losses, rows, and pictures of the concept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from components.common.artifacts import LearnedEmbedding
-from components.common.training.config import TrainConfig
+from components.common.training.config import TPU_STAND_IN_VARIABLE, TrainConfig
 from components.encode_latents.latents import encode_latents
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.evaluation import evaluate
 from components.import_base_model.importing import import_base_model
 from components.ingest_images.config import IngestConfig
 from components.ingest_images.ingest import ingest_images
 from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
-from components.preflight.parameters import TRAINING, fields_of
+from components.preflight.parameters import EVALUATION, TRAINING, fields_of
 from components.train_flax.train import train_flax
 from components.train_torch.train import train_torch
 from pipelines.presets import SPRITES_DEMO
@@ -42,29 +45,32 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"base_model": folder / "model", "latent_set": folder / "latents"}
 
 
-def train(trainer: Trainer, folder: Path, inputs: dict[str, Path]) -> LearnedEmbedding:
+def train(
+    trainer: Trainer, folder: Path, inputs: dict[str, Path], *, accelerator: str = "cpu", **changes: Any
+) -> LearnedEmbedding:
     """What a trainer learns with checkpoints of its own: else the second one would go on from the first one's."""
-    changes = {"train_batch_size": 2, "max_train_steps": STEPS, "learning_rate": LEARNING_RATE}
-    settings = {**fields_of(TRAINING, SPRITES_DEMO), **changes}
     return trainer(
-        TrainConfig(**settings),
+        TrainConfig(**{**fields_of(TRAINING, SPRITES_DEMO), **changes}),
         **inputs,
         checkpoint_root=str(folder / "checkpoints"),
-        accelerator="cpu",
+        accelerator=accelerator,
         output=folder / "learned",
     )
 
 
+def initial(folder: Path, prepared: dict[str, Path], num_vectors: int) -> Path:
+    """The initial embedding of the demo."""
+    tokens = {name: SPRITES_DEMO[name] for name in ("placeholder_token", "initializer_token")}
+    init_embedding(InitConfig(**tokens, num_vectors=num_vectors), prepared["base_model"], folder / "initial")
+    return folder / "initial"
+
+
 @pytest.mark.parametrize("num_vectors", [1, 4])
 def test_fifty_steps_equal_torch(tmp_path: Path, prepared: dict[str, Path], num_vectors: int) -> None:
-    placeholder = {"placeholder_token": SPRITES_DEMO["placeholder_token"], "num_vectors": num_vectors}
-    initializer = SPRITES_DEMO["initializer_token"]
-    init_embedding(
-        InitConfig(**placeholder, initializer_token=initializer), prepared["base_model"], tmp_path / "initial"
-    )
-    inputs = {**prepared, "initial_embedding": tmp_path / "initial"}
-    theirs = train(train_torch, tmp_path / "torch", inputs)
-    ours = train(train_flax, tmp_path / "flax", inputs)
+    inputs = {**prepared, "initial_embedding": initial(tmp_path, prepared, num_vectors)}
+    changes = {"train_batch_size": 2, "max_train_steps": STEPS, "learning_rate": LEARNING_RATE}
+    theirs = train(train_torch, tmp_path / "torch", inputs, **changes)
+    ours = train(train_flax, tmp_path / "flax", inputs, **changes)
 
     assert len(ours.losses) == STEPS and np.ptp(theirs.losses) > 0.01
     np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-4)
@@ -72,3 +78,37 @@ def test_fifty_steps_equal_torch(tmp_path: Path, prepared: dict[str, Path], num_
     moved = should - started[runs.TEXT_ENCODER]
     assert np.linalg.norm(moved, axis=1).min() > 0.1
     assert np.linalg.norm(ended - should) < 1e-2 * np.linalg.norm(moved)
+
+
+@pytest.mark.timeout(900)
+def test_demo_scores_on_tpus_as_in_torch(
+    tmp_path: Path, prepared: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learning rate falls to 0 here: at the demo's constant one it is chance where the last steps end.
+
+    Measured on 2026-11-23: the losses of PyTorch and of two forced devices agree to 1e-3 up to step 195; then one row
+    steps aside, and CLIP-I after step 200 is 0.81 and 0.63.
+    """
+    monkeypatch.setenv(TPU_STAND_IN_VARIABLE, "cpu")
+    import_base_model(SPRITES_DEMO["scorer"], str(tmp_path / "store"), tmp_path / "scorer", kind="clip")
+    pictures = IngestConfig(images_uri=SPRITES_DEMO["scoring_images_uri"], resolution=SPRITES_DEMO["resolution"])
+    ingest_images(pictures, tmp_path / "scoring")
+    start = initial(tmp_path, prepared, 1)
+    clip_i = {}
+    for trainer, accelerator in ((train_torch, "cpu"), (train_flax, "tpu")):
+        folder = tmp_path / accelerator
+        inputs = {**prepared, "initial_embedding": start}
+        train(trainer, folder, inputs, accelerator=accelerator, train_batch_size=4, lr_scheduler="cosine")
+        evaluation = evaluate(
+            EvaluateConfig(**{**fields_of(EVALUATION, SPRITES_DEMO), "images_per_prompt": 4}),
+            base_model=prepared["base_model"],
+            scorer=tmp_path / "scorer",
+            initial_embedding=start,
+            learned_embedding=folder / "learned",
+            scoring_set=tmp_path / "scoring",
+            accelerator=accelerator,
+            output=folder / "evaluation",
+        )
+        assert evaluation.passed, evaluation.reasons
+        clip_i[accelerator] = evaluation.scores["after"]["clip_i"]
+    assert abs(clip_i["tpu"] - clip_i["cpu"]) <= 0.05, clip_i

@@ -146,6 +146,7 @@ def test_slice_of_several_nodes_trains_and_one_of_one_node_draws_samples():
         ),
         ({"mixed_precision": "fp16"}, "mixed_precision: found fp16 with accelerator tpu, expected bf16"),
         ({"enable_xformers_memory_efficient_attention": True}, "efficient_attention: found True with accelerator tpu"),
+        ({"cuda_graphs": True}, "cuda_graphs: found True with accelerator tpu"),
         ({"train_batch_size": 3, "gradient_accumulation_steps": 2}, "train_batch_size: found 3 x 2 .* multiple of 4"),
         ({"train_batch_size": 2, "gradient_accumulation_steps": 2, "fuse_micro_batches": False}, "found 2 at once"),
     ],

@@ -161,6 +161,7 @@ def test_command_goes_on_where_it_was_killed(
     np.testing.assert_array_equal(learned.rows[runs.TEXT_ENCODER], whole.rows[runs.TEXT_ENCODER])
 
 
-def test_xformers_is_refused(tmp_path: Path, micro_inputs: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="enable_xformers_memory_efficient_attention: found True, expected False"):
-        run(train_flax, tmp_path, micro_inputs, enable_xformers_memory_efficient_attention=True)
+@pytest.mark.parametrize("option", ["enable_xformers_memory_efficient_attention", "cuda_graphs"])
+def test_options_of_pytorch_are_refused(tmp_path: Path, micro_inputs: dict[str, Path], option: str) -> None:
+    with pytest.raises(ConfigError, match=f"{option}: found True, expected False with Flax"):
+        run(train_flax, tmp_path, micro_inputs, **{option: True})

@@ -8,21 +8,28 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
 from components.train_flax import micro_batches
-from components.train_flax.micro_batches import sizes_that_fit
+from components.train_flax.micro_batches import compiled_that_fits, memory_needed, sizes_that_fit
 from components.train_flax.trainer import noticing_lost_processes
 from tests import flax_runs as runs
 
 STEPS = 2
+TOO_LARGE = (
+    "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+    "temporaries (72.97G) exceeds available HBM (15.75G). HLO module: jit_f."
+)
+"""What the compiler for TPUs says, of jax 0.10.2 and libtpu 0.0.52."""
 DIMENSION = 32
 _BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1}
 
@@ -121,20 +128,18 @@ def collective_bytes(text: str) -> dict[str, int]:
     return found
 
 
-def test_two_processes_equal_one(tmp_path: Path, micro_model: Path, on_one_device: dict[str, np.ndarray]) -> None:
+def two_processes() -> list[dict[str, str]]:
+    """The environments in which two processes find each other."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environments = [
-        {
-            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PROCESS_ID": str(rank),
-        }
-        for rank in range(2)
-    ]
+    address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [{**address, "JAX_PROCESS_ID": str(rank)} for rank in range(2)]
+
+
+def test_two_processes_equal_one(tmp_path: Path, micro_model: Path, on_one_device: dict[str, np.ndarray]) -> None:
     outputs = [tmp_path / f"{rank}.npz" for rank in range(2)]
-    first, second = train_elsewhere(micro_model, outputs, devices=2, environments=environments, train_batch_size=4)
+    first, second = train_elsewhere(micro_model, outputs, devices=2, environments=two_processes(), train_batch_size=4)
     assert_close(first, on_one_device)
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value)
@@ -223,3 +228,79 @@ def test_sizes_are_shares_that_devices_can_halve() -> None:
     config = TrainConfig(train_batch_size=2, gradient_accumulation_steps=6)
     assert sizes_that_fit(config, 2) == [12, 6, 4, 2]
     assert sizes_that_fit(TrainConfig(train_batch_size=2, fuse_micro_batches=False), 2) == [2]
+
+
+def compiled_for(size: int) -> jax.stages.Compiled:
+    return jax.jit(lambda x: x @ x.T).lower(jax.ShapeDtypeStruct((size, 100), jnp.float32)).compile()
+
+
+def compiler_that_refuses(at_least: int, message: str = TOO_LARGE) -> Callable[[int], jax.stages.Compiled]:
+    def compile_size(size: int) -> jax.stages.Compiled:
+        if size >= at_least:
+            raise jax.errors.JaxRuntimeError(message)
+        return compiled_for(size)
+
+    return compile_size
+
+
+def test_size_that_the_compiler_refuses_is_followed_by_the_next() -> None:
+    size, compiled = compiled_that_fits([8, 4, 2], compiler_that_refuses(8), limit=1e9)
+    assert size == 4 and compiled(jnp.ones((4, 100))).shape == (4, 4)
+
+
+def test_size_that_takes_too_much_is_followed_by_the_next() -> None:
+    limit = memory_needed(compiled_for(4))
+    assert compiled_that_fits([8, 4, 2], compiled_for, limit)[0] == 4
+    assert compiled_that_fits([8, 4, 2], compiled_for, limit=0)[0] == 2, "the last one is tried all the same"
+
+
+def test_error_names_all_sizes_when_none_compiles() -> None:
+    with pytest.raises(ConfigError, match=r"with 8, 4 samples at once.*exceeds available HBM.*gradient_checkpointing"):
+        compiled_that_fits([8, 4], compiler_that_refuses(0), limit=1e9)
+
+
+def test_other_errors_of_the_compiler_are_raised() -> None:
+    with pytest.raises(jax.errors.JaxRuntimeError, match="UNIMPLEMENTED"):
+        compiled_that_fits([8, 4], compiler_that_refuses(8, "UNIMPLEMENTED: a layout"), limit=1e9)
+
+
+def test_trainer_goes_on_with_the_size_that_compiles(micro_model: Path) -> None:
+    config = TrainConfig(train_batch_size=2)
+
+    def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+        if "tensor<1x2x4x8x8xf32>" in lowered.as_text():  # one micro-batch of both samples' noise
+            raise jax.errors.JaxRuntimeError(TOO_LARGE)
+        return lowered.compile()
+
+    trainer, plan = runs.flax_trainer(micro_model, config, compile_lowered=compile_lowered), runs.sampling_plan(config)
+    state, _ = trainer.copy_state(1, [trainer.step(plan.batch(0), 1e-2)]).read()
+    assert state.micro_batch_size == 1
+
+
+def test_processes_agree_on_the_size_when_one_is_refused() -> None:
+    code = f"""
+from components.flax_models.devices import join_processes
+join_processes()
+import jax, jax.numpy as jnp
+from components.train_flax.micro_batches import compiled_that_fits
+
+def compile_size(size):
+    if size >= 8 // (1 + jax.process_index()):
+        raise jax.errors.JaxRuntimeError({TOO_LARGE!r})
+    return jax.jit(jnp.sin).lower(jax.ShapeDtypeStruct((size,), jnp.float32)).compile()
+
+print(compiled_that_fits([8, 4, 2], compile_size, limit=1e9)[0])
+"""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=runs.subprocess_environment(**environment),
+            cwd=runs.REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for environment in two_processes()
+    ]
+    ended = [process.communicate(timeout=240) for process in started]
+    assert [told.splitlines()[-1:] for told, _ in ended] == [["2"], ["2"]], ended  # after what Gloo says
