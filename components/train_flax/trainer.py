@@ -24,7 +24,7 @@ from components.flax_models.devices import DATA
 from components.flax_models.loading import Loaded, replicated
 from components.flax_models.noise_schedule import NoiseSchedule
 from components.flax_models.unet import UNet
-from components.train_flax.micro_batches import compiled_that_fits, memory_limit, sizes_that_fit
+from components.train_flax.micro_batches import OUT_OF_MEMORY, compiled_that_fits, memory_limit, sizes_that_fit
 from components.train_flax.step import Frozen, Samples, StepFunction, Trained
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def noticing_lost_processes() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+        if jax.process_count() == 1 or OUT_OF_MEMORY in str(error):
             raise
         raise LostProcessError(
             f"the other processes do not answer ({error}): one of them has failed or was taken away, see its log; "
