@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,10 +64,20 @@ def _launch(arguments: Sequence[str], num_processes: int) -> None:
 def _error_of(failures: Mapping[int, ProcessFailure]) -> TrainingError:
     """The error of the process that failed first, as its message and exit code tell it; a signal's is that of a shell.
 
-    One that was killed says nothing, and the others soon that they have lost it: it goes before them.
+    One that was killed says nothing, and the others soon that they have lost it: it goes before them. Last come those
+    that the launcher itself has terminated then.
     """
-    rank, failure = min(failures.items(), key=lambda each: (each[1].exitcode > 0, each[1].timestamp))
-    told = failure.error_file_data["message"]  # what the process has recorded; else torch knows the signal
-    error = TrainingError(f"process {rank}: {told['message'] if isinstance(told, dict) else failure.message}")
+
+    def when(failure: ProcessFailure) -> tuple[bool, bool, int]:
+        return failure.exitcode == -signal.SIGTERM, _said(failure) is not None, failure.timestamp
+
+    rank, failure = min(failures.items(), key=lambda each: when(each[1]))
+    error = TrainingError(f"process {rank}: {_said(failure) or failure.message}")
     error.exit_code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     return error
+
+
+def _said(failure: ProcessFailure) -> str | None:
+    """What the process has recorded before it ended; else torch knows the signal alone."""
+    told = failure.error_file_data["message"]
+    return told["message"] if isinstance(told, dict) else None
