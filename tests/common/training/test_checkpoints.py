@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from components.common.errors import ConfigError, ObjectNotFoundError
+from components.common.storage import open_store
+from components.common.training.checkpoints import CheckpointFolder
 from tests.common.training.bowl import BowlTrainer, bowl_checkpoints, train_bowl
 from tests.common.training.test_loop import assert_same_outcome
 
@@ -113,6 +115,8 @@ def test_nearest_of_several_other_trainings_is_named(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
         train_bowl(tmp_path, seed=seed, max_train_steps=5)
     shutil.rmtree(folder_of(tmp_path, seed=1))
+    further = CheckpointFolder(open_store(str(tmp_path)), {"seed": 4, "task": "valley"})
+    further.save(bowl_checkpoints(tmp_path, seed=2).named("step-00000005"))
     (folder_of(tmp_path, seed=3) / "step-00000005.safetensors").write_bytes(b"half")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "step-00000005.safetensors").write_bytes(b"of somebody else")
