@@ -216,6 +216,19 @@ def test_kept_size_is_taken_when_memory_allows(
     assert trainer.copy_state(1, []).read()[0].micro_batch_size == found
 
 
+def test_copy_is_done_only_when_read_and_never_changes(micro_model: Path) -> None:
+    config = TrainConfig(train_batch_size=2)
+    trainer, plan = runs.flax_trainer(micro_model, config), runs.sampling_plan(config)
+    before = trainer.copy_state(0, [])
+    loss = trainer.step(plan.batch(0), 1e-2)
+    after = trainer.copy_state(1, [loss])
+    assert before.done()
+    state, losses = after.read()
+    assert after.done() and losses.shape == (1,) and state.micro_batch_size == 2
+    assert not np.array_equal(before.read()[0].rows[runs.TEXT_ENCODER], state.rows[runs.TEXT_ENCODER])
+    assert not before.read()[0].first_moment[runs.TEXT_ENCODER].any()
+
+
 def test_batch_that_devices_cannot_share_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"train_batch_size 3 x .* 2 = 6 samples .* 4 devices .* 4, 8, 12"):
         sizes_that_fit(TrainConfig(train_batch_size=3, gradient_accumulation_steps=2), 4)
