@@ -181,19 +181,6 @@ def test_step_is_compiled_once(micro_model: Path) -> None:
     assert compiled == []
 
 
-def test_copy_is_done_only_when_read_and_never_changes(micro_model: Path) -> None:
-    config = TrainConfig(train_batch_size=2)
-    trainer, plan = runs.flax_trainer(micro_model, config), runs.sampling_plan(config)
-    before = trainer.copy_state(0, [])
-    loss = trainer.step(plan.batch(0), 1e-2)
-    after = trainer.copy_state(1, [loss])
-    assert before.done()
-    state, losses = after.read()
-    assert after.done() and losses.shape == (1,) and state.micro_batch_size == 2
-    assert not np.array_equal(before.read()[0].rows[runs.TEXT_ENCODER], state.rows[runs.TEXT_ENCODER])
-    assert not before.read()[0].first_moment[runs.TEXT_ENCODER].any()
-
-
 def test_failed_step_of_a_process_alone_is_blamed_on_no_other() -> None:
     def fail(values: np.ndarray) -> np.ndarray:
         raise ValueError("the device failed")
