@@ -41,6 +41,7 @@ SPRITES_DEMO: Mapping[str, Any] = {
     "gradient_accumulation_steps": 1,
     "max_train_steps": 200,
     "learning_rate": 3e-2,
+    "lr_scheduler": "cosine",
     "scale_lr": False,
     "adam_weight_decay": 0.0,
     "max_embedding_norm": 1.0,

@@ -84,10 +84,10 @@ def test_fifty_steps_equal_torch(tmp_path: Path, prepared: dict[str, Path], num_
 def test_demo_scores_on_tpus_as_in_torch(
     tmp_path: Path, prepared: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The learning rate falls to 0 here: at the demo's constant one it is chance where the last steps end.
+    """The demo's learning rate falls to 0: with a constant one it is chance where the last steps end.
 
-    Measured there on 2026-11-23: from step 180 to 197 the losses of PyTorch and of two forced devices agree to 0.004,
-    then the second run's row steps aside, and after step 200 CLIP-I is 0.81 and 0.63. Here it is 0.810 and 0.816.
+    Measured so on 2026-11-23: from step 180 to 197 the losses of PyTorch and of two forced devices agreed to 0.004,
+    then the second run's row stepped aside, and after step 200 CLIP-I was 0.81 and 0.63. Here it was 0.810 and 0.816.
     """
     monkeypatch.setenv(TPU_STAND_IN_VARIABLE, "cpu")
     import_base_model(SPRITES_DEMO["scorer"], str(tmp_path / "store"), tmp_path / "scorer", kind="clip")
@@ -98,7 +98,7 @@ def test_demo_scores_on_tpus_as_in_torch(
     for trainer, accelerator in ((train_torch, "cpu"), (train_flax, "tpu")):
         folder = tmp_path / accelerator
         inputs = {**prepared, "initial_embedding": start}
-        train(trainer, folder, inputs, accelerator=accelerator, train_batch_size=4, lr_scheduler="cosine")
+        train(trainer, folder, inputs, accelerator=accelerator, train_batch_size=4)
         evaluation = evaluate(
             EvaluateConfig(**{**fields_of(EVALUATION, SPRITES_DEMO), "images_per_prompt": 4}),
             base_model=prepared["base_model"],
