@@ -136,6 +136,7 @@ def test_new_training_says_in_what_the_nearest_other_differs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, resumes: str, says: bool
 ) -> None:
     train_bowl(tmp_path, seed=1)
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         train_bowl(tmp_path, seed=0, resume_from_checkpoint=resumes)
     (line,) = [record.message for record in caplog.records if "training from the initial rows" in record.message]
