@@ -2,7 +2,7 @@
 
 Milliseconds a sample are the difference between runs of two step counts, so that loading, encoding the latents once
 and writing the result cancel out. Memory is the most that a whole process took, on a GPU the most that PyTorch took of
-the GPU's. The floor is the time of a sample's operations at the speed of a large matrix product.
+the GPU's. The floor is the time of a sample's operations at the speed of a large linear layer.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def main() -> None:
         "resolution": RESOLUTIONS[size],
         "batch": f"{BATCH} x {ACCUMULATION} accumulated, mixed precision: {arguments.mixed_precision}",
         "steps": f"difference of {steps[0]} and {steps[1]} steps, {arguments.rounds} rounds",
-        "floor": f"{needed / 1e9:.0f} GFLOP a sample at {speed / 1e12:.2f} TFLOP/s, a matrix product's "
+        "floor": f"{needed / 1e9:.0f} GFLOP a sample at {speed / 1e12:.2f} TFLOP/s, a large linear layer's "
         f"({'bf16' if accelerator == 'gpu' else 'fp32'})",
     }
     name = arguments.name or f"train-{size}{'-gpu' if accelerator == 'gpu' else ''}"

@@ -1,4 +1,4 @@
-"""The least time that a training sample can take: the operations it needs, at the speed of a large matrix product."""
+"""The least time that a training sample can take: the operations it needs, at the speed of a large linear layer."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from components.torch_models.cpu_linear import PointwiseLinear
 from components.torch_models.placeholder_rows import place_rows
 
 REPEATS, ROUNDS = 4, 5
@@ -36,19 +38,22 @@ def flops_per_sample(model: Path, side: int) -> int:
 
 
 def peak_flops(accelerator: str) -> float:
-    """Floating-point operations a second in a matrix product: bf16 on a GPU, fp32 on a CPU; the best of some rounds."""
+    """Floating-point operations a second in a linear layer: bf16 on a GPU, fp32 on a CPU; the best of some rounds."""
     device, dtype, side = ("cuda", torch.bfloat16, 8192) if accelerator == "gpu" else ("cpu", torch.float32, 2048)
-    matrix = torch.randn(side, side, device=device).to(dtype)
-    fastest = min(_seconds(matrix) for _ in range(ROUNDS))
+    linear = nn.Linear(side, side, bias=False, device=device, dtype=dtype)
+    inputs = torch.randn(side, side, device=device).to(dtype)
+    layer = linear if accelerator == "gpu" else PointwiseLinear(linear)
+    fastest = min(_seconds(layer, inputs) for _ in range(ROUNDS))
     return 2 * side**3 * REPEATS / fastest
 
 
-def _seconds(matrix: torch.Tensor) -> float:
-    _wait_for(matrix)
+@torch.no_grad()
+def _seconds(layer: nn.Module, inputs: torch.Tensor) -> float:
+    _wait_for(inputs)
     started = time.perf_counter()
     for _ in range(REPEATS):
-        product = matrix @ matrix
-    _wait_for(product)
+        outputs = layer(inputs)
+    _wait_for(outputs)
     return time.perf_counter() - started
 
 
