@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 _FORMAT = "textual-inversion/checkpoint"
 _VERSION = "1"
 _SUFFIX = ".safetensors"
+CHECKPOINT_KEY = re.compile(rf"(?P<training>[0-9a-f]{{64}})/(?P<name>step-\d{{8,}}){re.escape(_SUFFIX)}")
+"""A checkpoint's key below the checkpoint root: the training's key and the checkpoint's name."""
 _HISTORY = ("losses", "fixed_batch_losses")
 
 
@@ -165,9 +167,9 @@ class CheckpointFolder:
         """
         newest: dict[str, str] = {}
         for info in self._store.list():
-            found = re.fullmatch(rf"([0-9a-f]{{64}})/(step-\d+){re.escape(_SUFFIX)}", info.key)
-            if found and found[1] != self.training_key and name in (None, found[2]):
-                newest[found[1]] = info.key
+            found = CHECKPOINT_KEY.fullmatch(info.key)
+            if found and found["training"] != self.training_key and name in (None, found["name"]):
+                newest[found["training"]] = info.key
         compared = zip(newest.values(), run_parallel(self._differing_fields, zip(newest.values())), strict=True)
         nearest = min(((len(differing), key, differing) for key, differing in compared if differing), default=None)
         return nearest and f"{self._store.uri_of(nearest[1])} differs in {_in_words(nearest[2])}"

@@ -12,12 +12,12 @@ import argparse
 import dataclasses
 import datetime
 import logging
-import re
 from collections.abc import Iterable
 
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
 from components.common.errors import ConfigError
 from components.common.storage import ObjectInfo, open_store
+from components.common.training.checkpoints import CHECKPOINT_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +26,6 @@ DESCRIPTIONS = {
     "days": "age in days of a training's newest checkpoint from which on all of them are deleted",
     "dry_run": "say what would be deleted, and delete nothing",
 }
-
-_CHECKPOINT = re.compile(r"(?P<training>[0-9a-f]{64})/step-\d{8,}\.safetensors")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ def _by_training(listed: Iterable[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
     """The checkpoints of each training, oldest first; what has no checkpoint's name is left out."""
     found: dict[str, list[ObjectInfo]] = {}
     for info in sorted(listed, key=lambda info: info.key):
-        if match := _CHECKPOINT.fullmatch(info.key):
+        if match := CHECKPOINT_KEY.fullmatch(info.key):
             found.setdefault(match["training"], []).append(info)
     return found
 
