@@ -50,7 +50,8 @@ class TrainingState:
     """What an optimizer step changes: float32 [n, d] arrays by text encoder, after `step` steps.
 
     The moments are AdamW's running means of the gradient and of its square, not corrected for their bias. The
-    micro-batch size, samples taken at once, does not determine the rows but how their gradient was rounded.
+    micro-batch size, samples that a device takes at once, does not determine the rows but how their gradient was
+    rounded.
     """
 
     step: int
