@@ -224,8 +224,12 @@ def main() -> None:
         "floor": f"{needed / 1e9:.0f} GFLOP a sample at {speed / 1e12:.2f} TFLOP/s, a large linear layer's "
         f"({'bf16' if accelerator == 'gpu' else 'fp32'})",
     }
-    name = arguments.name or f"train-{size}{'-gpu' if accelerator == 'gpu' else ''}"
-    report(name, facts, measured, 1000 * needed / speed)
+    report(arguments.name or table_name("train", size, accelerator), facts, measured, 1000 * needed / speed)
+
+
+def table_name(trainer: str, size: str, accelerator: str) -> str:
+    """The table's name: one for each size and kind of hardware, so that none is written over another."""
+    return f"{trainer}-{size}{'-gpu' if accelerator == 'gpu' else ''}"
 
 
 def report(name: str, facts: Mapping[str, Any], measured: Sequence[Contestant], floor_ms: float | None = None) -> None:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from components.common.logs import versions
-from tests.benchmarks.bench_train import ACCUMULATION, BATCH, Contestant, hardware, prepare, report, run
+from tests.benchmarks.bench_train import ACCUMULATION, BATCH, Contestant, hardware, prepare, report, run, table_name
 from tests.benchmarks.models import RESOLUTIONS, SIZES
 
 RUNNER = "tests.benchmarks.upstream_flax"
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs=2, default=(2, 6), help="the two step counts (default: 2 6)")
     parser.add_argument("--rounds", type=int, default=2, help="interleaved rounds (default: 2)")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "textual-inversion-bench")
-    parser.add_argument("--name", default="train-flax-cpu-256", help="name of the table under tests/benchmarks/results")
+    parser.add_argument("--name", help="of the table under tests/benchmarks/results (default: train-flax-SIZE[-gpu])")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     size, accelerator = arguments.size, arguments.accelerator
@@ -79,7 +79,7 @@ def main() -> None:
         "steps": f"difference of {arguments.steps[0]} and {arguments.steps[1]} steps, {arguments.rounds} rounds",
         "before and after the steps (importing, loading, compiling, saving)": ", ".join(starts),
     }
-    report(arguments.name, facts, measured)
+    report(arguments.name or table_name("train-flax", size, accelerator), facts, measured)
 
 
 if __name__ == "__main__":
