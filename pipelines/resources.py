@@ -8,7 +8,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from components.common.accelerators import RESOURCES, SHARED_MEMORY, SPOT
-from components.launch_trainjob.config import MODEL_CPU, MODEL_MEMORY
+from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY
 from pipelines.environment import in_namespace
 
 TAINTS = (*RESOURCES.values(), SPOT)

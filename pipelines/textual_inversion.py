@@ -7,12 +7,12 @@ from components.evaluate.component import evaluate
 from components.import_base_model.component import import_base_model
 from components.ingest_images.component import ingest_images
 from components.init_embedding.component import init_embedding
-from components.launch_trainjob.component import launch_trainjob, remove_trainjobs
 from components.preflight.component import preflight
 from components.preflight.parameters import EVALUATION, NODES, PICTURES, PLACEHOLDER, TRAINING, fields_of
 from components.publish.component import publish
-from components.train_flax.component import train_flax
-from components.train_torch.component import train_torch
+from components.train.flax.component import train_flax
+from components.train.nodes.component import launch_trainjob, remove_trainjobs
+from components.train.torch.component import train_torch
 from pipelines.chosen_embedding import choose_embedding
 from pipelines.presets import GUIDE_EXAMPLE as DEFAULT
 from pipelines.resources import (

@@ -23,7 +23,7 @@ from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models.devices import mesh_for
 from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
-from components.train_flax.trainer import FlaxTrainer
+from components.train.flax.trainer import FlaxTrainer
 from tests.tiny_models import VOCABULARY, ModelWidths, make_model
 
 _SETTINGS = {

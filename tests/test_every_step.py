@@ -21,7 +21,7 @@ from components.init_embedding.initialize import init_embedding
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
 from components.publish.registry import resolve
-from components.train_torch.train import train_torch
+from components.train.torch.train import train_torch
 
 
 @pytest.fixture

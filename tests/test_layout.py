@@ -32,7 +32,7 @@ CONFIGS = {
     "import_base_model": None,
     "ingest_images": "components.ingest_images.config:IngestConfig",
     "init_embedding": "components.init_embedding.config:InitConfig",
-    "launch_trainjob": "components.launch_trainjob.config:LaunchConfig",
+    "launch_trainjob": "components.train.nodes.config:LaunchConfig",
     "preflight": None,
     "publish": "components.publish.config:PublishConfig",
     "train_flax": "components.common.training.config:TrainConfig",

@@ -14,15 +14,15 @@ from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, 
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.errors import ArtifactError, BaseModelError, ImageError
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.gate import run_checks
-from components.evaluate.health import embedding_health, largest_norm_ratio
-from components.evaluate.held_out import HeldOutLosses, measure_held_out_losses
-from components.evaluate.painter import Painter, painter_for
-from components.evaluate.report import render_report
-from components.evaluate.report_view import ReportContent
-from components.evaluate.samples import draw_samples, scoring_texts
-from components.evaluate.scorer import ClipScorer
-from components.evaluate.scores import (
+from components.evaluate.drawing.painter import Painter, painter_for
+from components.evaluate.drawing.samples import draw_samples, scoring_texts
+from components.evaluate.report.page import render_report
+from components.evaluate.report.view import ReportContent
+from components.evaluate.scoring.gate import run_checks
+from components.evaluate.scoring.health import embedding_health, largest_norm_ratio
+from components.evaluate.scoring.held_out import HeldOutLosses, measure_held_out_losses
+from components.evaluate.scoring.scorer import ClipScorer
+from components.evaluate.scoring.scores import (
     Scores,
     VariantScores,
     score_samples,

@@ -17,12 +17,12 @@ from components.ingest_images.config import DESCRIPTIONS as INGEST_DESCRIPTIONS
 from components.ingest_images.config import IngestConfig
 from components.init_embedding.config import DESCRIPTIONS as INIT_DESCRIPTIONS
 from components.init_embedding.config import InitConfig
-from components.launch_trainjob.config import DESCRIPTIONS as LAUNCH_DESCRIPTIONS
-from components.launch_trainjob.config import LaunchConfig
 from components.preflight.config import DESCRIPTIONS as RUN_DESCRIPTIONS
 from components.preflight.config import RunConfig
 from components.publish.config import DESCRIPTIONS as PUBLISH_DESCRIPTIONS
 from components.publish.config import PublishConfig
+from components.train.nodes.config import DESCRIPTIONS as LAUNCH_DESCRIPTIONS
+from components.train.nodes.config import LaunchConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
 from components.torch_models.denoising_loss import held_out_loss
 from components.torch_models.sampling import load_concept, load_pipeline, write_rows
-from components.train_torch.train import train_torch
+from components.train.torch.train import train_torch
 from examples.sprites.concepts import CONCEPTS, Concept
 from examples.sprites.concepts import FOLDER as CONCEPT_FOLDER
 from examples.sprites.judge import ATTRIBUTES, judge

@@ -33,8 +33,8 @@ from components.flax_models.devices import DATA
 from components.flax_models.loading import Loaded
 from components.flax_models.module_configs import ClipTextConfig, UNetConfig
 from components.flax_models.unet import UNet
-from components.train_flax.micro_batches import memory_needed
-from components.train_flax.step import Frozen, Samples, StepFunction
+from components.train.flax.micro_batches import memory_needed
+from components.train.flax.step import Frozen, Samples, StepFunction
 
 RESULTS = Path(__file__).parent / "results"
 HBM_GIB = {"v5e:2x2": 16, "v6e:2x2": 32}

@@ -9,12 +9,12 @@ import numpy as np
 
 from components.common.artifacts import ImageSet, LearnedEmbedding, Picture, Sample, Snapshot
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.gate import run_checks
-from components.evaluate.health import Vocabulary, embedding_health, largest_norm_ratio
-from components.evaluate.held_out import HeldOutLosses
-from components.evaluate.report_view import ReportContent
-from components.evaluate.samples import DrawnSamples, chosen_snapshots
-from components.evaluate.scores import VariantScores, summarize
+from components.evaluate.drawing.samples import DrawnSamples, chosen_snapshots
+from components.evaluate.report.view import ReportContent
+from components.evaluate.scoring.gate import run_checks
+from components.evaluate.scoring.health import Vocabulary, embedding_health, largest_norm_ratio
+from components.evaluate.scoring.held_out import HeldOutLosses
+from components.evaluate.scoring.scores import VariantScores, summarize
 
 WIDTH = 16
 LIKENESS = {"before": 0.41, "after": 0.78, "true_caption": 0.79}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from components.evaluate.gate import LARGE_NORM_RATIO
+from components.evaluate.scoring.gate import LARGE_NORM_RATIO
 from examples.sprites.concepts import CONCEPTS
 from examples.sprites.learning import HERE, TRAINING, Learned, import_models, learn
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.train_torch.conftest import make_inputs
+from tests.train.torch.conftest import make_inputs
 
 _FAULTS = "faults"
 

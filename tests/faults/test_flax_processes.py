@@ -16,7 +16,7 @@ from tests import flax_runs as runs
 from tests.conftest import imported
 from tests.faults.trainings import PYTHON, kept_steps, started, training_flags
 from tests.servers import free_ports
-from tests.train_torch.conftest import make_inputs
+from tests.train.torch.conftest import make_inputs
 
 STEPS = 400
 FIELDS = {"train_batch_size": 1, "learning_rate": 0.001, "save_steps": STEPS, "checkpointing_steps": STEPS}
@@ -38,7 +38,7 @@ def test_survivor_keeps_last_step_when_process_is_killed(
             stack.enter_context(
                 started(
                     [
-                        *(*PYTHON, "-m", "components.train_flax"),
+                        *(*PYTHON, "-m", "components.train.flax"),
                         *training_flags(
                             micro_inputs,
                             tmp_path / "checkpoints",

@@ -17,7 +17,7 @@ from components.common.training.prompt_ids import load_tokenizer, training_promp
 from components.flax_models import loading as flax_loading
 from components.torch_models import loading as torch_loading
 from components.torch_models.placeholder_rows import place_rows
-from components.train_torch.trainer import TorchTrainer
+from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 
 CPU = torch.device("cpu")

@@ -20,8 +20,8 @@ from components.ingest_images.ingest import ingest_images
 from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
 from components.preflight.parameters import EVALUATION, TRAINING, fields_of
-from components.train_flax.train import train_flax
-from components.train_torch.train import train_torch
+from components.train.flax.train import train_flax
+from components.train.torch.train import train_torch
 from pipelines.presets import SPRITES_DEMO
 from tests import flax_runs as runs
 

@@ -26,7 +26,7 @@ from components.torch_models.loading import (
     load_unet,
     load_vae,
 )
-from components.train_torch.trainer import TEXT_ENCODER, TorchTrainer
+from components.train.torch.trainer import TEXT_ENCODER, TorchTrainer
 from tests.parity.reference import ReferenceTrainer
 
 CPU = torch.device("cpu")

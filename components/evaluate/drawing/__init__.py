@@ -1,0 +1,1 @@
+"""The pictures of an evaluation, drawn by PyTorch or by JAX."""

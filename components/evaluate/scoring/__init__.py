@@ -1,0 +1,1 @@
+"""How good the pictures are, and whether that is good enough to publish."""
