@@ -10,26 +10,35 @@ import logging
 import os
 import sys
 import time
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import InterruptedTraining, TextualInversionError
 from components.common.logs import configure_logging, human_duration
+from components.common.options import Config, default_of, option_of, typed_fields
 
 logger = logging.getLogger(__name__)
 
 TIMINGS_VARIABLE = "TEXTUAL_INVERSION_TIMINGS"
 """Environment variable that names a file to which every finished step appends one JSON line of its duration."""
 
-Config = TypeVar("Config")
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""What Kubernetes shows of a container that has ended; Argo puts it into its node's message. In a pod alone."""
+
+_LONGEST_REASON = 4096  # bytes that Kubernetes keeps
 
 
 @contextlib.contextmanager
 def step_boundary(step: str) -> Iterator[None]:
     """Runs a step's body: an error of ours becomes one line and the exit code of its kind, never a traceback.
+
+    In a pod that line is left in the termination log too, so that the run's node, `kubectl describe pod` and alerts
+    have it; so is the last line of an error that nobody expected.
 
     Raises:
         SystemExit: with the error's `exit_code`, when the body raises a `TextualInversionError`.
@@ -39,66 +48,81 @@ def step_boundary(step: str) -> Iterator[None]:
     try:
         yield
     except InterruptedTraining as stop:
-        logger.warning("%s stopped: %s", step, stop)
+        logger.warning("stopped: %s", stop)
+        _leave_reason(str(stop))
         sys.exit(stop.exit_code)
     except TextualInversionError as error:
-        logger.error("%s failed: %s", step, error)
+        logger.error("%s", error)
+        _leave_reason(str(error))
         sys.exit(error.exit_code)
+    except Exception as error:
+        _leave_reason(f"{type(error).__name__}: {error}")
+        raise
     seconds = time.monotonic() - started
-    logger.info("%s done in %s", step, human_duration(seconds))
+    logger.info("done in %s", human_duration(seconds))
     timings = os.environ.get(TIMINGS_VARIABLE)
     if timings:
         with Path(timings).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
 
 
-def add_config_flags(parser: argparse.ArgumentParser, config: type, descriptions: Mapping[str, str]) -> None:
-    """Adds one `--flag` for every field of the dataclass `config`, with the field's own default and type.
+def _leave_reason(message: str) -> None:
+    """Writes why the step ends to the termination log; what the last process of a step says stands."""
+    line = " ".join(message.split()).encode("utf-8", "backslashreplace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+    try:
+        if TERMINATION_LOG.exists():
+            TERMINATION_LOG.write_text(line, encoding="utf-8")
+    except OSError as error:  # the log above has the reason already
+        logger.warning("the reason could not be left in %s: %s", TERMINATION_LOG, error)
 
-    `descriptions` maps every field to its help text; a field without one is a `KeyError`, so that none is forgotten.
+
+def add_config_flags(parser: argparse._ActionsContainer, config: type[Config], *, suppress: bool = False) -> None:
+    """Adds one `--flag` for every field of a config, with the field's own default, type, choices and meaning.
+
+    Args:
+        parser: the parser, or a group of its flags.
+        config: the config's class; its `prefix` goes before each name.
+        suppress: whether a flag that is not given leaves no attribute, and none is required.
     """
-    hints = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
-        default = default_of(field)
+    for field, hint in typed_fields(config):
+        name, option, default = config.prefix + field.name, option_of(field), default_of(field)
         required = default is dataclasses.MISSING
-        shown = "required" if required else f"default: {default!r}"
+        shown = "required" if required else f"default: {_shown(default)}"
         parser.add_argument(
-            *dict.fromkeys((f"--{field.name.replace('_', '-')}", f"--{field.name}")),
-            dest=field.name,
-            required=required,
-            default=None if required else default,
-            help=f"{descriptions[field.name]} ({shown})".replace("%", "%%"),
-            **_parsing_of(hints[field.name]),
+            *dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")),
+            dest=name,
+            required=required and not suppress,
+            default=argparse.SUPPRESS if suppress else None if required else default,
+            help=f"{option.description} ({shown})".replace("%", "%%"),
+            **({"choices": option.choices} if option.choices else _parsing_of(hint)),
         )
 
 
-def config_from_flags(config: type[Config], arguments: argparse.Namespace) -> Config:
-    """The dataclass `config` filled from parsed flags.
+def _shown(default: Any) -> str:
+    return repr(list(default) if isinstance(default, tuple) else default)
+
+
+def config_from_flags(config: type[AnyConfig], arguments: argparse.Namespace) -> AnyConfig:
+    """The config filled from the parsed flags of `add_config_flags`.
 
     Raises:
         ConfigError: from the config's own checks.
     """
-    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
-    return config(**{name: getattr(arguments, name) for name in names})
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The default of a dataclass's field, made if it has a factory; `dataclasses.MISSING` where there is none."""
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    names = [field.name for field, _ in typed_fields(config)]
+    return config(**{name: getattr(arguments, config.prefix + name) for name in names})
 
 
 def _parsing_of(hint: Any) -> dict[str, Any]:
+    """How argparse reads a flag of that type; what a text means is left to the config, but for lists and booleans."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        hint = next(argument for argument in arguments if argument is not type(None))
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is bool:
         return {"type": parse_bool, "metavar": "true|false", "nargs": "?", "const": True}
-    if origin in (list, tuple):
-        return {"type": arguments[0], "nargs": "*"}
-    if origin in (Mapping, Sequence):
+    if origin is tuple and arguments[0] is str:
+        return {"type": str, "metavar": "TEXT", "nargs": "*"}
+    if origin in (tuple, Mapping):
         return {"type": parse_json, "metavar": "JSON"}
-    return {"type": hint}
+    metavar = {str: "TEXT", int: "N", float: "X"}[hint]
+    return {"type": hint, "metavar": metavar}
 
 
 def parse_bool(text: str) -> bool:

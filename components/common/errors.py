@@ -35,7 +35,10 @@ class InputError(TextualInversionError):
 
 
 class ConfigError(InputError):
-    """A parameter has a value that cannot be right."""
+    """Parameters have values that cannot be right: one mistake or several, each naming its parameter."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("; ".join(dict.fromkeys(mistakes)))
 
 
 class ImageError(InputError):

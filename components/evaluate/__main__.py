@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
 from components.common.training.config import FLAX_ACCELERATORS
-from components.evaluate.config import DESCRIPTIONS, EvaluateConfig
+from components.evaluate.config import EvaluateConfig
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     )
     parser.add_argument("--accelerator", default="gpu", choices=FLAX_ACCELERATORS, help="where to draw (default: gpu)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the Evaluation")
-    add_config_flags(parser, EvaluateConfig, DESCRIPTIONS)
+    add_config_flags(parser, EvaluateConfig)
     arguments = parser.parse_args()
     with step_boundary("evaluate"):
         from components.evaluate.evaluation import evaluate

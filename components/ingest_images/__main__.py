@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
-from components.ingest_images.config import DESCRIPTIONS, IngestConfig
+from components.ingest_images.config import IngestConfig
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_flags(parser, IngestConfig, DESCRIPTIONS)
+    add_config_flags(parser, IngestConfig)
     parser.add_argument("--output", type=Path, required=True, help="folder for the ImageSet")
     arguments = parser.parse_args()
     with step_boundary("ingest_images"):

@@ -58,7 +58,7 @@ def ingest_images(config: IngestConfig, output: Path) -> ImageSet:
         ArtifactError: when `output` cannot be written.
         StorageError: when the source does not give what it lists.
     """
-    source = open_source(config.source)
+    source = open_source(config.images_uri)
     listing = list_pictures(source)
     if config.images_fingerprint not in ("", listing.fingerprint):
         raise ImageError(

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
-from components.init_embedding.config import DESCRIPTIONS, InitConfig
+from components.init_embedding.config import InitConfig
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--base-model", type=Path, required=True, help="folder of the base model's reference")
-    add_config_flags(parser, InitConfig, DESCRIPTIONS)
+    add_config_flags(parser, InitConfig)
     parser.add_argument("--output", type=Path, required=True, help="folder for the InitialEmbedding")
     arguments = parser.parse_args()
     with step_boundary("init_embedding"):

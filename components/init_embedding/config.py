@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from components.common.errors import ConfigError
+from components.common.options import Config, option
 from components.common.prompts import placeholder_tokens
-
-DESCRIPTIONS = {
-    "placeholder_token": "the new word, one that the model does not know, such as <cat-toy>",
-    "initializer_token": "a word of one token that says roughly what the pictures show, such as toy",
-    "num_vectors": "how many vectors the new word has: more hold more detail and are harder to edit",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InitConfig:
-    """The parameters of the step; `DESCRIPTIONS` says what each one is.
+class InitConfig(Config):
+    """The new word and what it starts from."""
 
-    Raises:
-        ConfigError: for a value that cannot be right, naming the field.
-    """
+    title = "The new word"
 
-    placeholder_token: str
-    initializer_token: str
-    num_vectors: int = 1
+    placeholder_token: str = option("the new word, one that the model does not know, such as <cat-toy>")
+    initializer_token: str = option("a word of one token that says roughly what the pictures show, such as toy")
+    num_vectors: int = option(
+        "how many vectors the new word has: more hold more detail and are harder to edit", 1, least=1
+    )
 
-    def __post_init__(self) -> None:
-        placeholder_tokens(self.placeholder_token, self.num_vectors)
-        if not self.initializer_token.strip():
-            raise ConfigError(f"initializer_token: found {self.initializer_token!r}, expected a word such as toy")
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        try:
+            placeholder_tokens(self.placeholder_token, self.num_vectors)
+        except ConfigError as error:
+            yield str(error)
+        if not self.initializer_token:
+            yield f"initializer_token: found {self.initializer_token!r}, expected a word such as toy"
 
     @property
     def tokens(self) -> tuple[str, ...]:

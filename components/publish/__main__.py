@@ -11,7 +11,7 @@ from typing import Any
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
 from components.common.errors import ObjectNotFoundError
 from components.publish import registry
-from components.publish.config import DESCRIPTIONS, PublishConfig
+from components.publish.config import PublishConfig
 from components.publish.publish import publish
 
 _REFERENCE_HELP = "folder of the base model's reference that the embedding was trained on"
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     publishing.add_argument("--evaluation", type=Path, required=True, help="folder of its Evaluation")
     publishing.add_argument("--output", type=Path, required=True, help="folder for the registry entry")
     publishing.add_argument("--force", action="store_true", help="publish what did not pass its evaluation")
-    add_config_flags(publishing, PublishConfig, DESCRIPTIONS)
+    add_config_flags(publishing, PublishConfig)
     publishing.set_defaults(run=_publish)
 
     listing = _command(commands, "list", "list the concepts, or the versions of one", _list)

@@ -4,40 +4,50 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from components.common.errors import ConfigError
-
-DESCRIPTIONS = {
-    "registry_uri": "folder of the registry: gs://bucket/folder, s3://bucket/folder or a local path",
-    "concept_name": "the concept's folder in the registry; empty takes the placeholder without its brackets",
-    "alias": "alias moved to the new version unless it points at a newer one; empty moves none",
-    "run_id": "the run that publishes, kept as lineage; empty when there is none",
-}
+from components.common.options import Config, option
 
 _NAME = re.compile(r"\w[\w.-]*")
 _LONGEST_NAME = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PublishConfig:
-    """Where and how a concept is published. Field meanings are in `DESCRIPTIONS`.
+class PublishOptions(Config):
+    """Under which name a concept is published."""
 
-    Raises:
-        ConfigError: for a value that cannot be right, naming the field.
-    """
+    title = "Registry"
 
-    registry_uri: str
-    concept_name: str = ""
-    alias: str = "champion"
-    run_id: str = ""
+    concept_name: str = option(
+        "the concept's folder in the registry; empty takes the placeholder without its brackets", ""
+    )
+    registry_alias: str = option(
+        "alias moved to the new version unless it points at a newer one; empty moves none", "champion"
+    )
 
-    def __post_init__(self) -> None:
-        if not self.registry_uri.strip():
-            raise ConfigError(f"registry_uri: found {self.registry_uri!r}, expected {DESCRIPTIONS['registry_uri']}")
-        if self.concept_name:
-            check_concept_name(self.concept_name)
-        if self.alias:
-            check_alias(self.alias)
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        for value, check in ((self.concept_name, check_concept_name), (self.registry_alias, check_alias)):
+            try:
+                if value:
+                    check(value)
+            except ConfigError as error:
+                yield str(error)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishConfig(PublishOptions):
+    """What the step is told: where a concept is published, under which name, and by which run."""
+
+    registry_uri: str = option("folder of the registry: gs://bucket/folder, s3://bucket/folder or a local path")
+    run_id: str = option("the run that publishes, kept as lineage; empty when there is none", "")
+
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        yield from super().find_mistakes()
+        if not self.registry_uri:
+            yield f"registry_uri: found {self.registry_uri!r}, expected the folder of a registry"
 
 
 def check_concept_name(name: str) -> None:
@@ -47,9 +57,11 @@ def check_concept_name(name: str) -> None:
 
 def check_alias(name: str) -> None:
     """Raises `ConfigError` unless `name` can be an alias: a number would be taken for a version."""
-    _check_name("alias", name, "champion")
+    _check_name("registry_alias", name, "champion")
     if name.isdecimal():
-        raise ConfigError(f"alias: found {name!r}, expected a name such as champion: a number stands for a version")
+        raise ConfigError(
+            f"registry_alias: found {name!r}, expected a name such as champion: a number stands for a version"
+        )
 
 
 def _check_name(field: str, name: str, example: str) -> None:

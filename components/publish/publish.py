@@ -55,8 +55,8 @@ def publish(
     )
     store = concept_store(config.registry_uri, bundle.concept)
     entry = publish_version(store, bundle, config.run_id)
-    if config.alias:
-        advance_alias(store, config.alias, entry.version)
+    if config.registry_alias:
+        advance_alias(store, config.registry_alias, entry.version)
     content = {"entry_uri": entry.uri, "concept": entry.concept, "concept_version": entry.version}
     files = {MANIFEST: entry.to_bytes()}
     write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files=files)

@@ -11,7 +11,7 @@ from typing import Any
 
 from components.common.artifact_addresses import deliver, fetched, written_to
 from components.common.cli import add_config_flags, config_from_flags
-from components.common.training.config import DESCRIPTIONS, TrainConfig
+from components.common.training.config import TrainConfig
 
 ADDRESSES = {
     "latent_set": "the LatentSet",
@@ -77,7 +77,7 @@ def add_training_flags(parser: argparse.ArgumentParser, accelerators: Sequence[s
     parser.add_argument("--checkpoint-root", required=True, help="folder or gs:// or s3:// address for checkpoints")
     where = f"where to train (default: {default})"
     parser.add_argument("--accelerator", default=default, choices=accelerators, help=where)
-    add_config_flags(parser, TrainConfig, DESCRIPTIONS)
+    add_config_flags(parser, TrainConfig)
 
 
 def training_command(parsed: argparse.Namespace) -> TrainingCommand:

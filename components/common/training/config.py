@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.common.errors import ConfigError
+from components.common.options import Config, option
 from components.common.prompts import TEMPLATES
 
 LR_SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
@@ -15,121 +16,74 @@ ACCELERATORS = ("cpu", "gpu")
 FLAX_ACCELERATORS = (*ACCELERATORS, "tpu")
 TPU_STAND_IN_VARIABLE = "TEXTUAL_INVERSION_TPU_STAND_IN"
 """Environment variable that, set to `cpu`, lets a machine's CPU stand in for TPUs: to try their path without any."""
-MAX_SEED = 2**63 - 1
-
-DESCRIPTIONS = {
-    "learnable_property": "what the pictures have in common, object or style: chooses the prompt templates",
-    "seed": "seed of the sampling plan: order, mirroring, prompts, timesteps and noise",
-    "repeats": "how many times each picture occurs in an epoch",
-    "flip_probability": "probability that a picture is mirrored left to right, 0 to 1",
-    "train_batch_size": "samples a process (one GPU, or all chips of a TPU host) takes at once",
-    "gradient_accumulation_steps": "batches summed up for one optimizer step",
-    "fuse_micro_batches": "take accumulated batches at once where memory allows: the same gradient, sooner",
-    "max_train_steps": "optimizer steps in all; 0 publishes nothing and shows the untrained concept",
-    "learning_rate": "learning rate before scale_lr",
-    "scale_lr": "multiply the learning rate by batch size x accumulation x processes",
-    "lr_scheduler": "learning-rate schedule: " + ", ".join(LR_SCHEDULERS),
-    "lr_warmup_steps": "optimizer steps over which the learning rate rises from 0",
-    "lr_num_cycles": "cycles of cosine_with_restarts",
-    "lr_power": "exponent of polynomial",
-    "adam_beta1": "decay of AdamW's first moment",
-    "adam_beta2": "decay of AdamW's second moment",
-    "adam_weight_decay": "AdamW's weight decay of the rows",
-    "adam_epsilon": "AdamW's epsilon",
-    "max_embedding_norm": "shorten rows to this many times the vocabulary's mean norm after each step; 0: no limit",
-    "early_stopping_every": "look at a fixed batch after so many steps, and stop once its loss has settled; 0: never",
-    "early_stopping_window": "how many of the latest looks are held against all of them",
-    "early_stopping_ratio": "stop when the variance of the latest looks is below this share of that of all (DVAR)",
-    "mixed_precision": "precision of the frozen weights: no (fp32), fp16 or bf16; rows and loss stay fp32",
-    "allow_tf32": "let NVIDIA GPUs multiply fp32 matrices as TF32",
-    "gradient_checkpointing": "save memory by computing activations twice",
-    "enable_xformers_memory_efficient_attention": "attention by xFormers instead of PyTorch's own (PyTorch only)",
-    "cuda_graphs": "replay the UNet's kernels as CUDA graphs: a slow first step, faster ones after (PyTorch, GPUs)",
-    "checkpointing_steps": "optimizer steps between two checkpoints",
-    "checkpoints_total_limit": "how many checkpoints are kept; 0 keeps all",
-    "resume_from_checkpoint": "latest (go on where this training stopped), none, or a checkpoint's name",
-    "save_steps": "optimizer steps between two snapshots of the rows, shown in the report",
-    "log_steps": "optimizer steps between two progress lines",
-}
+MAX_SEED = 2**53 - 1
+"""The largest whole number that a pipeline's parameters, JSON numbers, carry without losing digits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How the placeholder rows are trained. Field meanings are in `DESCRIPTIONS`.
+class TrainConfig(Config):
+    """How the placeholder rows are trained."""
 
-    Raises:
-        ConfigError: for a value that cannot be right, naming the field.
-    """
+    title = "Training"
 
-    learnable_property: str = "object"
-    seed: int = 0
-    repeats: int = 100
-    flip_probability: float = 0.5
-    train_batch_size: int = 16
-    gradient_accumulation_steps: int = 1
-    fuse_micro_batches: bool = True
-    max_train_steps: int = 5000
-    learning_rate: float = 1e-4
-    scale_lr: bool = False
-    lr_scheduler: str = "constant"
-    lr_warmup_steps: int = 500
-    lr_num_cycles: int = 1
-    lr_power: float = 1.0
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_weight_decay: float = 1e-2
-    adam_epsilon: float = 1e-8
-    max_embedding_norm: float = 0.0
-    early_stopping_every: int = 0
-    early_stopping_window: int = 30
-    early_stopping_ratio: float = 0.15
-    mixed_precision: str = "no"
-    allow_tf32: bool = False
-    gradient_checkpointing: bool = False
-    enable_xformers_memory_efficient_attention: bool = False
-    cuda_graphs: bool = False
-    checkpointing_steps: int = 500
-    checkpoints_total_limit: int = 0
-    resume_from_checkpoint: str = "latest"
-    save_steps: int = 500
-    log_steps: int = 10
-
-    def __post_init__(self) -> None:
-        _one_of("learnable_property", self.learnable_property, tuple(TEMPLATES))
-        _one_of("lr_scheduler", self.lr_scheduler, LR_SCHEDULERS)
-        _one_of("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
-        for name in (
-            "repeats",
-            "train_batch_size",
-            "gradient_accumulation_steps",
-            "checkpointing_steps",
-            "save_steps",
-            "lr_num_cycles",
-            "log_steps",
-        ):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("early_stopping_window", self.early_stopping_window, 2)
-        for name in (
-            "max_train_steps",
-            "lr_warmup_steps",
-            "checkpoints_total_limit",
-            "adam_weight_decay",
-            "max_embedding_norm",
-            "early_stopping_every",
-            "early_stopping_ratio",
-            "seed",
-        ):
-            _at_least(name, getattr(self, name), 0)
-        for name in ("learning_rate", "adam_epsilon", "lr_power"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: found {getattr(self, name)}, expected more than 0")
-        for name in ("adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name}: found {getattr(self, name)}, expected 0 or more and less than 1")
-        if not 0 <= self.flip_probability <= 1:
-            raise ConfigError(f"flip_probability: found {self.flip_probability}, expected 0 to 1")
-        if self.seed > MAX_SEED:
-            raise ConfigError(f"seed: found {self.seed}, expected at most {MAX_SEED}")
+    learnable_property: str = option(
+        "what the pictures have in common, object or style: chooses the prompt templates",
+        "object",
+        choices=tuple(TEMPLATES),
+    )
+    seed: int = option(
+        "seed of the sampling plan: order, mirroring, prompts, timesteps and noise", 0, least=0, most=MAX_SEED
+    )
+    repeats: int = option("how many times each picture occurs in an epoch", 100, least=1)
+    flip_probability: float = option("probability that a picture is mirrored left to right", 0.5, least=0, most=1)
+    train_batch_size: int = option("samples a process (one GPU, or all chips of a TPU host) takes at once", 16, least=1)
+    gradient_accumulation_steps: int = option("batches summed up for one optimizer step", 1, least=1)
+    fuse_micro_batches: bool = option(
+        "take accumulated batches at once where memory allows: the same gradient, sooner", True
+    )
+    max_train_steps: int = option(
+        "optimizer steps in all; 0 publishes nothing and shows the untrained concept", 5000, least=0
+    )
+    learning_rate: float = option("learning rate before scale_lr", 1e-4, above=0)
+    scale_lr: bool = option("multiply the learning rate by batch size x accumulation x processes", False)
+    lr_scheduler: str = option("learning-rate schedule", "constant", choices=LR_SCHEDULERS)
+    lr_warmup_steps: int = option("optimizer steps over which the learning rate rises from 0", 500, least=0)
+    lr_num_cycles: int = option("cycles of cosine_with_restarts", 1, least=1)
+    lr_power: float = option("exponent of polynomial", 1.0, above=0)
+    adam_beta1: float = option("decay of AdamW's first moment", 0.9, least=0, below=1)
+    adam_beta2: float = option("decay of AdamW's second moment", 0.999, least=0, below=1)
+    adam_weight_decay: float = option("AdamW's weight decay of the rows", 1e-2, least=0)
+    adam_epsilon: float = option("AdamW's epsilon", 1e-8, above=0)
+    max_embedding_norm: float = option(
+        "shorten rows to this many times the vocabulary's mean norm after each step; 0: no limit", 0.0, least=0
+    )
+    early_stopping_every: int = option(
+        "look at a fixed batch after so many steps, and stop once its loss has settled; 0: never", 0, least=0
+    )
+    early_stopping_window: int = option("how many of the latest looks are held against all of them", 30, least=2)
+    early_stopping_ratio: float = option(
+        "stop when the variance of the latest looks is below this share of that of all (DVAR)", 0.15, least=0
+    )
+    mixed_precision: str = option(
+        "precision of the frozen weights: no (fp32), fp16 or bf16; rows and loss stay fp32",
+        "no",
+        choices=MIXED_PRECISIONS,
+    )
+    allow_tf32: bool = option("let NVIDIA GPUs multiply fp32 matrices as TF32", False)
+    gradient_checkpointing: bool = option("save memory by computing activations twice", False)
+    enable_xformers_memory_efficient_attention: bool = option(
+        "attention by xFormers instead of PyTorch's own (PyTorch only)", False
+    )
+    cuda_graphs: bool = option(
+        "replay the UNet's kernels as CUDA graphs: a slow first step, faster ones after (PyTorch, GPUs)", False
+    )
+    checkpointing_steps: int = option("optimizer steps between two checkpoints", 500, least=1)
+    checkpoints_total_limit: int = option("how many checkpoints are kept; 0 keeps all", 0, least=0)
+    resume_from_checkpoint: str = option(
+        "latest (go on where this training stopped), none, or a checkpoint's name", "latest"
+    )
+    save_steps: int = option("optimizer steps between two snapshots of the rows, shown in the report", 500, least=1)
+    log_steps: int = option("optimizer steps between two progress lines", 10, least=1)
 
     def global_batch(self, num_processes: int) -> int:
         """Samples in one optimizer step over all processes."""
@@ -138,10 +92,6 @@ class TrainConfig:
     def peak_learning_rate(self, num_processes: int) -> float:
         """The learning rate that the schedule's factor multiplies: `scale_lr` as in the reference script."""
         return self.learning_rate * (self.global_batch(num_processes) if self.scale_lr else 1)
-
-    def as_json(self) -> dict[str, Any]:
-        """The configuration by field name."""
-        return dataclasses.asdict(self)
 
 
 _OUTSIDE_THE_KEY = (
@@ -193,16 +143,6 @@ def differing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict
     return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}: found {value!r}, expected one of {', '.join(allowed)}")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ConfigError(f"{name}: found {value}, expected {least} or more")
-
-
 def check_accelerator(accelerator: str, allowed: tuple[str, ...] = ACCELERATORS) -> None:
     """Raises `ConfigError` unless `accelerator` is one of those allowed, by default those that PyTorch runs on here."""
     if accelerator in FLAX_ACCELERATORS and accelerator not in allowed:
@@ -210,4 +150,5 @@ def check_accelerator(accelerator: str, allowed: tuple[str, ...] = ACCELERATORS)
             f"accelerator: found {accelerator!r}, expected one of {', '.join(allowed)}: this step runs on PyTorch; "
             "TPUs are for components.train.flax and components.evaluate"
         )
-    _one_of("accelerator", accelerator, allowed)
+    if accelerator not in allowed:
+        raise ConfigError(f"accelerator: found {accelerator!r}, expected one of {', '.join(allowed)}")

@@ -15,34 +15,22 @@ import logging
 from collections.abc import Iterable
 
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
-from components.common.errors import ConfigError
+from components.common.options import Config, option
 from components.common.storage import ObjectInfo, open_store
 from components.common.training.checkpoints import CHECKPOINT_KEY
 
 logger = logging.getLogger(__name__)
 
-DESCRIPTIONS = {
-    "checkpoint_root": "folder or gs:// or s3:// address for checkpoints, as the trainers have it",
-    "days": "age in days of a training's newest checkpoint from which on all of them are deleted",
-    "dry_run": "say what would be deleted, and delete nothing",
-}
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExpiryConfig:
-    """What is deleted, and when. Field meanings are in `DESCRIPTIONS`.
+class ExpiryConfig(Config):
+    """What is deleted, and when; no training at work has a newest checkpoint of a day ago."""
 
-    Raises:
-        ConfigError: for a value that cannot be right, naming the field.
-    """
-
-    checkpoint_root: str
-    days: int = 30
-    dry_run: bool = False
-
-    def __post_init__(self) -> None:
-        if self.days < 1:
-            raise ConfigError(f"days: found {self.days}, expected at least 1: a training at work needs its checkpoints")
+    checkpoint_root: str = option("folder or gs:// or s3:// address for checkpoints, as the trainers have it")
+    days: int = option(
+        "age in days of a training's newest checkpoint from which on all of them are deleted", 30, least=1
+    )
+    dry_run: bool = option("say what would be deleted, and delete nothing", False)
 
 
 def expire_checkpoints(config: ExpiryConfig, *, now: datetime.datetime | None = None) -> list[str]:
@@ -91,7 +79,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_config_flags(parser, ExpiryConfig, DESCRIPTIONS)
+    add_config_flags(parser, ExpiryConfig)
     arguments = parser.parse_args()
     with step_boundary("expiry"):
         expire_checkpoints(config_from_flags(ExpiryConfig, arguments))

@@ -7,7 +7,7 @@ import argparse
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
 from components.common.training.command import add_training_flags, training_command
 from components.common.training.config import FLAX_ACCELERATORS
-from components.train.nodes.config import DESCRIPTIONS, LaunchConfig
+from components.train.nodes.config import LaunchConfig
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "train, and follow the training to its end"
     launching = commands.add_parser("launch", help=text, description=text[0].upper() + text[1:] + ".")
     add_training_flags(launching, FLAX_ACCELERATORS, "gpu")
-    add_config_flags(launching, LaunchConfig, DESCRIPTIONS)
+    add_config_flags(launching, LaunchConfig)
     text = "delete every TrainJob of a pipeline run"
     removing = commands.add_parser("remove", help=text, description=text[0].upper() + text[1:] + ".")
     removing.add_argument("--run-id", required=True, help="the pipeline run")

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
 from components.common.errors import ConfigError
+from components.common.options import Config, option, option_of
 from components.common.training.config import ACCELERATORS, FLAX_ACCELERATORS, check_accelerator
 
 MODEL_CPU, MODEL_MEMORY = "4", "16Gi"
 """What a pod takes that holds a model of Stable Diffusion's size."""
-
-DESCRIPTIONS = {
-    "cpu_per_node": "processors of each node, in Kubernetes' notation, such as 8",
-    "memory_per_node": "memory of each node, in Kubernetes' notation, such as 32Gi; /dev/shm counts against it",
-    "accelerator_node_selector": "labels of the nodes to use, as JSON; on Google Cloud TPUs need "
-    f'{{"{TPU_TYPE}": "tpu-v6e-slice", "{TPU_TOPOLOGY}": "2x4"}}',
-    "accelerator_tolerations": "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator "
-    "itself and for spot nodes of Google Cloud",
-    "framework": "what trains: torch (components.train.torch) or flax (components.train.flax); empty takes flax with "
-    "tpu, and torch elsewhere",
-    "num_nodes": "pods that train together, each on a node; for TPUs the hosts of the slice",
-    "processes_per_node": "processes of each node; 0 takes one for each GPU with torch, and one with flax",
-    "accelerator_count": "accelerators of each node, as text: GPUs, or the TPU chips of a host; 0 for cpu",
-    "accelerator_resource": "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()),
-    "queue": "Kueue's local queue that the training waits in; empty for none",
-    "runtime": "TrainingRuntime in the run's namespace; empty takes textual-inversion-torch or textual-inversion-jax",
-    "trainer_image": "container image of the trainer; empty takes the runtime's",
-    "service_account": "service account of the training's pods; empty takes the runtime's",
-    "timeout_seconds": "how long the TrainJob of several nodes may run before the cluster ends it",
-    "run_id": "the pipeline run that the training belongs to; empty takes that of the step's pod: so it can be cached",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,54 +49,79 @@ FRAMEWORKS = {
 }
 """Kubeflow Trainer tells torchrun (PET_*) or JAX (JAX_*) how many nodes there are, and which one a pod is."""
 
+FRAMEWORK_CHOICES = ("auto", *FRAMEWORKS)
+
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
-    """How the cluster is asked for nodes. Field meanings are in `DESCRIPTIONS`.
+class NodesOptions(Config):
+    """On how many nodes a training runs, and how it waits for them."""
 
-    Raises:
-        ConfigError: for a value that cannot be right, naming the field.
-    """
+    title = "Several nodes"
 
-    cpu_per_node: str = MODEL_CPU
-    memory_per_node: str = MODEL_MEMORY
-    accelerator_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    accelerator_tolerations: Sequence[Mapping[str, Any]] = dataclasses.field(default_factory=list)
-    framework: str = ""
-    num_nodes: int = 1
-    processes_per_node: int = 0
-    accelerator_count: str = "1"
-    accelerator_resource: str = ""
-    queue: str = ""
-    runtime: str = ""
-    trainer_image: str = ""
-    service_account: str = ""
-    timeout_seconds: int = 86_400
-    run_id: str = ""
+    num_nodes: int = option("pods that train together, each on a node; for TPUs the hosts of the slice", 1, least=1)
+    queue: str = option("Kueue's local queue that a training on several nodes waits in; empty for none", "")
+    trainjob_timeout_seconds: int = option(
+        "how long the TrainJob of several nodes may run before the cluster ends it", 86_400, least=1
+    )
 
-    def __post_init__(self) -> None:
-        if self.framework and self.framework not in FRAMEWORKS:
-            raise ConfigError(f"framework: found {self.framework!r}, expected one of {', '.join(FRAMEWORKS)}")
-        for name, least in (("num_nodes", 1), ("processes_per_node", 0), ("timeout_seconds", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: found {getattr(self, name)}, expected {least} or more")
-        if not self.accelerator_count.isdecimal():
-            raise ConfigError(f"accelerator_count: found {self.accelerator_count!r}, expected a number such as 1")
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        yield from _mistakes_of_names(self, queue=_NAME)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaunchConfig(NodesOptions):
+    """How the cluster is asked for nodes."""
+
+    cpu_per_node: str = option("processors of each node, in Kubernetes' notation, such as 8", MODEL_CPU)
+    memory_per_node: str = option(
+        "memory of each node, in Kubernetes' notation, such as 32Gi; /dev/shm counts against it", MODEL_MEMORY
+    )
+    accelerator_node_selector: Mapping[str, str] = option(
+        "labels of the nodes to use, as JSON; on Google Cloud TPUs need "
+        f'{{"{TPU_TYPE}": "tpu-v6e-slice", "{TPU_TOPOLOGY}": "2x4"}}',
+        {},
+    )
+    accelerator_tolerations: tuple[Mapping[str, Any], ...] = option(
+        "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator itself and for spot nodes "
+        "of Google Cloud",
+        (),
+    )
+    framework: str = option(
+        "what trains; auto takes flax with tpu, and torch elsewhere", "auto", choices=FRAMEWORK_CHOICES
+    )
+    processes_per_node: int = option(
+        "processes of each node; 0 takes one for each GPU with torch, and one with flax", 0, least=0
+    )
+    accelerator_count: int = option(
+        "accelerators of each node: GPUs, or the TPU chips of a host; 0 for cpu", 1, least=0
+    )
+    accelerator_resource: str = option(
+        "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()), ""
+    )
+    runtime: str = option(
+        "TrainingRuntime in the run's namespace; empty takes textual-inversion-torch or textual-inversion-jax", ""
+    )
+    trainer_image: str = option("container image of the trainer; empty takes the runtime's", "")
+    service_account: str = option("service account of the training's pods; empty takes the runtime's", "")
+    run_id: str = option(
+        "the pipeline run that the training belongs to; empty takes that of the step's pod: so it can be cached", ""
+    )
+
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        yield from super().find_mistakes()
         for name in ("cpu_per_node", "memory_per_node"):
-            if not _QUANTITY.fullmatch(getattr(self, name)):
-                raise ConfigError(f"{name}: found {getattr(self, name)!r}, expected {DESCRIPTIONS[name]}")
-        for name, pattern in (("queue", _NAME), ("runtime", _NAME), ("service_account", _NAME), ("run_id", _LABEL)):
-            value = getattr(self, name)
-            if value and not pattern.fullmatch(value):
-                raise ConfigError(f"{name}: found {value!r}, expected {DESCRIPTIONS[name]}")
+            yield from mistakes_of_quantity(name, getattr(self, name))
+        yield from _mistakes_of_names(self, runtime=_NAME, service_account=_NAME, run_id=_LABEL)
 
     def framework_on(self, accelerator: str) -> Framework:
         """The framework that trains on `accelerator`: `cpu`, `gpu` or `tpu`."""
-        return FRAMEWORKS[self.framework or ("flax" if accelerator == "tpu" else "torch")]
+        return FRAMEWORKS[("flax" if accelerator == "tpu" else "torch") if self.framework == "auto" else self.framework]
 
     def pod_accelerators(self, accelerator: str) -> PodAccelerators:
         """What each pod asks for when training is to run on `accelerator`.
@@ -128,7 +133,7 @@ class LaunchConfig:
         check_accelerator(accelerator, framework.accelerators)
         pod = PodAccelerators(
             kind=accelerator,
-            count=int(self.accelerator_count),
+            count=self.accelerator_count,
             resource=self.accelerator_resource,
             node_selector=self.accelerator_node_selector,
             tolerations=self.accelerator_tolerations,
@@ -147,4 +152,18 @@ class LaunchConfig:
         """How many processes train on each node."""
         if not self.framework_on(accelerator).process_per_device:
             return 1
-        return self.processes_per_node or max(1, int(self.accelerator_count))
+        return self.processes_per_node or max(1, self.accelerator_count)
+
+
+def mistakes_of_quantity(name: str, value: str) -> Iterable[str]:
+    """What is wrong with a number of processors or an amount of memory as Kubernetes writes it."""
+    if not _QUANTITY.fullmatch(value):
+        yield f"{name}: found {value!r}, expected a quantity in Kubernetes' notation, such as 4, 500m or 16Gi"
+
+
+def _mistakes_of_names(config: Config, **patterns: re.Pattern[str]) -> Iterable[str]:
+    fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    for name, pattern in patterns.items():
+        value = getattr(config, name)
+        if value and not pattern.fullmatch(value):
+            yield f"{name}: found {value!r}, expected {option_of(fields[name]).description}"

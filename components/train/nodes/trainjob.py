@@ -98,7 +98,7 @@ def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
         "runtimeRef": {"apiGroup": GROUP, "kind": "TrainingRuntime", "name": config.runtime or framework.runtime},
         "trainer": trainer,
         "runtimePatches": [{"manager": _MANAGER, "trainingRuntimeSpec": _patch(config, command)}],
-        "activeDeadlineSeconds": config.timeout_seconds,
+        "activeDeadlineSeconds": config.trainjob_timeout_seconds,
     }
 
 
