@@ -32,7 +32,7 @@ _PLACEHOLDER_LIKE = re.compile(r"<[^<>\s,]+>")
 CONCEPT_HELP = (
     "a learned concept, several times for several: a .safetensors file, a version's address in a registry "
     "(.../cat-toy/versions/3), or a concept with a version or alias (.../cat-toy@champion, .../cat-toy@3); "
-    f"without one, @{PublishConfig.alias}"
+    f"without one, @{PublishConfig.registry_alias}"
 )
 
 
@@ -64,7 +64,7 @@ def fetch_concept(address: str, folder: Path) -> Concept:
     found = _VERSION.fullmatch(address) or _NAMED.fullmatch(address)
     if found is None:
         raise InputError(f"found the concept {address!r}, expected {CONCEPT_HELP}")
-    entry = registry.resolve(found["registry"], found["concept"], found["which"] or PublishConfig.alias)
+    entry = registry.resolve(found["registry"], found["concept"], found["which"] or PublishConfig.registry_alias)
     logger.info("%s is version %d of %s", entry.facts.placeholder_token, entry.version, entry.concept)
     registry.fetch(entry, folder / "version")
     return Concept(

@@ -52,7 +52,8 @@ def step_boundary(step: str) -> Iterator[None]:
         _leave_reason(str(stop))
         sys.exit(stop.exit_code)
     except TextualInversionError as error:
-        logger.error("%s", error)
+        for mistake in error.mistakes:
+            logger.error("%s", mistake)
         _leave_reason(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
@@ -76,16 +77,19 @@ def _leave_reason(message: str) -> None:
         logger.warning("the reason could not be left in %s: %s", TERMINATION_LOG, error)
 
 
-def add_config_flags(parser: argparse._ActionsContainer, config: type[Config], *, suppress: bool = False) -> None:
+def add_config_flags(
+    parser: argparse._ActionsContainer, config: type[Config], *, prefix: str = "", suppress: bool = False
+) -> None:
     """Adds one `--flag` for every field of a config, with the field's own default, type, choices and meaning.
 
     Args:
         parser: the parser, or a group of its flags.
-        config: the config's class; its `prefix` goes before each name.
+        config: the config's class.
+        prefix: what goes before each name.
         suppress: whether a flag that is not given leaves no attribute, and none is required.
     """
     for field, hint in typed_fields(config):
-        name, option, default = config.prefix + field.name, option_of(field), default_of(field)
+        name, option, default = prefix + field.name, option_of(field), default_of(field)
         required = default is dataclasses.MISSING
         shown = "required" if required else f"default: {_shown(default)}"
         parser.add_argument(
@@ -109,7 +113,7 @@ def config_from_flags(config: type[AnyConfig], arguments: argparse.Namespace) ->
         ConfigError: from the config's own checks.
     """
     names = [field.name for field, _ in typed_fields(config)]
-    return config(**{name: getattr(arguments, config.prefix + name) for name in names})
+    return config(**{name: getattr(arguments, name) for name in names})
 
 
 def _parsing_of(hint: Any) -> dict[str, Any]:

@@ -23,9 +23,13 @@ from __future__ import annotations
 
 
 class TextualInversionError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose: one thing that is wrong, or several at once."""
 
     exit_code = 1
+
+    def __init__(self, *mistakes: str) -> None:
+        self.mistakes = tuple(dict.fromkeys(mistakes))
+        super().__init__("; ".join(self.mistakes))
 
 
 class InputError(TextualInversionError):
@@ -35,10 +39,7 @@ class InputError(TextualInversionError):
 
 
 class ConfigError(InputError):
-    """Parameters have values that cannot be right: one mistake or several, each naming its parameter."""
-
-    def __init__(self, *mistakes: str) -> None:
-        super().__init__("; ".join(dict.fromkeys(mistakes)))
+    """A parameter has a value that cannot be right."""
 
 
 class ImageError(InputError):

@@ -11,7 +11,7 @@ import sys
 from components import __version__
 from components.common.errors import ConfigError
 
-IMAGE_NAMES = ("dataset", "tokenizer", "train-torch", "train-flax", "evaluate", "publish", "launcher")
+IMAGE_NAMES = ("dataset", "tokenizer", "train-torch", "train-flax", "train-flax-gpu", "evaluate", "publish", "launcher")
 """One image for each folder of `containers/`."""
 
 REGISTRY = os.environ.get("TEXTUAL_INVERSION_REGISTRY", "ghcr.io/textual-inversion-pipelines")
@@ -28,6 +28,13 @@ def image(name: str) -> str:
     if name not in IMAGE_NAMES:
         raise ConfigError(f"found container image {name!r}, expected one of {', '.join(IMAGE_NAMES)}")
     return f"{REGISTRY}/{name}:{VERSION}"
+
+
+def training_image(trained_by: str, accelerator: str = "") -> str:
+    """The image of the training step: of a framework on an accelerator, or of the launcher for several `nodes`."""
+    if trained_by == "flax":
+        return image("train-flax-gpu" if accelerator == "gpu" else "train-flax")
+    return image({"torch": "train-torch", "nodes": "launcher"}[trained_by])
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from components.common.cli import step_boundary
-from components.common.training.config import ACCELERATORS
+from components.common.cli import add_config_flags, step_boundary
+from components.encode_latents.config import EncodeConfig
 
 
 def main() -> None:
@@ -14,8 +14,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.encode_latents", description=__doc__)
     parser.add_argument("--image-set", type=Path, required=True, help="folder of the ImageSet")
     parser.add_argument("--base-model", type=Path, required=True, help="folder of the base model's reference")
-    parser.add_argument("--accelerator", default="gpu", choices=ACCELERATORS, help="where to encode (default: gpu)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the LatentSet")
+    add_config_flags(parser, EncodeConfig)
     arguments = parser.parse_args()
     with step_boundary("encode_latents"):
         from components.encode_latents.latents import encode_latents

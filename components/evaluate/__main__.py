@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
-from components.common.training.config import FLAX_ACCELERATORS
 from components.evaluate.config import EvaluateConfig
 
 
@@ -20,7 +19,6 @@ def main() -> None:
     parser.add_argument(
         "--scoring-set", type=Path, required=True, help="folder of the ImageSet to compare the samples with"
     )
-    parser.add_argument("--accelerator", default="gpu", choices=FLAX_ACCELERATORS, help="where to draw (default: gpu)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the Evaluation")
     add_config_flags(parser, EvaluateConfig)
     arguments = parser.parse_args()

@@ -13,7 +13,7 @@ import numpy as np
 from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.errors import ArtifactError, BaseModelError, ImageError
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.painter import Painter, painter_for
 from components.evaluate.drawing.samples import draw_samples, scoring_texts
 from components.evaluate.report.page import render_report
@@ -57,7 +57,7 @@ class EvaluationInputs:
 
 
 def evaluate(
-    config: EvaluateConfig,
+    config: EvaluateOptions,
     *,
     base_model: Path,
     scorer: Path,
@@ -97,12 +97,12 @@ def evaluate(
 
 
 def metrics_of(evaluation: Evaluation) -> dict[str, float]:
-    """The numbers for a run's list of metrics: `clip_i_after`, ..., `clip_i_gain`, `norm_ratio`."""
+    """The numbers for a run's list of metrics: `passed` (1 or 0), `clip_i_after`, ..., `clip_i_gain`, `norm_ratio`."""
     scores = evaluation.scores
     metrics = {f"{metric}_{variant}": value for variant, row in scores.items() for metric, value in row.items()}
     for metric in scores["after"]:
         metrics[f"{metric}_gain"] = scores["after"][metric] - scores["before"][metric]
-    return {**metrics, "norm_ratio": evaluation.settings["norm_ratio"]}
+    return {"passed": float(evaluation.passed), **metrics, "norm_ratio": evaluation.settings["norm_ratio"]}
 
 
 def _read_inputs(
@@ -142,7 +142,7 @@ def _check_that_they_belong_together(inputs: EvaluationInputs, initial: InitialE
         )
 
 
-def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, painter: Painter, clip: ClipScorer) -> Evaluation:
+def _evaluate(config: EvaluateOptions, inputs: EvaluationInputs, painter: Painter, clip: ClipScorer) -> Evaluation:
     learned = inputs.learned
     vocabularies = {encoder: painter.vocabulary(encoder) for encoder in learned.rows}
     health = embedding_health(learned.tokens, learned.rows, learned.initial_rows, vocabularies)
@@ -207,7 +207,7 @@ def _score(
 
 
 def _settings(
-    config: EvaluateConfig,
+    config: EvaluateOptions,
     inputs: EvaluationInputs,
     painter: Painter,
     scores: Scores,

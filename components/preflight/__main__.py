@@ -28,10 +28,9 @@ def main() -> None:
     parser.add_argument("parameters", type=Path, help="JSON file with the parameters by name")
     arguments = parser.parse_args()
     with step_boundary("preflight"):
-        from components.preflight.parameters import complete_parameters
         from components.preflight.preflight import preflight
 
-        checked = preflight(complete_parameters(_read(arguments.parameters)))
+        checked = preflight(_read(arguments.parameters))
         print(json.dumps(dataclasses.asdict(checked), indent=1))
 
 

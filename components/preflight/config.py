@@ -3,73 +3,131 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators, check_node_selector
+from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
 from components.common.errors import ConfigError
-from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
+from components.common.options import Config, option
+from components.common.training.config import FLAX_ACCELERATORS
+from components.train.nodes.config import FRAMEWORK_CHOICES, mistakes_of_quantity
 
-DESCRIPTIONS = {
-    "storage_uri": "folder for everything that a run keeps beside its artifacts, gs://..., s3://... or a local one: "
-    "base models, checkpoints and the registry",
-    "images_uri": "the 3 to 5 pictures of the concept: hf://datasets/owner/name, gs://..., s3://... or a local folder",
-    "scoring_images_uri": "pictures of the concept to score against; empty takes those of images_uri",
-    "base_model": "the diffusers model to teach: hf://owner/name, hf://owner/name@revision, gs://..., s3://... "
-    "or a local folder",
-    "base_model_variant": "variant of the base model's weight files, such as fp16; empty takes the plain ones",
-    "scorer": "the CLIP model that compares samples with pictures and prompts, as for base_model",
-    "accelerator": "where rows are trained and samples drawn: cpu and gpu by PyTorch, tpu by JAX; pictures are encoded "
-    "there too, but with tpu on a CPU",
-    "accelerator_resource": "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()),
-    "accelerator_count": "accelerators of each node that trains, as text; 0 for cpu; with tpu all chips of a node; "
-    "pictures are encoded and samples drawn on one GPU, or on all chips of one node",
-    "accelerator_node_selector": "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
-    f'{{"{TPU_TYPE}": "tpu-v5-lite-podslice", "{TPU_TOPOLOGY}": "2x2"}}',
-    "accelerator_tolerations": "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator "
-    "itself and for spot nodes of Google Cloud",
-    "evaluation_node_selector": "labels of the nodes to draw samples on, as JSON; empty takes those of training; with "
-    "tpu and several nodes those of a slice of one node, for no pod gets one node of a larger slice",
-}
+STORAGE_VARIABLE = "TEXTUAL_INVERSION_STORAGE_URI"
+"""Environment variable of the steps that says where a namespace keeps what its runs share."""
+
+_BY_SIZE = "in Kubernetes' notation; empty: by the model's size"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Sources, storage and hardware of a run. Field meanings are in `DESCRIPTIONS`.
+class RunOptions(Config):
+    """Sources, storage and hardware of a run."""
 
-    Raises:
-        ConfigError: for a value that cannot be right, naming the field.
-    """
+    title = "Sources, storage and hardware"
 
-    storage_uri: str
-    images_uri: str = "hf://datasets/diffusers/cat_toy_example"
-    scoring_images_uri: str = ""
-    base_model: str = "hf://stable-diffusion-v1-5/stable-diffusion-v1-5"
-    base_model_variant: str = ""
-    scorer: str = "hf://openai/clip-vit-large-patch14"
-    accelerator: str = "gpu"
-    accelerator_resource: str = ""
-    accelerator_count: str = "1"
-    accelerator_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    accelerator_tolerations: Sequence[Mapping[str, Any]] = ()
-    evaluation_node_selector: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    storage_uri: str = option(
+        "folder for everything that a run keeps beside its artifacts, gs://..., s3://... or a local one: base models, "
+        "checkpoints and the registry; empty takes that of the namespace",
+        "",
+    )
+    images_uri: str = option(
+        "the 3 to 5 pictures of the concept: hf://datasets/owner/name, gs://..., s3://... or a local folder",
+        "hf://datasets/diffusers/cat_toy_example",
+    )
+    scoring_images_uri: str = option("pictures of the concept to score against; empty takes those of images_uri", "")
+    base_model: str = option(
+        "the diffusers model to teach: hf://owner/name, hf://owner/name@revision, gs://..., s3://... or a local folder",
+        "hf://stable-diffusion-v1-5/stable-diffusion-v1-5",
+    )
+    base_model_variant: str = option(
+        "variant of the base model's weight files, such as fp16; empty takes the plain ones", ""
+    )
+    scorer: str = option(
+        "the CLIP model that compares samples with pictures and prompts, as for base_model",
+        "hf://openai/clip-vit-large-patch14",
+    )
+    accelerator: str = option(
+        "where rows are trained and samples drawn; pictures are encoded there too, but with tpu on a CPU",
+        "gpu",
+        choices=FLAX_ACCELERATORS,
+    )
+    framework: str = option(
+        "what trains: torch on cpu and gpu, flax (JAX) on all; auto takes flax with tpu, and torch elsewhere",
+        "auto",
+        choices=FRAMEWORK_CHOICES,
+    )
+    accelerator_resource: str = option(
+        "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()), ""
+    )
+    accelerator_count: int = option(
+        "accelerators of each node that trains; of no effect with cpu; with tpu all chips of a node; pictures are "
+        "encoded and samples drawn on one GPU, or on all chips of one node",
+        1,
+        least=0,
+    )
+    accelerator_node_selector: Mapping[str, str] = option(
+        "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
+        f'{{"{TPU_TYPE}": "tpu-v5-lite-podslice", "{TPU_TOPOLOGY}": "2x2"}}',
+        {},
+    )
+    accelerator_tolerations: tuple[Mapping[str, Any], ...] = option(
+        "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator itself and for spot nodes "
+        "of Google Cloud",
+        (),
+    )
+    evaluation_node_selector: Mapping[str, str] = option(
+        "labels of the nodes to draw samples on, as JSON; empty takes those of training; with tpu and several nodes "
+        "those of a slice of one node, for no pod gets one node of a larger slice",
+        {},
+    )
+    cpu_per_node: str = option(f"processors of each node that trains, such as 8, {_BY_SIZE}", "")
+    memory_per_node: str = option(
+        f"memory of each node that trains, such as 32Gi, {_BY_SIZE}; /dev/shm counts against it", ""
+    )
+    encoding_cpu: str = option(f"processors of the pod that encodes pictures, {_BY_SIZE}", "")
+    encoding_memory: str = option(f"memory of the pod that encodes pictures, {_BY_SIZE}", "")
+    evaluation_cpu: str = option(f"processors of the pod that draws and scores samples, {_BY_SIZE}", "")
+    evaluation_memory: str = option(f"memory of the pod that draws and scores samples, {_BY_SIZE}", "")
 
-    def __post_init__(self) -> None:
-        for name in ("storage_uri", "images_uri", "base_model", "scorer"):
-            if not getattr(self, name).strip():
-                raise ConfigError(f"{name}: found nothing, expected {DESCRIPTIONS[name]}")
-        check_accelerator(self.accelerator, FLAX_ACCELERATORS)
-        if not self.accelerator_count.isdecimal():
-            raise ConfigError(f"accelerator_count: found {self.accelerator_count!r}, expected a number such as 1")
-        check_node_selector("evaluation_node_selector", self.evaluation_node_selector)
-        self.evaluation_pod.check_nodes(1)  # as it is built from that of training, both are checked
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        if not self.storage:
+            yield (
+                "storage_uri: found nothing, expected gs://..., s3://... or a folder: set it, or for all runs of the "
+                f"namespace {STORAGE_VARIABLE} in its config map textual-inversion-environment"
+            )
+        for name in ("images_uri", "base_model", "scorer"):
+            if not getattr(self, name):
+                yield f"{name}: found nothing, expected hf://..., gs://..., s3://... or a local folder"
+        for name in ("cpu_per_node", "encoding_cpu", "evaluation_cpu"):
+            yield from self._mistakes_of_quantity(name)
+        for name in ("memory_per_node", "encoding_memory", "evaluation_memory"):
+            yield from self._mistakes_of_quantity(name)
+        for name in ("accelerator_node_selector", "evaluation_node_selector"):
+            try:
+                dataclasses.replace(self.training_pod, node_selector=getattr(self, name))
+            except ConfigError as error:
+                yield str(error).replace("accelerator_node_selector", name)
+        if self.evaluation_node_selector:
+            try:
+                self.evaluation_pod.check_nodes(1)
+            except ConfigError as error:
+                yield str(error)
+
+    def _mistakes_of_quantity(self, name: str) -> Iterable[str]:
+        return mistakes_of_quantity(name, getattr(self, name)) if getattr(self, name) else ()
+
+    @property
+    def storage(self) -> str:
+        """Where the run keeps what it shares with others: `storage_uri`, or that of the namespace."""
+        return self.storage_uri or os.environ.get(STORAGE_VARIABLE, "").strip()
 
     @property
     def training_pod(self) -> PodAccelerators:
         """What each pod asks for that trains."""
         return PodAccelerators(
             kind=self.accelerator,
-            count=int(self.accelerator_count),
+            count=0 if self.accelerator == "cpu" else self.accelerator_count,
             resource=self.accelerator_resource,
             node_selector=self.accelerator_node_selector,
             tolerations=self.accelerator_tolerations,
@@ -106,4 +164,4 @@ class RunConfig:
         return self._below("registry")
 
     def _below(self, name: str) -> str:
-        return f"{self.storage_uri.rstrip('/')}/{name}"
+        return f"{self.storage.rstrip('/')}/{name}"

@@ -6,109 +6,184 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from components.common.errors import InputError, StorageError, TextualInversionError
-from components.common.sources.models import resolve_revision
+from components.common.sources.models import ModelSource, open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
+from components.encode_latents.config import EncodeConfig
+from components.evaluate.config import EvaluateConfig
+from components.import_base_model.config import ImportConfig
+from components.ingest_images.config import IngestConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
-from components.preflight.parameters import check_parameters
+from components.preflight.options import CheckedOptions, check_options
+from components.preflight.pods import (
+    MODEL_PARTS,
+    encoding_pod,
+    evaluation_pod,
+    outputs_of,
+    training_image_and_pod,
+    training_pod,
+    weight_bytes,
+)
+from components.publish.config import PublishConfig
 
 logger = logging.getLogger(__name__)
 
 PROBE = "preflight-probe"
-"""The object that is written to see whether the storage can be; it stays, so that nothing needs to be deleted."""
+"""The object that is written, and deleted again, to see whether the storage can be."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the steps after this one are given.
+    """What the steps after this one are given: each its whole config as JSON text, and what its pod asks for.
 
     Attributes:
-        images_fingerprint: names the state of the training pictures.
-        scoring_images_fingerprint: names the state of the pictures to score against.
-        base_model_fingerprint: names the state of the base model's source, a commit on the Hub.
-        scorer_fingerprint: the same of the scorer's.
-        models_uri: where base models are kept.
-        checkpoints_uri: where checkpoints are kept.
-        registry_uri: where concepts are published.
-        accelerator_resource: the Kubernetes resource of the accelerator.
-        encoding_accelerator: where pictures are encoded, `cpu` or `gpu`.
-        encoding_accelerator_resource: the Kubernetes resource of that.
-        encoding_accelerator_count: how many of it the pod asks for, as text.
-        encoding_node_selector: labels of its node.
-        evaluation_accelerator_count: how many accelerators the pod asks for that draws samples, as text.
-        evaluation_node_selector: labels of its node.
+        import_base_model, import_scorer, prepare_pictures, prepare_scoring_set, add_the_new_word, encode_pictures,
+            train, sample_and_score, publish: the config of the step of that name.
+        encoding_cpu, ...: what the pod asks for that encodes the pictures.
+        training_image, training_cpu, ...: what runs in the training step, and what its pod asks for.
+        evaluation_cpu, ...: what the pod asks for that draws and scores samples.
+        tolerations: Kubernetes tolerations of all three, beside those for accelerators and spot nodes.
     """
+
+    import_base_model: str
+    import_scorer: str
+    prepare_pictures: str
+    prepare_scoring_set: str
+    add_the_new_word: str
+    encode_pictures: str
+    train: str
+    sample_and_score: str
+    publish: str
+    encoding_cpu: str
+    encoding_memory: str
+    encoding_accelerator: str
+    encoding_accelerator_count: str
+    encoding_node_selector: Mapping[str, str]
+    training_image: str
+    training_cpu: str
+    training_memory: str
+    training_accelerator: str
+    training_accelerator_count: str
+    training_node_selector: Mapping[str, str]
+    evaluation_cpu: str
+    evaluation_memory: str
+    evaluation_accelerator: str
+    evaluation_accelerator_count: str
+    evaluation_node_selector: Mapping[str, str]
+    tolerations: list[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sources:
+    """What there is of the sources: the state of the pictures, and the models as they are now."""
 
     images_fingerprint: str
     scoring_images_fingerprint: str
-    base_model_fingerprint: str
-    scorer_fingerprint: str
-    models_uri: str
-    checkpoints_uri: str
-    registry_uri: str
-    accelerator_resource: str
-    encoding_accelerator: str
-    encoding_accelerator_resource: str
-    encoding_accelerator_count: str
-    encoding_node_selector: Mapping[str, str]
-    evaluation_accelerator_count: str
-    evaluation_node_selector: Mapping[str, str]
+    base_model: ModelSource
+    scorer: ModelSource
 
 
-def preflight(parameters: Mapping[str, Any]) -> Checked:
-    """The state of every source and the addresses below `storage_uri`, when nothing stands in the run's way.
+def preflight(given: Mapping[str, Any], more_options: Mapping[str, Any] | None = None) -> Checked:
+    """What the other steps are given, when nothing stands in the run's way.
 
     Args:
-        parameters: every parameter of the pipeline by its name.
+        given: options by name; those left out have the defaults of the steps' configs.
+        more_options: further options.
 
     Raises:
-        ConfigError: when a parameter cannot be right.
+        ConfigError: when an option cannot be right.
         InputError: when a source is not there or is nothing that can be used.
         StorageError: when a source cannot be read or the storage cannot be written.
     """
-    run = check_parameters(parameters)
-    logger.info("the values of %d parameters can be right", len(parameters))
-    problems: list[TextualInversionError] = []
+    options = check_options(given, more_options)
+    logger.info("options: all of them can be right")
+    checked = _given_to_steps(options, _check_sources(options))
+    logger.info("sources: all of them are there, and %s can be written", options.run.storage)
+    for name in ("encoding", "training", "evaluation"):
+        cpu, memory, accelerators, resource = (
+            getattr(checked, f"{name}_{field}") for field in ("cpu", "memory", "accelerator_count", "accelerator")
+        )
+        logger.info("%s asks for %s CPUs, %s, %s x %s", name, cpu, memory, accelerators, resource)
+    logger.info("training runs in %s", checked.training_image)
+    return checked
 
-    def attempt(function: Callable[[str], str], address: str) -> str:
+
+def _check_sources(options: CheckedOptions) -> _Sources:
+    run, problems = options.run, list[TextualInversionError]()
+
+    def attempt(function: Callable[[str], Answer], address: str) -> Answer | None:
         try:
             return function(address)
         except (InputError, StorageError) as error:
             problems.append(error)
-            return ""
+            return None
 
-    encoding, evaluation = run.encoding_pod, run.evaluation_pod
-    checked = Checked(
-        images_fingerprint=attempt(fingerprint_images, run.images_uri),
-        scoring_images_fingerprint=attempt(fingerprint_images, run.scoring_images_uri or run.images_uri),
-        base_model_fingerprint=attempt(resolve_revision, run.base_model),
-        scorer_fingerprint=attempt(resolve_revision, run.scorer),
-        models_uri=run.models_uri,
-        checkpoints_uri=run.checkpoints_uri,
-        registry_uri=run.registry_uri,
-        accelerator_resource=run.training_pod.kubernetes_resource,
-        encoding_accelerator=encoding.kind,
-        encoding_accelerator_resource=encoding.kubernetes_resource,
-        encoding_accelerator_count=str(encoding.count),
-        encoding_node_selector=dict(encoding.node_selector),
-        evaluation_accelerator_count=str(evaluation.count),
-        evaluation_node_selector=dict(evaluation.node_selector),
-    )
-    attempt(_check_writable, run.storage_uri)
-    if run.accelerator == "tpu" and checked.base_model_fingerprint:
-        steps = parameters["evaluation_num_inference_steps"]
+    images = attempt(fingerprint_images, run.images_uri)
+    scoring_images = attempt(fingerprint_images, run.scoring_images_uri or run.images_uri)
+    base_model, scorer = attempt(open_source, run.base_model), attempt(open_source, run.scorer)
+    attempt(_check_writable, run.storage)
+    launching = options.launching(cpu="1", memory="1Gi")
+    if launching.framework_name(run.accelerator) == "flax" and base_model is not None:
+        steps = options.evaluation.num_inference_steps
         attempt(functools.partial(check_that_flax_computes, num_inference_steps=steps), run.base_model)
-    if problems:
+    if problems or images is None or scoring_images is None or base_model is None or scorer is None:
         # One kind of error for all: the first one's, since that decides what a person looks at first.
-        raise type(problems[0])("; ".join(dict.fromkeys(str(problem) for problem in problems)))
-    logger.info("all sources are there and %s can be written", run.storage_uri)
-    return checked
+        raise type(problems[0])(*(mistake for problem in problems for mistake in problem.mistakes))
+    return _Sources(
+        images_fingerprint=images, scoring_images_fingerprint=scoring_images, base_model=base_model, scorer=scorer
+    )
 
 
 def _check_writable(storage_uri: str) -> str:
     store = open_store(storage_uri)
     store.write(PROBE, b"written by the preflight step\n")
+    try:
+        store.delete(PROBE)
+    except StorageError as error:
+        logger.warning("%s stays: it cannot be deleted (%s)", store.uri_of(PROBE), error)
     return store.uri
+
+
+def _given_to_steps(options: CheckedOptions, sources: _Sources) -> Checked:
+    run, pictures = options.run, vars(options.pictures)
+    model = weight_bytes(sources.base_model.files, variant=run.base_model_variant, parts=MODEL_PARTS)
+    scorer = weight_bytes(sources.scorer.files)
+    trains = training_pod(options, model=model)
+    image, step = training_image_and_pod(options, trains)
+    configs = {
+        "import_base_model": ImportConfig(
+            source=run.base_model,
+            source_fingerprint=sources.base_model.revision,
+            store_uri=run.models_uri,
+            variant=run.base_model_variant,
+        ),
+        "import_scorer": ImportConfig(
+            source=run.scorer, source_fingerprint=sources.scorer.revision, store_uri=run.models_uri, kind="clip"
+        ),
+        "prepare_pictures": IngestConfig(
+            images_uri=run.images_uri, images_fingerprint=sources.images_fingerprint, **pictures
+        ),
+        "prepare_scoring_set": IngestConfig(
+            images_uri=run.scoring_images_uri or run.images_uri,
+            images_fingerprint=sources.scoring_images_fingerprint,
+            **pictures,
+        ),
+        "add_the_new_word": options.word,
+        "encode_pictures": EncodeConfig(accelerator=run.encoding_pod.kind),
+        "train": options.training_step(cpu=trains.cpu, memory=trains.memory),
+        "sample_and_score": EvaluateConfig(**vars(options.evaluation), accelerator=run.accelerator),
+        "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),
+    }
+    return Checked(
+        **{name: config.to_json() for name, config in configs.items()},
+        **outputs_of("encoding", encoding_pod(options, model=model)),
+        training_image=image,
+        **outputs_of("training", step),
+        **outputs_of("evaluation", evaluation_pod(options, model=model, scorer=scorer)),
+        tolerations=list(run.accelerator_tolerations),
+    )

@@ -14,6 +14,7 @@ from components.publish import registry
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
 
+_REGISTRY_HELP = "folder of the registry: gs://bucket/folder, s3://bucket/folder or a local path"
 _REFERENCE_HELP = "folder of the base model's reference that the embedding was trained on"
 
 
@@ -53,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
 
     promoting = _command(commands, "promote", "move an alias to a version, forwards or backwards", _promote)
     _add_concept_and_version(promoting)
-    promoting.add_argument("--alias", default=PublishConfig.alias, help="alias to move (default: %(default)s)")
+    promoting.add_argument("--alias", default=PublishConfig.registry_alias, help="alias to move (default: %(default)s)")
 
     back = _command(commands, "rollback", "move an alias back to the version it pointed at before", _rollback)
     back.add_argument("concept", help="the concept's name in the registry")
-    back.add_argument("--alias", default=PublishConfig.alias, help="alias to move (default: %(default)s)")
+    back.add_argument("--alias", default=PublishConfig.registry_alias, help="alias to move (default: %(default)s)")
 
     _command(commands, "check", "prove that the registry can be written", _check)
     return parser
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument("--registry-uri", required=True, help=DESCRIPTIONS["registry_uri"])
+    parser.add_argument("--registry-uri", required=True, help=_REGISTRY_HELP)
     parser.set_defaults(run=run)
     return parser
 

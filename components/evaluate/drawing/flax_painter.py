@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from components.common.artifacts import Rows
 from components.common.drawing import picture_bytes, progress_line
 from components.common.logs import versions
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.scoring.health import Vocabulary
 from components.flax_models.denoising_loss import FlaxHeldOutLoss
 from components.flax_models.devices import describe_devices
@@ -64,7 +64,7 @@ class FlaxPainter:
         self._pipeline.write_rows(rows[TEXT_ENCODER])
 
     def draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], config: EvaluateConfig, *, label: str
+        self, prompts: Sequence[str], seeds: Sequence[int], config: EvaluateOptions, *, label: str
     ) -> list[np.ndarray]:
         """See `Painter`. As many are drawn at once as the configuration says, or a few more to use every device."""
         size = -(-config.sampling_batch_size // self._mesh.size) * self._mesh.size

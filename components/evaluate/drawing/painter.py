@@ -11,7 +11,7 @@ import numpy as np
 
 from components.common.artifacts import Rows
 from components.common.training.config import FLAX_ACCELERATORS, check_accelerator
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.scoring.health import Vocabulary
 
 
@@ -32,7 +32,7 @@ class Painter(Protocol):
         """Puts other rows, float32 [n, d] by text encoder, under the concept's tokens."""
 
     def draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], config: EvaluateConfig, *, label: str
+        self, prompts: Sequence[str], seeds: Sequence[int], config: EvaluateOptions, *, label: str
     ) -> list[np.ndarray]:
         """One picture, uint8 [H, W, 3], for each prompt and its seed; progress lines begin with `label`, if any."""
 

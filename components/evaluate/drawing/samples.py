@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from components.common.artifacts import LEARNED_EMBEDS, LearnedEmbedding, Sample, Snapshot
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.painter import Painter
 
 MAX_PROGRESS = 10
@@ -36,7 +36,7 @@ class DrawnSamples:
         return (*(found for variant in self.variants.values() for found in variant), *between)
 
 
-def draw_samples(painter: Painter, config: EvaluateConfig, learned: LearnedEmbedding, folder: Path) -> DrawnSamples:
+def draw_samples(painter: Painter, config: EvaluateOptions, learned: LearnedEmbedding, folder: Path) -> DrawnSamples:
     """Draws every sample of the evaluation; the concept enters as its users load it, from the artifact's file.
 
     Args:
@@ -73,7 +73,7 @@ def chosen_snapshots(learned: LearnedEmbedding) -> tuple[Snapshot, ...]:
     return tuple(between[round(i)] for i in np.linspace(0, len(between) - 1, kept))
 
 
-def scoring_texts(config: EvaluateConfig, learned: LearnedEmbedding) -> tuple[str, ...]:
+def scoring_texts(config: EvaluateOptions, learned: LearnedEmbedding) -> tuple[str, ...]:
     """For each sample of a variant the text that CLIP-T holds it against.
 
     The scorer does not know the placeholder: in its place stand the reference prompt, which describes the concept
@@ -86,7 +86,7 @@ def scoring_texts(config: EvaluateConfig, learned: LearnedEmbedding) -> tuple[st
 
 def _draw(
     painter: Painter,
-    config: EvaluateConfig,
+    config: EvaluateOptions,
     shots: Sequence[tuple[str, int]],
     variant: str,
     word: str,

@@ -11,7 +11,7 @@ import torch
 
 from components.common.artifacts import Rows
 from components.common.logs import versions
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.scoring.health import Vocabulary
 from components.torch_models.denoising_loss import held_out_loss
 from components.torch_models.loading import describe_device
@@ -68,7 +68,7 @@ class TorchPainter:
         write_rows(self._pipeline, self._tokens, rows)
 
     def draw(
-        self, prompts: Sequence[str], seeds: Sequence[int], config: EvaluateConfig, *, label: str
+        self, prompts: Sequence[str], seeds: Sequence[int], config: EvaluateOptions, *, label: str
     ) -> list[np.ndarray]:
         """See `Painter`."""
         sampling = SamplingConfig(

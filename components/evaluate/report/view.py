@@ -10,7 +10,7 @@ import numpy as np
 
 from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding, Sample
 from components.common.prompts import trigger_word
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.samples import DrawnSamples
 from components.evaluate.report.charts import held_out_chart, interval_scale, loss_chart, norm_scale
 from components.evaluate.report.pictures import EmbeddedPicture
@@ -46,7 +46,7 @@ class ReportContent:
         settings: as in the `Evaluation`.
     """
 
-    config: EvaluateConfig
+    config: EvaluateOptions
     learned: LearnedEmbedding
     base_model: str
     scoring_set: ImageSet

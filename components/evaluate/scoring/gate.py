@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.scoring.scores import Scores
 
 LARGE_NORM_RATIO = 10.0
@@ -25,7 +25,7 @@ class Check:
 
 
 def run_checks(
-    config: EvaluateConfig,
+    config: EvaluateOptions,
     *,
     learned: LearnedEmbedding,
     scores: Scores,
@@ -86,7 +86,7 @@ def _drawn(samples: Sequence[np.ndarray]) -> Check:
     return Check(name=name, passed=False, sentence=sentence)
 
 
-def _gain(config: EvaluateConfig, learned: LearnedEmbedding, scores: Scores) -> Check:
+def _gain(config: EvaluateOptions, learned: LearnedEmbedding, scores: Scores) -> Check:
     before, after = (scores.variants[variant]["clip_i"].value for variant in ("before", "after"))
     gain = scores.gain["clip_i"].value
     compared = (
@@ -102,7 +102,7 @@ def _gain(config: EvaluateConfig, learned: LearnedEmbedding, scores: Scores) -> 
     return Check(name="Closer than the initializer", passed=False, sentence=sentence)
 
 
-def _least_clip_i(config: EvaluateConfig, found: float) -> Check:
+def _least_clip_i(config: EvaluateOptions, found: float) -> Check:
     name = "Like the pictures"
     if found >= config.min_clip_i:
         return Check(
@@ -117,7 +117,7 @@ def _least_clip_i(config: EvaluateConfig, found: float) -> Check:
     return Check(name=name, passed=False, sentence=sentence)
 
 
-def _least_clip_t(config: EvaluateConfig, found: float, norm_ratio: float) -> Check:
+def _least_clip_t(config: EvaluateOptions, found: float, norm_ratio: float) -> Check:
     name = "Follows the prompt"
     if found >= config.min_clip_t:
         return Check(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.painter import Painter
 from components.evaluate.drawing.samples import chosen_snapshots
 
@@ -30,7 +30,7 @@ class HeldOutLosses:
 
 
 def measure_held_out_losses(
-    painter: Painter, config: EvaluateConfig, learned: LearnedEmbedding, pictures: Sequence[np.ndarray]
+    painter: Painter, config: EvaluateOptions, learned: LearnedEmbedding, pictures: Sequence[np.ndarray]
 ) -> HeldOutLosses:
     """The losses, with the first prompt of the evaluation; the learned rows are in the painter afterwards.
 

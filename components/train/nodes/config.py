@@ -121,7 +121,13 @@ class LaunchConfig(NodesOptions):
 
     def framework_on(self, accelerator: str) -> Framework:
         """The framework that trains on `accelerator`: `cpu`, `gpu` or `tpu`."""
-        return FRAMEWORKS[("flax" if accelerator == "tpu" else "torch") if self.framework == "auto" else self.framework]
+        return FRAMEWORKS[self.framework_name(accelerator)]
+
+    def framework_name(self, accelerator: str) -> str:
+        """`torch` or `flax`: what trains on `accelerator`."""
+        if self.framework == "auto":
+            return "flax" if accelerator == "tpu" else "torch"
+        return self.framework
 
     def pod_accelerators(self, accelerator: str) -> PodAccelerators:
         """What each pod asks for when training is to run on `accelerator`.

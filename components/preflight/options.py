@@ -1,0 +1,199 @@
+"""Every option of a run: the fields of the steps' configs, found by name and checked together."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from components.common.errors import ConfigError
+from components.common.options import Config, Option, default_of, option_of, typed_fields
+from components.common.training.config import TrainConfig
+from components.evaluate.config import EvaluateOptions
+from components.ingest_images.config import PictureOptions
+from components.init_embedding.config import InitConfig
+from components.preflight.config import RunOptions
+from components.publish.config import PublishOptions
+from components.train.config import TrainStepConfig
+from components.train.nodes.config import LaunchConfig, NodesOptions
+
+GROUPS: tuple[type[Config], ...] = (
+    RunOptions,
+    PictureOptions,
+    InitConfig,
+    TrainConfig,
+    NodesOptions,
+    EvaluateOptions,
+    PublishOptions,
+)
+"""The configs whose fields a person sets."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KnownOption:
+    """An option as a person meets it.
+
+    Attributes:
+        group: the config that it is part of.
+        field: its name there.
+        type: its type there.
+        option: what it means, and which values it may have.
+        default: the default; `dataclasses.MISSING` where there is none.
+    """
+
+    group: type[Config]
+    field: str
+    type: Any
+    option: Option
+    default: Any
+
+
+def known_options() -> dict[str, KnownOption]:
+    """Every option of a run by its name, in the order of the groups."""
+    return {
+        group.prefix + field.name: KnownOption(
+            group=group, field=field.name, type=hint, option=option_of(field), default=_as_json(default_of(field))
+        )
+        for group in GROUPS
+        for field, hint in typed_fields(group)
+    }
+
+
+def _as_json(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def defaults() -> dict[str, Any]:
+    """The default of each option that has one, by its name; lists for tuples, as in YAML."""
+    options = known_options()
+    return {name: known.default for name, known in options.items() if known.default is not dataclasses.MISSING}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckedOptions:
+    """Every option of a run, each with a value that can be right, and all of them fitting each other."""
+
+    run: RunOptions
+    pictures: PictureOptions
+    word: InitConfig
+    training: TrainConfig
+    nodes: NodesOptions
+    evaluation: EvaluateOptions
+    registry: PublishOptions
+
+    def launching(self, *, cpu: str, memory: str) -> LaunchConfig:
+        """What each of the pods that train is asked for, be it one or several.
+
+        Args:
+            cpu: processors of each.
+            memory: memory of each.
+        """
+        pod = self.run.training_pod
+        return LaunchConfig(
+            **vars(self.nodes),
+            framework=self.run.framework,
+            accelerator_count=pod.count,
+            accelerator_resource=pod.resource,
+            accelerator_node_selector=pod.node_selector,
+            accelerator_tolerations=pod.tolerations,
+            cpu_per_node=cpu,
+            memory_per_node=memory,
+        )
+
+    def training_step(self, *, cpu: str, memory: str) -> TrainStepConfig:
+        """What the training step is told."""
+        return TrainStepConfig(
+            checkpoint_root=self.run.checkpoints_uri,
+            accelerator=self.run.accelerator,
+            framework=self.run.framework,
+            training=self.training,
+            nodes=self.launching(cpu=cpu, memory=memory) if self.nodes.num_nodes > 1 else None,
+        )
+
+
+def check_options(given: Mapping[str, Any], more_options: Mapping[str, Any] | None = None) -> CheckedOptions:
+    """Every option of a run: the given ones, and the others' defaults.
+
+    Args:
+        given: options by name.
+        more_options: others, from the field of that name on a form; an option stands in one of the two.
+
+    Raises:
+        ConfigError: naming every mistake at once, each by its option.
+    """
+    more = more_options or {}
+    mistakes = list(_mistakes_of_names(given, more))
+    values = {**given, **more}
+    built = {group: _built(group, values, mistakes) for group in GROUPS}
+    if not any(group is None for group in built.values()):
+        names = (field.name for field in dataclasses.fields(CheckedOptions))
+        checked = CheckedOptions(**dict(zip(names, built.values(), strict=True)))
+        mistakes += _mistakes_between(checked)
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return checked
+
+
+def _built(group: type[Config], values: Mapping[str, Any], mistakes: list[str]) -> Config | None:
+    own = {
+        field.name: values[group.prefix + field.name]
+        for field, _ in typed_fields(group)
+        if _is_given(group, field, values)
+    }
+    try:
+        return group.from_mapping(own)
+    except ConfigError as error:
+        mistakes += [f"{group.prefix}{mistake}" for mistake in error.mistakes]
+    return None
+
+
+def _is_given(group: type[Config], field: dataclasses.Field[Any], values: Mapping[str, Any]) -> bool:
+    return group.prefix + field.name in values
+
+
+def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Iterable[str]:
+    names = known_options()
+    for name in [*given, *more]:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            yield f"{name}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
+    for name in given.keys() & more.keys():
+        yield f"more_options: found {name} there and on the form, expected it in one of them: set it on the form"
+
+
+def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
+    """What no config can see alone."""
+    run, nodes = options.run, options.nodes
+    launching = options.launching(cpu="1", memory="1Gi")
+    try:
+        launching.pod_accelerators(run.accelerator)
+    except ConfigError as error:
+        yield str(error)
+        return
+    if run.accelerator == "tpu":
+        yield from _mistakes_for_tpus(run, options.training)
+        if nodes.num_nodes > 1 and not run.evaluation_node_selector:
+            yield (
+                f"evaluation_node_selector: found nothing with accelerator tpu on {nodes.num_nodes} nodes, expected "
+                "the labels of a slice of one node: one pod draws the samples, and no pod gets one node of a larger "
+                "slice"
+            )
+    if launching.framework_name(run.accelerator) == "flax":
+        for name in ("enable_xformers_memory_efficient_attention", "cuda_graphs"):
+            if getattr(options.training, name):
+                yield f"{name}: found True with Flax, expected False: it is for PyTorch"
+
+
+def _mistakes_for_tpus(run: RunOptions, training: TrainConfig) -> Iterable[str]:
+    if training.mixed_precision == "fp16":
+        yield "mixed_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, or no"
+    batch, accumulated = training.train_batch_size, training.gradient_accumulation_steps
+    samples = batch * accumulated if training.fuse_micro_batches else batch
+    chips = run.training_pod.count
+    if samples % chips:
+        told = f"{batch} x {accumulated} accumulated" if training.fuse_micro_batches else f"{batch} at once"
+        yield (
+            f"train_batch_size: found {told}, which {chips} TPU chips cannot share equally, expected a "
+            f"multiple of {chips}"
+        )

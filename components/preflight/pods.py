@@ -1,0 +1,124 @@
+"""What the pods of a run ask for that hold a model: by the model's size, where nobody has said."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from components.common.accelerators import PodAccelerators
+from components.common.images import training_image
+from components.common.sources.models import SourceFile
+from components.preflight.options import CheckedOptions
+
+GIB = 2**30
+_LARGE = GIB
+"""Bytes of weights from which on a step has use for more than one processor."""
+
+MODEL_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+"""The folders of a diffusers model that hold weights."""
+
+_FRAMEWORK_GIB = 2
+"""What Python, PyTorch or JAX and the libraries around them take before a model is loaded."""
+
+_LAUNCHER = {"cpu": "500m", "memory": "1Gi"}
+"""What a pod takes that waits for a TrainJob."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pod:
+    """What one pod asks for, in Kubernetes' notation.
+
+    Attributes:
+        cpu: processors.
+        memory: memory.
+        accelerator: the Kubernetes resource of the accelerator.
+        accelerator_count: how many of it, as text; `0` for none.
+        node_selector: labels of its node.
+    """
+
+    cpu: str
+    memory: str
+    accelerator: str
+    accelerator_count: str
+    node_selector: Mapping[str, str]
+
+
+def weight_bytes(files: Mapping[str, SourceFile], *, variant: str = "", parts: Collection[str] = ()) -> int:
+    """The size in bytes of a model's weights: of a variant's where there are such, else of the plain ones.
+
+    Args:
+        files: the files of the model's source.
+        variant: such as `fp16`; empty for the plain weights.
+        parts: the folders that hold weights; none: the model's folder itself does.
+    """
+    return sum(_of_folder(files, folder, variant) for folder in (parts or (".",)))
+
+
+def _of_folder(files: Mapping[str, SourceFile], folder: str, variant: str) -> int:
+    weights = [
+        (name.name, file.size)
+        for name, file in ((PurePosixPath(path), file) for path, file in files.items())
+        if str(name.parent) == folder and name.suffix == ".safetensors"
+    ]
+    of_variant = [size for name, size in weights if variant and f".{variant}." in name]
+    plain = [size for name, size in weights if "." not in name.removesuffix(".safetensors")]
+    return sum(of_variant or plain)
+
+
+def encoding_pod(options: CheckedOptions, *, model: int) -> Pod:
+    """The pod that encodes pictures; `model`: bytes of the base model's weights."""
+    run = options.run
+    return _pod(run.encoding_pod, run.encoding_cpu or _cpu(model), run.encoding_memory or _memory(2 * model))
+
+
+def evaluation_pod(options: CheckedOptions, *, model: int, scorer: int) -> Pod:
+    """The pod that draws and scores samples; `model`, `scorer`: bytes of the weights of both."""
+    run, both = options.run, model + scorer
+    return _pod(run.evaluation_pod, run.evaluation_cpu or _cpu(both), run.evaluation_memory or _memory(2 * both))
+
+
+def training_pod(options: CheckedOptions, *, model: int) -> Pod:
+    """Each pod that trains. Each of its GPUs has a process, which holds the model while it is loaded.
+
+    A CPU, and a compiler for TPUs, hold activations as well.
+    """
+    run = options.run
+    launching = options.launching(cpu="1", memory="1Gi")
+    processes = launching.num_processes_per_node(run.accelerator)
+    times = 3 if run.accelerator == "gpu" else 4
+    memory = run.memory_per_node or _memory(times * model, processes=processes)
+    return _pod(run.training_pod, run.cpu_per_node or _cpu(model, processes=processes), memory)
+
+
+def training_image_and_pod(options: CheckedOptions, trains: Pod) -> tuple[str, Pod]:
+    """The image of the training step and what its own pod asks for: one that trains, or one that waits for others."""
+    if options.nodes.num_nodes > 1:
+        return training_image("nodes"), _pod(PodAccelerators(kind="cpu", count=0), **_LAUNCHER)
+    framework = options.launching(cpu=trains.cpu, memory=trains.memory).framework_name(options.run.accelerator)
+    return training_image(framework, options.run.accelerator), trains
+
+
+def outputs_of(name: str, pod: Pod) -> dict[str, Any]:
+    """The pod's fields as outputs of the step, each with `name` before its own."""
+    return {f"{name}_{field}": value for field, value in dataclasses.asdict(pod).items()}
+
+
+def _pod(accelerators: PodAccelerators, cpu: str, memory: str) -> Pod:
+    return Pod(
+        cpu=cpu,
+        memory=memory,
+        accelerator=accelerators.kubernetes_resource,
+        accelerator_count=str(accelerators.count),
+        node_selector=dict(accelerators.node_selector),
+    )
+
+
+def _cpu(weights: int, *, processes: int = 1) -> str:
+    return str(max(processes, 4 if weights >= _LARGE else 1))
+
+
+def _memory(held: int, *, processes: int = 1) -> str:
+    return f"{math.ceil(processes * (_FRAMEWORK_GIB + held / GIB))}Gi"

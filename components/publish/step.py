@@ -1,0 +1,68 @@
+"""What a pipeline's publishing step does: it publishes what was learned, and says so; or says why it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+from components.common.artifact_folder import write_artifact
+from components.common.artifacts import Evaluation
+from components.publish.config import PublishConfig
+from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, publish
+
+logger = logging.getLogger(__name__)
+
+NOT_PUBLISHED = "not published: "
+"""What the step's answer begins with when nothing was learned; else it is the version's address."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Said:
+    """The step's answer, and the facts that stand beside its artifact."""
+
+    text: str
+    metadata: dict[str, Any]
+
+
+def publish_if_learned(
+    config: PublishConfig, *, base_model: Path, learned_embedding: Path, evaluation: Path, output: Path
+) -> Said:
+    """The address of the published version, or `not published: ...` when the evaluation did not pass.
+
+    Args:
+        config: where, and under which name and alias.
+        base_model: folder of the reference to the base model that it was trained on.
+        learned_embedding: folder of the `LearnedEmbedding`.
+        evaluation: folder of its `Evaluation`.
+        output: folder for the registry entry; without one, for the word that there is none and why.
+
+    Raises:
+        ArtifactError: when an artifact, or what the registry holds already, is damaged.
+        InputError: when the inputs do not belong together.
+        StorageError: when the registry cannot be written.
+    """
+    verdict = Evaluation.read(evaluation)
+    if not verdict.passed:
+        text = NOT_PUBLISHED + "; ".join(verdict.reasons)
+        logger.warning("%s", text)
+        content = {"published": False, "reasons": list(verdict.reasons)}
+        write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files={})
+        return Said(text=text, metadata={"published": False, "reasons": " ".join(verdict.reasons)})
+    entry = publish(
+        config, base_model=base_model, learned_embedding=learned_embedding, evaluation=evaluation, output=output
+    )
+    logger.info(
+        "published %s as version %d of %s: %s", entry.facts.placeholder_token, entry.version, entry.concept, entry.uri
+    )
+    return Said(
+        text=entry.uri,
+        metadata={
+            "published": True,
+            "entry_uri": entry.uri,
+            "concept": entry.concept,
+            "version": entry.version,
+            "placeholder_token": entry.facts.placeholder_token,
+        },
+    )
