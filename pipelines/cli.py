@@ -13,14 +13,15 @@ from typing import Any
 from components import __version__
 from components.common.errors import ConfigError, TextualInversionError
 from components.common.logs import configure_logging, human_duration
-from components.preflight.parameters import check_parameters
+from components.preflight.options import check_options
 from pipelines.compiling import COMPILED, compile_all
+from pipelines.form import as_form
 from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus
-from pipelines.local_run import read_pipeline, run_pipeline
-from pipelines.parameters import add_parameter_flags, default_parameters, given_parameters
-from pipelines.presets import PRESETS
+from pipelines.local_run import parameter_names, run_pipeline
+from pipelines.parameters import add_option_flags, given_options
+from pipelines.presets import GUIDE_EXAMPLE, PRESETS
 from pipelines.sampling import add_sample_flags, draw, request_from
-from pipelines.summary import OUTPUTS, summarize
+from pipelines.summary import summarize
 
 PROGRAM = "textual-inversion"
 PIPELINE = COMPILED / "textual_inversion.yaml"
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run the pipeline on this machine, without a cluster",
         description=run_.__doc__,
-        usage="%(prog)s [--preset NAME] [--out FOLDER] [--host-devices N] [--no-reuse] [--PARAMETER VALUE ...]",
+        usage="%(prog)s [--preset NAME] [--out FOLDER] [--host-devices N] [--no-reuse] [--OPTION VALUE ...]",
         allow_abbrev=False,
     )
     run.add_argument(
@@ -71,8 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with --accelerator tpu: N devices of this machine's CPU stand in for TPU chips, to try it without any",
     )
     run.add_argument("--no-reuse", action="store_true", help="run every step, whatever earlier runs in --out have made")
-    if PIPELINE.is_file():  # else it is `compile` that makes it
-        add_parameter_flags(run, read_pipeline(PIPELINE))
+    add_option_flags(run, {**GUIDE_EXAMPLE, "storage_uri": "below --out"})
     run.set_defaults(command=run_)
 
     compile_ = commands.add_parser("compile", help="write the pipelines as YAML", description=compile_command.__doc__)
@@ -90,31 +90,22 @@ def run_(arguments: argparse.Namespace) -> int:
 
     A step whose inputs did not change since an earlier run in the same folder is not run again.
     """
-    pipeline = read_pipeline(PIPELINE)
-    out = arguments.out.absolute()
-    given = given_parameters(arguments, pipeline)
-    parameters = {
-        **default_parameters(pipeline),
-        **PRESETS[arguments.preset],
-        "storage_uri": (out / "storage").as_uri(),
-        **given,
-    }
-    environment = stand_in_environment(parameters["accelerator"], arguments.host_devices)
+    out, given = arguments.out.absolute(), given_options(arguments)
+    options = {**PRESETS[arguments.preset], "storage_uri": (out / "storage").as_uri(), **given}
+    environment = stand_in_environment(options["accelerator"], arguments.host_devices)
     if "accelerator_count" not in given:
-        count = 0 if parameters["accelerator"] == "cpu" else arguments.host_devices or 1
-        parameters["accelerator_count"] = str(count)
-    check_parameters(parameters)
-    _check_names(parameters, out)
+        options["accelerator_count"] = arguments.host_devices or 1
+    run_options = check_options(options).run
+    _check_names(options, out)
     if environment:
         print(f"no TPU is used: {arguments.host_devices} devices of this machine's CPU stand in (--host-devices)")
     else:
-        count = int(parameters["accelerator_count"])
-        check_accelerator_is_here(parameters["accelerator"], count)
-        environment = visible_gpus(parameters["accelerator"], count)
+        count = run_options.training_pod.count
+        check_accelerator_is_here(run_options.accelerator, count)
+        environment = visible_gpus(run_options.accelerator, count)
     started = time.monotonic()
-    run = run_pipeline(
-        PIPELINE, parameters, out=out, outputs=OUTPUTS, reuse=not arguments.no_reuse, environment=environment
-    )
+    parameters = as_form(options, parameter_names(PIPELINE))
+    run = run_pipeline(PIPELINE, parameters, out=out, reuse=not arguments.no_reuse, environment=environment)
     if run.failures:
         failure = run.failures[0]
         return _fail(f"{failure.message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED)
@@ -143,8 +134,8 @@ def sample_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_names(parameters: Mapping[str, Any], out: Path) -> None:
-    for name, value in {**parameters, "--out": out}.items():
+def _check_names(options: Mapping[str, Any], out: Path) -> None:
+    for name, value in {**options, "--out": out}.items():
         if _REWRITTEN_BY_KFP in str(value):
             raise ConfigError(
                 f"{name}: found {str(value)!r}, expected a value without {_REWRITTEN_BY_KFP!r}, which kfp.local "

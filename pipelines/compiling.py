@@ -3,70 +3,52 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from kfp import compiler, dsl
 
-from components.common.prompts import TEMPLATES
-from components.common.training.config import FLAX_ACCELERATORS, LR_SCHEDULERS, MIXED_PRECISIONS
-from components.ingest_images.config import INTERPOLATIONS, SMALL_IMAGES
-from components.preflight.parameters import descriptions
-
-CHOICES = {
-    "accelerator": FLAX_ACCELERATORS,
-    "interpolation": INTERPOLATIONS,
-    "small_images": SMALL_IMAGES,
-    "learnable_property": tuple(TEMPLATES),
-    "lr_scheduler": LR_SCHEDULERS,
-    "mixed_precision": MIXED_PRECISIONS,
-}
-"""The parameters that are a choice, and the values they take."""
+from pipelines.describing import description_of
+from pipelines.form import form_choices, form_descriptions
 
 COMPILED = Path(__file__).parent / "compiled"
-"""The folder of the committed YAML files."""
+"""The folder of the committed YAML files, each with its description beside it."""
 
 
 def compile_all(folder: Path) -> list[Path]:
-    """The files written to `folder`, one for each pipeline of this project."""
+    """The files written to `folder`: for each pipeline of this project its YAML, and its description in Markdown.
+
+    The UI shows the description that is given when a pipeline is uploaded, and not the one in the YAML.
+    """
     from pipelines.textual_inversion import textual_inversion
 
-    text = compile_pipeline(textual_inversion, descriptions=descriptions(), choices=CHOICES)
+    documents = compile_pipeline(textual_inversion)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "textual_inversion.yaml"
-    file.write_text(text, encoding="utf-8")
-    return [file]
+    file.write_text(_HEADING + to_yaml(documents), encoding="utf-8")
+    description = file.with_suffix(".md")
+    description.write_text(description_of(documents[0]), encoding="utf-8")
+    return [file, description]
 
 
-def compile_pipeline(
-    pipeline: dsl.graph_component.GraphComponent,
-    *,
-    descriptions: Mapping[str, str],
-    choices: Mapping[str, Sequence[str]],
-) -> str:
-    """The YAML of a pipeline, with what the compiler cannot take from a Python signature.
+def compile_pipeline(pipeline: dsl.graph_component.GraphComponent) -> list[dict[str, Any]]:
+    """The documents of a pipeline that takes the form: its specification, and what is for Kubernetes alone.
 
-    Args:
-        pipeline: the pipeline.
-        descriptions: what each parameter means, by its name.
-        choices: the values of the parameters that are a choice: drop-down lists in the UI (from KFP 2.17).
-
-    Raises:
-        KeyError: when a parameter has no description, or a choice is for no parameter.
+    They have what the compiler cannot take from a Python signature: what each parameter means, and the values of those
+    that are a choice, which are drop-down lists in the UI (from KFP 2.17).
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(file))
-        text = file.read_text(encoding="utf-8")
-    documents = list(yaml.safe_load_all(text))
+        documents: list[dict[str, Any]] = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    for name, parameter in parameters.items():
-        parameter["description"] = descriptions[name]
-    for name, values in choices.items():
-        parameters[name]["literals"] = list(values)
-    return _heading(text) + to_yaml(documents)
+    for name, description in form_descriptions(list(parameters)).items():
+        parameters[name]["description"] = description
+    for name, values in form_choices(list(parameters)).items():
+        parameters[name]["literals"] = values
+    return documents
 
 
 def to_yaml(documents: Iterable[Any]) -> str:
@@ -74,8 +56,7 @@ def to_yaml(documents: Iterable[Any]) -> str:
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True, width=110)
 
 
-def _heading(text: str) -> str:
-    return "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+_HEADING = "# Written by `make compile` from pipelines/textual_inversion.py and the steps' configs.\n"
 
 
 class _Dumper(yaml.SafeDumper):

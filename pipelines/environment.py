@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from kfp import dsl, kubernetes
 
+from components.preflight.config import STORAGE_VARIABLE
+
 OBJECT_STORE_SECRET = "mlpipeline-minio-artifact"
 """The secret from which Kubeflow Pipelines itself takes the key of an S3 object store."""
 
@@ -16,6 +18,7 @@ CONFIG_MAP = "textual-inversion-environment"
 """Holds environment variables, of `VARIABLES` those that the site needs."""
 
 VARIABLES = (
+    STORAGE_VARIABLE,
     "AWS_ENDPOINT_URL",
     "AWS_DEFAULT_REGION",
     "HF_ENDPOINT",

@@ -50,7 +50,6 @@ def run_pipeline(
     parameters: Mapping[str, Any],
     *,
     out: Path,
-    outputs: Mapping[str, tuple[str, str]] | None = None,
     reuse: bool = True,
     environment: Mapping[str, str] | None = None,
     screen: TextIO | None = None,
@@ -58,14 +57,12 @@ def run_pipeline(
     """Runs the compiled pipeline `compiled` by `kfp.local` and waits for its end.
 
     Artifacts go to `<out>/artifacts`, the whole log to `<out>/run.log`. A step whose source, environment, parameters
-    and input artifacts are those of an earlier run in `out` is not run again. Exit handlers are left out: what they
-    clean up is on a cluster.
+    and input artifacts are those of an earlier run in `out` is not run again.
 
     Args:
         compiled: the pipeline's YAML file.
         parameters: the pipeline's parameters.
         out: a folder, made if need be.
-        outputs: task and artifact of outputs that the pipeline cannot return, being made under an exit handler.
         reuse: whether outputs of earlier runs in `out` may be reused.
         environment: what the steps' processes find in their environment beside this process's.
         screen: where the steps' lines are shown; standard output if None.
@@ -75,7 +72,6 @@ def run_pipeline(
     """
     pipeline = read_pipeline(compiled)
     _forget_retries(pipeline)
-    _without_exit_handlers(pipeline, outputs or {})
     artifacts, timings, more = out / "artifacts", out / "timings.jsonl", dict(environment or {})
     artifacts.mkdir(parents=True, exist_ok=True)
     timings.unlink(missing_ok=True)
@@ -107,6 +103,11 @@ def read_pipeline(compiled: Path) -> dict[str, Any]:
     return pipeline
 
 
+def parameter_names(compiled: Path) -> list[str]:
+    """The names of a compiled pipeline's parameters."""
+    return list(read_pipeline(compiled)["root"]["inputDefinitions"]["parameters"])
+
+
 def source_digest(environment: Mapping[str, str]) -> str:
     """The hexadecimal SHA-256 of this project's source, its installed packages and the steps' own environment.
 
@@ -127,42 +128,12 @@ def source_digest(environment: Mapping[str, str]) -> str:
 def _forget_retries(pipeline: dict[str, Any]) -> None:
     # Retries are for pods that are lost and networks that stutter. Here a failed step has failed, and waiting for
     # the back-off would only keep its message from the person who waits for it.
-    dags = [pipeline["root"]["dag"], *(c["dag"] for c in pipeline["components"].values() if "dag" in c)]
-    for dag in dags:
-        for task in dag["tasks"].values():
-            task.pop("retryPolicy", None)
-
-
-def _without_exit_handlers(pipeline: dict[str, Any], outputs: Mapping[str, tuple[str, str]]) -> None:
-    root, components_ = pipeline["root"], pipeline["components"]
-    tasks = root["dag"]["tasks"]
-    for name in [name for name, task in tasks.items() if _is_exit_handler(task)]:
-        del tasks[name]
-    for name, (producer, artifact) in outputs.items():
-        [(group_name, group)] = [
-            (task_name, component)
-            for task_name, task in tasks.items()
-            if producer in (component := components_[task["componentRef"]["name"]]).get("dag", {}).get("tasks", {})
-        ]
-        made_by = components_[group["dag"]["tasks"][producer]["componentRef"]["name"]]
-        definition = made_by["outputDefinitions"]["artifacts"][artifact]
-        _give_out(group, name, definition, producer, artifact)
-        _give_out(root, name, definition, group_name, name)
-
-
-def _is_exit_handler(task: Mapping[str, Any]) -> bool:
-    return bool(task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED")
-
-
-def _give_out(dag: dict[str, Any], name: str, definition: Mapping[str, Any], producer: str, artifact: str) -> None:
-    dag.setdefault("outputDefinitions", {}).setdefault("artifacts", {})[name] = definition
-    selector = {"producerSubtask": producer, "outputArtifactKey": artifact}
-    dag["dag"].setdefault("outputs", {}).setdefault("artifacts", {})[name] = {"artifactSelectors": [selector]}
+    for task in pipeline["root"]["dag"]["tasks"].values():
+        task.pop("retryPolicy", None)
 
 
 def _titles(pipeline: Mapping[str, Any]) -> dict[str, str]:
-    dags = [pipeline["root"]["dag"], *(c["dag"] for c in pipeline["components"].values() if "dag" in c)]
-    return {name: task["taskInfo"]["name"] for dag in dags for name, task in dag["tasks"].items()}
+    return {name: task["taskInfo"]["name"] for name, task in pipeline["root"]["dag"]["tasks"].items()}
 
 
 @contextlib.contextmanager

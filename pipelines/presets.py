@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.preflight.parameters import defaults
+from components.preflight.options import defaults
 
 _SPRITES = Path(__file__).resolve().parents[1] / "examples" / "sprites"
 
@@ -33,7 +33,6 @@ SPRITES_DEMO: Mapping[str, Any] = {
     "base_model": str(_SPRITES / "base_model"),
     "scorer": str(_SPRITES / "clip"),
     "accelerator": "cpu",
-    "accelerator_count": "0",
     "placeholder_token": "<purple-dotted-star>",
     "initializer_token": "circle",
     "resolution": 32,

@@ -6,19 +6,11 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
 from pipelines.local_run import LocalRun
-
-OUTPUTS = {
-    "base_model": ("import-base-model", "reference"),
-    "learned_embedding": ("choose-embedding", "learned_embedding"),
-    "evaluation": ("evaluate", "evaluation"),
-}
-"""What a summary is made from: the task that made it, and the artifact's name there."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +61,7 @@ class Summary:
 
 
 def summarize(run: LocalRun) -> Summary:
-    """The summary of a local run in which no step failed, and which gave `OUTPUTS`.
+    """The summary of a local run of the pipeline in which no step failed.
 
     Raises:
         ArtifactError: when an artifact of the run is damaged.
@@ -80,7 +72,7 @@ def summarize(run: LocalRun) -> Summary:
     return Summary(
         embedding=str(Path(run.outputs["learned_embedding"]) / LEARNED_EMBEDS),
         report=str(Path(run.outputs["evaluation"]) / Evaluation.REPORT),
-        registry_entry=_published(run.folder) if evaluation.passed and run.folder else None,
+        registry_entry=local_path(run.outputs["published"]) if evaluation.passed else None,
         base_model=str(materialize(reference)),
         placeholder_token=learned.placeholder_token,
         initializer_token=learned.initializer_token,
@@ -90,12 +82,6 @@ def summarize(run: LocalRun) -> Summary:
         passed=evaluation.passed,
         reasons=evaluation.reasons,
     )
-
-
-def _published(folder: Path) -> str:
-    """The address of the version that this run published: an output of a conditional step is none of the pipeline."""
-    executed: dict[str, Any] = json.loads((folder / "publish" / "executor_output.json").read_text(encoding="utf-8"))
-    return local_path(executed["parameterValues"]["Output"])
 
 
 def local_path(uri: str) -> str:

@@ -87,17 +87,19 @@ def add_config_flags(
         config: the config's class.
         prefix: what goes before each name.
         suppress: whether a flag that is not given leaves no attribute, and none is required.
+        shown: what help shows as a flag's default, by name, where that is not the field's own.
     """
     for field, hint in typed_fields(config):
         name, option, default = prefix + field.name, option_of(field), default_of(field)
         required = default is dataclasses.MISSING
-        shown = "required" if required else f"default: {_shown(default)}"
+        told = (shown or {}).get(name, default)
+        note = "required" if told is dataclasses.MISSING else f"default: {_shown(told)}"
         parser.add_argument(
             *dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")),
             dest=name,
             required=required and not suppress,
             default=argparse.SUPPRESS if suppress else None if required else default,
-            help=f"{option.description} ({shown})".replace("%", "%%"),
+            help=f"{option.description} ({note})".replace("%", "%%"),
             **({"choices": option.choices} if option.choices else _parsing_of(hint)),
         )
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from components.common.base_model import MODEL_KINDS
 from components.common.options import Config, option
-
-KINDS = ("diffusion", "clip")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,5 +17,5 @@ class ImportConfig(Config):
         "state that the source must still have, from the preflight step, a commit on the Hub; empty: any", ""
     )
     store_uri: str = option("folder or bucket prefix of the model store")
-    kind: str = option("what the model is", "diffusion", choices=KINDS)
+    kind: str = option("what the model is", "diffusion", choices=MODEL_KINDS)
     variant: str = option("variant of the weight files, such as fp16; empty takes the plain ones", "")

@@ -23,7 +23,6 @@ def preflight(
     max_train_steps: int,
     learning_rate: float,
     scale_lr: bool,
-    lr_scheduler: str,
     train_batch_size: int,
     gradient_accumulation_steps: int,
     mixed_precision: str,
@@ -32,7 +31,6 @@ def preflight(
     accelerator_node_selector: dict[str, str],
     num_nodes: int,
     evaluation_prompts: list[str],
-    concept_name: str,
     more_options: dict[str, str],
 ) -> NamedTuple(
     "Checked",

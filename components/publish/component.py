@@ -16,8 +16,8 @@ def publish(
 ) -> str:
     """Publishes an embedding that was learned as an immutable version of its concept, and says what it did.
 
-    It gives the version's address, or `not published: ...` with the reasons. A retry or a repeated run finds the version
-    that it has published already. The alias moves to the new version unless it has pointed at a newer one.
+    It gives the version's address, or `not published: ...` with the reasons. A retry or a repeated run finds the
+    version that it has published already. The alias moves to it unless it has pointed at a newer one.
 
     Args:
         config: A PublishConfig as JSON.
