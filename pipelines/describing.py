@@ -31,12 +31,12 @@ _DESCRIPTION = """\
 {what}
 
 **To start**: give `images_uri`, three to five pictures of one thing or in one style; `placeholder_token`, the new word,
-and `initializer_token`, an ordinary word for what the pictures show; and `storage_uri`, a folder in object storage, unless
-your namespace has one (`{variable}` in its config map `textual-inversion-environment`). The other
-fields hold the guide's worked example. Without accelerators choose `accelerator` cpu.
+and `initializer_token`, an ordinary word for what the pictures show; and `storage_uri`, a folder in object storage,
+unless your namespace has one (`{variable}` in its config map `textual-inversion-environment`).
+The other fields hold the guide's worked example. Without accelerators choose `accelerator` cpu.
 
-**Where the result is**: *Sample and score* has the report (artifact *Report*) and the scores; *Publish if learned* says in
-its output where the word was published, or why it was not. A step that fails says why on its own node.
+**Where the result is**: *Sample and score* has the report (artifact *Report*) and the scores; *Publish if learned* says
+in its output where the word was published, or why it was not. A step that fails says why on its own node.
 
 **More options**: `{more_options}` takes any of these as JSON, such as `{{"lr_scheduler": "cosine", "log_steps": 20}}`:
 

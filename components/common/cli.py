@@ -78,7 +78,12 @@ def _leave_reason(message: str) -> None:
 
 
 def add_config_flags(
-    parser: argparse._ActionsContainer, config: type[Config], *, prefix: str = "", suppress: bool = False
+    parser: argparse._ActionsContainer,
+    config: type[Config],
+    *,
+    prefix: str = "",
+    suppress: bool = False,
+    shown: Mapping[str, Any] | None = None,
 ) -> None:
     """Adds one `--flag` for every field of a config, with the field's own default, type, choices and meaning.
 

@@ -96,7 +96,7 @@ class CheckedOptions:
             accelerator_count=pod.count,
             accelerator_resource=pod.resource,
             accelerator_node_selector=pod.node_selector,
-            accelerator_tolerations=pod.tolerations,
+            accelerator_tolerations=tuple(pod.tolerations),
             cpu_per_node=cpu,
             memory_per_node=memory,
         )
@@ -125,31 +125,23 @@ def check_options(given: Mapping[str, Any], more_options: Mapping[str, Any] | No
     more = more_options or {}
     mistakes = list(_mistakes_of_names(given, more))
     values = {**given, **more}
-    built = {group: _built(group, values, mistakes) for group in GROUPS}
-    if not any(group is None for group in built.values()):
-        names = (field.name for field in dataclasses.fields(CheckedOptions))
-        checked = CheckedOptions(**dict(zip(names, built.values(), strict=True)))
-        mistakes += _mistakes_between(checked)
+    built: list[Any] = [_built(group, values, mistakes) for group in GROUPS]
     if mistakes:
         raise ConfigError(*mistakes)
+    names = (field.name for field in dataclasses.fields(CheckedOptions))
+    checked = CheckedOptions(**dict(zip(names, built, strict=True)))
+    if between := list(_mistakes_between(checked)):
+        raise ConfigError(*between)
     return checked
 
 
 def _built(group: type[Config], values: Mapping[str, Any], mistakes: list[str]) -> Config | None:
-    own = {
-        field.name: values[group.prefix + field.name]
-        for field, _ in typed_fields(group)
-        if _is_given(group, field, values)
-    }
+    names = {group.prefix + field.name: field.name for field, _ in typed_fields(group)}
     try:
-        return group.from_mapping(own)
+        return group.from_mapping({field: values[name] for name, field in names.items() if name in values})
     except ConfigError as error:
-        mistakes += [f"{group.prefix}{mistake}" for mistake in error.mistakes]
+        mistakes += [group.prefix + mistake for mistake in error.mistakes]
     return None
-
-
-def _is_given(group: type[Config], field: dataclasses.Field[Any], values: Mapping[str, Any]) -> bool:
-    return group.prefix + field.name in values
 
 
 def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Iterable[str]:

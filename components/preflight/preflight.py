@@ -179,8 +179,9 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources) -> Checked:
         "sample_and_score": EvaluateConfig(**vars(options.evaluation), accelerator=run.accelerator),
         "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),
     }
+    texts: dict[str, Any] = {name: config.to_json() for name, config in configs.items()}
     return Checked(
-        **{name: config.to_json() for name, config in configs.items()},
+        **texts,
         **outputs_of("encoding", encoding_pod(options, model=model)),
         training_image=image,
         **outputs_of("training", step),
