@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from components.preflight.parameters import descriptions
 
 from components.common.training.config import TPU_STAND_IN_VARIABLE
-from components.preflight.parameters import descriptions
 from pipelines.cli import main
 from pipelines.compiling import COMPILED
 

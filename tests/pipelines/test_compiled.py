@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
+from components.preflight.parameters import NODES, TRAINING, descriptions
 from kfp import components
 
 from components.common.accelerators import SHARED_MEMORY
 from components.common.images import IMAGE_NAMES, image
-from components.preflight.parameters import NODES, TRAINING, descriptions
 from pipelines.compiling import CHOICES, COMPILED, compile_all
 from pipelines.local_run import read_pipeline
 from pipelines.parameters import default_parameters

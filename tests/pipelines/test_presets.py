@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from components.preflight.parameters import TRAINING, check_parameters, descriptions, fields_of
 
 from components.common.training.config import TrainConfig
-from components.preflight.parameters import TRAINING, check_parameters, descriptions, fields_of
 from pipelines.presets import GUIDE_EXAMPLE, PRESETS, SPRITES_DEMO
 
 
