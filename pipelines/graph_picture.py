@@ -22,11 +22,13 @@ def mermaid(specification: Json) -> str:
     """
     graph = next(graphs([specification]))
     names = _in_order(graph)
-    boxes = {name: f"step{number}" for number, name in enumerate(names, 1)}
+    # The prefix keeps a task named like a word of mermaid's own, such as `end`, from breaking the picture.
+    boxes = {name: f"step_{name.replace('-', '_')}" for name in names}
     lines = [f'    {boxes[name]}["{_label(graph.tasks[name])}"]' for name in names]
     for name in names:
         task = graph.tasks[name]
-        data = {source["taskOutputArtifact"]["producerTask"] for source in task.given("artifacts").values()}
+        outputs = [source.get("taskOutputArtifact", {}) for source in task.given("artifacts").values()]
+        data = {output["producerTask"] for output in outputs if output}
         if data:
             lines += [f"    {boxes[parent]} --> {boxes[name]}" for parent in names if parent in data]
         else:
