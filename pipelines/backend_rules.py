@@ -207,14 +207,17 @@ def _placeholders(graph: Graph, task: Task) -> Iterator[str]:
     for part, content in executor.items():
         for path, text in _texts(content, part):
             of_pod = path.startswith(("container.image", "container.resources"))
+            # The driver fills these without a component's defaults, which the launcher alone knows.
+            of_driver = path.startswith("container.") and "$.outputs" not in text and '{"IfPresent":' not in text
             for name in _PARAMETER.findall(text):
                 definition = declared.get(name, {})
-                # The launcher knows the defaults of a command's parameters; the driver, which makes the pod, does not.
-                spared = not of_pod and (definition.get("isOptional") or "defaultValue" in definition)
+                spared = not of_driver and (definition.get("isOptional") or "defaultValue" in definition)
                 if name not in given and not spared:
-                    yield f"{path}: reads {name!r}, which is no input of the task"
-                elif of_pod and (found := graph.type_of(given[name])) not in ("STRING", None):
-                    yield f"{path}: reads {name!r}, a {found}: the driver takes a STRING, and anything else as empty"
+                    yield f"{path}: reads {name!r}, which the task does not give it; a default does not reach here"
+                elif of_pod:
+                    found = definition.get("parameterType") or graph.type_of(given[name])
+                    if found not in ("STRING", None):
+                        yield f"{path}: reads {name!r}, a {found}: the driver takes a STRING, and others as empty"
 
 
 def _platform(graph: Graph, task: Task) -> Iterator[str]:

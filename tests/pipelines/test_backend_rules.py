@@ -63,6 +63,12 @@ def greet(name: str = "world"):
     return dsl.ContainerSpec(image="toy:1", command=["echo"], args=["hello", name])
 
 
+@dsl.container_component
+def greet_quietly(name: str = ""):
+    arguments = dsl.IfPresentPlaceholder(input_name="name", then=["hello", name], else_=["hello"])
+    return dsl.ContainerSpec(image="toy:1", command=["echo"], args=[arguments])
+
+
 @pytest.fixture
 def compiled(tmp_path: Path) -> Callable[..., Documents]:
     def compile_it(pipeline: Any) -> Documents:
@@ -89,7 +95,8 @@ def flat(colour: str = "red", secret: str = "key"):
     say(text=painted.outputs["Output"]).after(planned)
     imported = dsl.importer(artifact_uri="gs://bucket/picture", artifact_class=dsl.Artifact)
     show(picture=imported.output)
-    greet()
+    greet(name="you")
+    greet_quietly()
 
 
 def task(documents: Documents, name: str) -> dict[str, Any]:
@@ -135,12 +142,12 @@ def test_branches_loops_and_nested_pipelines_have_no_problem_where_everything_is
         nested = inner(colour=colour)
         with dsl.If(colour == "red"):
             shown = show(picture=nested.output)
-            shown.register_pipeline_channels([outer_cpu := cpu])
-            shown.set_cpu_limit(outer_cpu)
+            shown.register_pipeline_channels([cpu])
+            shown.set_cpu_limit(cpu)
         with dsl.ParallelFor(items) as item:
             painted = paint(colour=item)
         with dsl.ParallelFor([{"a": "1"}]) as item:
-            say(text=item.a).set_cpu_limit(item.a)
+            say(text=item.a)
         say(text="done").after(painted)
 
     assert problems(compiled(outer)) == []
@@ -159,13 +166,30 @@ def test_resource_is_found_when_it_is_lost_in_a_branch(compiled: Callable[..., D
     )
 
 
+def test_resource_is_found_when_it_is_a_part_of_a_loop_item(compiled: Callable[..., Documents]):
+    @dsl.pipeline(name="lost")
+    def lost():
+        with dsl.ParallelFor([{"word": "a", "cpu": "1"}]) as item:
+            say(text=item.word).set_cpu_limit(item.cpu)
+
+    only(problems(compiled(lost)), "comp-for-loop-2, task 'say', inputs.parameters.", "subvar-cpu")
+
+
 def test_node_selector_is_found_when_it_is_lost_in_a_branch(compiled: Callable[..., Documents]):
     @dsl.pipeline(name="lost")
     def lost(colour: str, labels: dict):
         with dsl.If(colour == "red"):
             kubernetes.add_node_selector_json(say(text=colour), labels)
 
-    only(problems(compiled(lost)), "comp-condition-1, task 'say', kubernetes.nodeSelector.nodeSelectorJson", "labels")
+    documents = compiled(lost)
+    assert problems(documents) == []
+    branch = documents[0]["components"]["comp-condition-1"]
+    del branch["inputDefinitions"]["parameters"]["pipelinechannel--labels"]
+    only(
+        problems(documents),
+        "comp-condition-1, task 'say', kubernetes.nodeSelector.nodeSelectorJson: "
+        "parent DAG comp-condition-1 does not have input parameter pipelinechannel--labels",
+    )
 
 
 def test_one_of_is_found(compiled: Callable[..., Documents]):
@@ -272,8 +296,12 @@ def _constant_of_no_input(documents: Documents) -> None:
     task(documents, "plan")["inputs"]["parameters"]["colour"] = constant
 
 
-def _image_that_only_the_component_knows(documents: Documents) -> None:
-    container(documents, "greet")["image"] = "{{$.inputs.parameters['name']}}"
+def _argument_that_is_a_default(documents: Documents) -> None:
+    del task(documents, "greet")["inputs"]["parameters"]["name"]
+
+
+def _image_that_is_a_default(documents: Documents) -> None:
+    container(documents, "greet-quietly")["image"] = "{{$.inputs.parameters['name']}}"
 
 
 def _count_that_is_a_number(documents: Documents) -> None:
@@ -297,18 +325,22 @@ def _condition_on_no_input(documents: Documents) -> None:
     ("damage", "expected"),
     [
         (_no_such_input, "'plan', inputs.parameters.colour: parent DAG root does not have input parameter shade"),
-        (_no_such_task, "'show', inputs.artifacts.picture: comes from task 'draw', but root has only greet, importer,"),
+        (
+            _no_such_task,
+            "'show', inputs.artifacts.picture: comes from task 'draw', but root has only greet, greet-quietly,",
+        ),
         (_no_such_output, "'show', inputs.artifacts.picture: 'paint' has no output artifact 'drawing', only picture"),
         (_not_waited_for, "'show', inputs.artifacts.picture: reads 'picture' of 'paint' without waiting for it"),
         (_no_such_dependency, "'greet', dependentTasks: root has no task 'draw'"),
         (_no_source, "'plan', inputs.parameters.colour: comes from {}, expected a constant, an input of root"),
         (_not_given, "'plan', inputs.parameters.colour: its component needs it"),
         (_importer_without_address, "'importer', importer.artifactUri: looks at 'at', which is no input of the task"),
-        (_image_of_no_input, "'plan', container.image: reads 'pipelinechannel--image', which is no input"),
-        (_accelerator_of_no_input, "'plan', container.resources.accelerator.resourceCount: reads 'gpus', which is no"),
-        (_argument_of_no_input, "'greet', container.args[2]: reads 'others', which is no input of the task"),
+        (_image_of_no_input, "'plan', container.image: reads 'pipelinechannel--image', which the task does"),
+        (_accelerator_of_no_input, "'plan', container.resources.accelerator.resourceCount: reads 'gpus', which the"),
+        (_argument_of_no_input, "'greet', container.args[2]: reads 'others', which the task does not give it"),
         (_constant_of_no_input, "'plan', inputs.parameters.colour.constant: reads 'pipelinechannel--colour', which"),
-        (_image_that_only_the_component_knows, "'greet', container.image: reads 'name', which is no input of the task"),
+        (_argument_that_is_a_default, "'greet', container.args[1]: reads 'name', which the task does not give it"),
+        (_image_that_is_a_default, "'greet-quietly', container.image: reads 'name', which the task does not give it"),
         (_count_that_is_a_number, "'paint', container.resources.accelerator.resourceCount: reads"),
         (_selector_of_no_task, "'paint', kubernetes.nodeSelector.nodeSelectorJson: comes from task 'draw'"),
         (_selector_that_is_a_text, "'paint', kubernetes.nodeSelector.nodeSelectorJson: is a STRING, and the driver"),
@@ -329,9 +361,9 @@ def test_shape_names_conditions_and_exit_handlers(compiled: Callable[..., Docume
     @dsl.pipeline(name="shaped")
     def shaped(colour: str):
         with dsl.ExitHandler(say(text="over")):
-            painted = paint(colour=colour)
+            paint(colour=colour)
         with dsl.If(colour == "red"):
-            show(picture=painted.outputs["picture"])
+            plan(colour=colour)
 
     documents = compiled(shaped)
     assert problems(documents) == []
