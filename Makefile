@@ -28,7 +28,9 @@ CA_BUNDLE ?= $(firstword $(wildcard $(SSL_CERT_FILE) /etc/ssl/certs/ca-certifica
 SECRETS := $(PIP_CONF:%=--secret id=pip.conf,src=%) $(CA_BUNDLE:%=--secret id=ca-certificates.crt,src=%)
 reference = $(shell $(IMAGES) $(PYTHON) -m components.common.images $*)
 # By flags, since podman's cache of layers does not see that a build argument in a LABEL has changed.
-LABELS = $(addprefix --label org.opencontainers.image.,version=$(lastword $(subst :, ,$(reference))) \
+LABELS = --label "org.opencontainers.image.title=Textual Inversion: $*" \
+    --label "org.opencontainers.image.description=$(shell head -n 1 containers/$*/requirements.in | cut -c 3-)" \
+    $(addprefix --label org.opencontainers.image.,version=$(lastword $(subst :, ,$(reference))) \
     revision=$(REVISION) $(SOURCE:%=source=%))
 
 # make bench-train, bench-train-flax: the reference scripts of diffusers; the Flax one needs a Python with diffusers 0.39.0,
@@ -86,7 +88,8 @@ images: ## build the container images: REGISTRY=... VERSION=... NAMES="dataset p
 	@$(MAKE) --no-print-directory $(NAMES:%=image-%)
 
 image-%:
-	$(CONTAINER_ENGINE) build --file containers/$*/Dockerfile --tag $(reference) --build-arg BASE=$(BASE) $(SECRETS) $(LABELS) .
+	$(CONTAINER_ENGINE) build --file containers/Dockerfile --build-arg IMAGE=$* --build-arg BASE=$(BASE) $(SECRETS) $(LABELS) \
+	    --tag $(reference) .
 
 sboms: $(READY) ## write what is in the built images to build/sboms/: Python and Debian packages, as CycloneDX
 	@$(MAKE) --no-print-directory $(NAMES:%=sbom-%)
