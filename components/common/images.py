@@ -11,8 +11,17 @@ import sys
 from components import __version__
 from components.common.errors import ConfigError
 
-IMAGE_NAMES = ("dataset", "tokenizer", "train-torch", "train-flax", "train-flax-gpu", "evaluate", "publish", "launcher")
-"""One image for each folder of `containers/`."""
+IMAGE_NAMES = (
+    "dataset",
+    "tokenizer",
+    "train-torch",
+    "train-flax",
+    "train-flax-gpu",
+    "evaluate",
+    "publish",
+    "launcher",
+)
+"""One image for each folder of `containers/`, which says in `requirements.in` what the image is for."""
 
 REGISTRY = os.environ.get("TEXTUAL_INVERSION_REGISTRY", "ghcr.io/textual-inversion-pipelines")
 VERSION = os.environ.get("TEXTUAL_INVERSION_VERSION", __version__)

@@ -13,10 +13,12 @@ from components.common.accelerators import SHARED_MEMORY
 from components.common.images import IMAGE_NAMES, image
 from components.preflight.options import known_options
 from components.preflight.preflight import Checked
+from pipelines.backend_rules import problems, requests_that_do_not_fit, shape_problems
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.form import MORE_OPTIONS, options_off_the_form
 from pipelines.local_run import read_pipeline
 from pipelines.presets import GUIDE_EXAMPLE
+from pipelines.readme import README, with_pipeline
 from pipelines.resources import TAINTS
 
 FILE = COMPILED / "textual_inversion.yaml"
@@ -27,6 +29,11 @@ LONGEST_NAME = 22
 @pytest.fixture(scope="module")
 def pipeline() -> dict[str, Any]:
     return read_pipeline(FILE)
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(FILE.read_text()))
 
 
 def tasks(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -62,6 +69,20 @@ def executor(pipeline: dict[str, Any], task: str) -> dict[str, Any]:
 def test_compiling_again_gives_the_committed_file(tmp_path: Path):
     for file in compile_all(tmp_path):
         assert file.read_text() == (COMPILED / file.name).read_text(), "run `make compile` and commit what it writes"
+
+
+def test_readme_shows_the_graph_and_the_options_of_the_committed_file():
+    readme = README.read_text()
+    assert with_pipeline(readme) == readme, "run `make compile` and commit what it writes"
+
+
+def test_a_backend_takes_the_file(documents: list[dict[str, Any]]):
+    assert problems(documents) == []
+    assert shape_problems(documents) == []
+
+
+def test_every_request_that_is_a_constant_fits_a_small_node(documents: list[dict[str, Any]]):
+    assert requests_that_do_not_fit(documents, cpu=2, memory_gib=4) == []
 
 
 def test_file_loads_as_a_pipeline_of_kfp():
