@@ -127,7 +127,8 @@ def test_step_is_told_its_whole_config_as_one_text(step: str):
 
 def test_form_asks_for_options_of_the_right_type_alone():
     parameters = dict(inspect.signature(component("preflight").preflight.python_func).parameters)
-    assert parameters.pop("more_options").annotation == dict[str, str]
+    for name in ("more_options", "training_images"):
+        assert parameters.pop(name).annotation == dict[str, str]
     plain = {tuple[str, ...]: list[str], Mapping[str, str]: dict[str, str]}
     for name, parameter in parameters.items():
         known = known_options()[name]

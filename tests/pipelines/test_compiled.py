@@ -10,7 +10,7 @@ import yaml
 from kfp import components
 
 from components.common.accelerators import SHARED_MEMORY
-from components.common.images import IMAGE_NAMES, image
+from components.common.images import IMAGE_NAMES, TRAINING_IMAGES, image
 from components.preflight.options import known_options
 from components.preflight.preflight import Checked
 from pipelines.backend_rules import problems, requests_that_do_not_fit, shape_problems
@@ -266,7 +266,9 @@ def test_types_of_the_form_are_those_of_the_options(pipeline: dict[str, Any]):
 
 
 def test_every_field_of_the_form_reaches_preflight(pipeline: dict[str, Any]):
-    given = tasks(pipeline)["preflight"]["inputs"]["parameters"]
+    given = dict(tasks(pipeline)["preflight"]["inputs"]["parameters"])
+    images = given.pop("training_images")["runtimeValue"]["constant"]
+    assert images == {name: image(name) for name in TRAINING_IMAGES}, "of the release that was compiled"
     assert {name: source["componentInputParameter"] for name, source in given.items()} == {
         name: name for name in form(pipeline)
     }

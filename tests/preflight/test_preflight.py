@@ -128,6 +128,9 @@ def test_image_of_the_training_step_is_that_of_what_trains(
 ):
     checked = preflight({**given_for_tpus, "accelerator": "cpu", "accelerator_count": 1, **changes})
     assert checked.training_image == image(name)
+    elsewhere = {name: f"registry.example/{name}:9"}
+    changed = preflight({**given_for_tpus, "accelerator": "cpu", "accelerator_count": 1, **changes}, {}, elsewhere)
+    assert changed.training_image == elsewhere[name]
     if name == "launcher":
         assert (checked.training_cpu, checked.training_memory, checked.training_accelerator_count) == (
             "500m",
