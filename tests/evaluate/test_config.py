@@ -1,17 +1,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 import pytest
 
 from components.common.cli import add_config_flags, config_from_flags
 from components.common.errors import ConfigError
-from components.evaluate.config import DEFAULT_PROMPTS, DESCRIPTIONS, EvaluateConfig
-
-
-def test_every_field_is_described():
-    assert set(DESCRIPTIONS) == {field.name for field in dataclasses.fields(EvaluateConfig)}
+from components.evaluate.config import DEFAULT_PROMPTS, EvaluateConfig
 
 
 def test_prompts_are_those_given_or_suit_the_property():
@@ -30,7 +25,7 @@ def test_prompts_are_those_given_or_suit_the_property():
         ({"sampling_batch_size": -1}, "sampling_batch_size: found -1"),
         ({"guidance_scale": -0.5}, "guidance_scale: found -0.5"),
         ({"seed": -1}, "seed: found -1"),
-        ({"min_clip_i_gain": 2.0}, "min_clip_i_gain: found 2.0, expected -1 to 1"),
+        ({"min_clip_i_gain": 2.0}, "min_clip_i_gain: found 2.0, expected -1 or more and at most 1"),
         ({"min_clip_i": float("nan")}, "min_clip_i: found nan"),
         ({"min_clip_t": -1.5}, "min_clip_t: found -1.5"),
     ],
@@ -43,7 +38,7 @@ def test_config_refuses(fields, message):
 
 def test_flags_give_a_config():
     parser = argparse.ArgumentParser()
-    add_config_flags(parser, EvaluateConfig, DESCRIPTIONS)
+    add_config_flags(parser, EvaluateConfig)
 
     assert config_from_flags(EvaluateConfig, parser.parse_args([])) == EvaluateConfig()
     given = parser.parse_args(["--prompts", "a {}", "the {} here", "--min-clip-i-gain", "-1", "--seed", "3"])

@@ -12,6 +12,7 @@ from kfp import dsl
 from components.common.artifacts import Evaluation
 from components.common.errors import BaseModelError
 from components.evaluate.component import evaluate
+from components.evaluate.config import EvaluateConfig
 from tests.evaluate.conftest import Concept, World, write_concept
 
 ROOT = Path(__file__).parents[2]
@@ -29,37 +30,41 @@ def run_component(world: World, concept: Concept, folder: Path, **parameters):
         "report": dsl.HTML(name="report", uri=str(folder / "report.html")),
         "metrics": dsl.Metrics(name="metrics", uri=str(folder / "metrics")),
     }
-    answer = evaluate.python_func(
+    config = EvaluateConfig(
+        accelerator="cpu", prompts=["a photo of a {}"], images_per_prompt=2, num_inference_steps=1, **parameters
+    )
+    evaluate.python_func(
+        config.to_json(),
         base_model=dsl.Model(uri=str(world.base_model)),
         scorer=dsl.Model(uri=str(world.scorer)),
         initial_embedding=dsl.Model(uri=str(concept.initial_embedding)),
         learned_embedding=dsl.Model(uri=str(concept.learned_embedding)),
         scoring_set=dsl.Dataset(uri=str(world.scoring_set)),
-        accelerator="cpu",
-        prompts=["a photo of a {}"],
-        images_per_prompt=2,
-        num_inference_steps=1,
         **outputs,
-        **parameters,
     )
-    return answer, outputs
+    return outputs
 
 
 def test_component_gives_verdict_report_and_metrics(world, concept, tmp_path):
-    answer, outputs = run_component(world, concept, tmp_path, min_clip_i_gain=-1.0)
+    outputs = run_component(world, concept, tmp_path, min_clip_i_gain=-1.0)
     found = Evaluation.read(tmp_path / "evaluation")
 
-    assert answer == "pass"
+    assert outputs["metrics"].metadata["passed"] == 1.0
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == found.report_html
     assert outputs["metrics"].metadata["clip_i_after"] == round(found.scores["after"]["clip_i"], 4)
     assert "norm_ratio" in outputs["metrics"].metadata
-    assert outputs["evaluation"].metadata == {"placeholder_token": "<concept>", "passed": True, "reasons": ""}
+    assert outputs["evaluation"].metadata == {
+        "display_name": "Evaluation",
+        "placeholder_token": "<concept>",
+        "passed": True,
+        "reasons": "",
+    }
 
 
 def test_component_when_the_concept_does_not_pass(world, concept, tmp_path):
-    answer, outputs = run_component(world, concept, tmp_path, min_clip_i=1.0)
+    outputs = run_component(world, concept, tmp_path, min_clip_i=1.0)
 
-    assert answer == "fail"
+    assert outputs["metrics"].metadata["passed"] == 0.0
     assert "(min_clip_i)" in outputs["evaluation"].metadata["reasons"]
     assert "Held back" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
@@ -85,7 +90,7 @@ def test_command_writes_the_evaluation(world, concept, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "pass\n"
     assert Evaluation.read(tmp_path / "out").settings["prompts"] == ["a {}", "the {}"]
-    assert "evaluate done in" in done.stderr
+    assert " done in " in done.stderr
     assert "Loading" not in done.stderr, "no progress bars"
 
 
@@ -94,5 +99,5 @@ def test_command_when_a_model_is_the_wrong_one(world, concept, tmp_path):
     done = run_command(mixed_up, concept, tmp_path / "out")
 
     assert done.returncode == BaseModelError.exit_code
-    assert "evaluate failed: found a model of kind 'clip'" in done.stderr
+    assert "ERROR found a model of kind 'clip'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -142,7 +142,7 @@ def test_launcher_says_that_it_is_in_no_cluster(run: Run):
 def test_step_that_fails_says_why_in_one_line_and_gives_its_exit_code(run: Run):
     parameters = {"images_uri": "/nowhere"}
     failed = run("dataset", pod_command("ingest_images", parameters, {"image_set": "gs://bucket/none"}), exit_code=2)
-    assert "ingest_images failed: found no folder /nowhere" in failed.stdout
+    assert "ERROR found no folder /nowhere" in failed.stdout
     assert "Traceback" not in failed.stdout + failed.stderr
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from kfp import dsl
 
 from components.common.artifacts import ImageSet
 from components.ingest_images.component import ingest_images
-from components.ingest_images.config import DESCRIPTIONS, IngestConfig
+from components.ingest_images.config import IngestConfig
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,22 +27,20 @@ def test_command_when_given_a_folder_writes_the_image_set(three_pictures: Path, 
     images = ImageSet.read(tmp_path / "out")
     assert [pixels.shape for pixels in images.pixels] == [(16, 16, 3)] * 3
     assert "1.png: 60 x 40 -> 16 x 16 pixels" in done.stderr
-    assert "ingest_images done in" in done.stderr
+    assert " done in " in done.stderr
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--images-uri", "absent"], "found no folder"),
-        (["--images-uri", ".", "--interpolation", "hamming"], "interpolation: found 'hamming'"),
-        ([], "images_uri: found nothing"),
+        (["--images-uri", ""], "images_uri: found nothing"),
     ],
 )
 def test_command_when_the_input_is_bad_ends_with_one_line(flags: list[str], message: str, tmp_path: Path) -> None:
     done = run(*flags, "--output", str(tmp_path / "out"))
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "ingest_images failed" in line
     assert message in line
     assert not (tmp_path / "out").exists()
 
@@ -57,8 +54,9 @@ def test_command_when_asked_for_help_names_formats_and_fields() -> None:
 
 def test_component_when_called_writes_the_image_set_and_says_what_it_is(three_pictures: Path, tmp_path: Path) -> None:
     artifact = dsl.Dataset(name="image_set", uri=str(tmp_path / "out"))
-    ingest_images.python_func(image_set=artifact, images_uri=str(three_pictures), resolution=16)
+    ingest_images.python_func(IngestConfig(images_uri=str(three_pictures), resolution=16).to_json(), artifact)
     assert artifact.metadata == {
+        "display_name": "Pictures",
         "pictures": 3,
         "resolution": 16,
         "source": str(three_pictures),
@@ -69,12 +67,5 @@ def test_component_when_called_writes_the_image_set_and_says_what_it_is(three_pi
 def test_component_when_input_is_bad_exits_with_the_code_of_its_kind(tmp_path: Path) -> None:
     artifact = dsl.Dataset(name="image_set", uri=str(tmp_path / "out"))
     with pytest.raises(SystemExit) as caught:
-        ingest_images.python_func(image_set=artifact, images_uri=str(tmp_path), resolution=16)
+        ingest_images.python_func(IngestConfig(images_uri=str(tmp_path), resolution=16).to_json(), artifact)
     assert caught.value.code == 2
-
-
-def test_component_when_compared_with_the_config_has_its_fields_and_defaults() -> None:
-    parameters = inspect.signature(ingest_images.python_func).parameters
-    given = {name: parameter.default for name, parameter in parameters.items() if name != "image_set"}
-    assert given == {field.name: field.default for field in dataclasses.fields(IngestConfig)}
-    assert list(DESCRIPTIONS) == list(given)

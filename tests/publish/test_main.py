@@ -82,4 +82,4 @@ def test_command_fails_with_one_line_and_its_exit_code(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (4, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "show failed: found no alias 'champion' of file://" in done.stderr
+    assert "ERROR found no alias 'champion' of file://" in done.stderr

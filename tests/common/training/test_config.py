@@ -7,11 +7,7 @@ import dataclasses
 import pytest
 
 from components.common.errors import ConfigError
-from components.common.training.config import DESCRIPTIONS, TrainConfig, check_accelerator, key_fields
-
-
-def test_every_field_is_described() -> None:
-    assert set(DESCRIPTIONS) == {field.name for field in dataclasses.fields(TrainConfig)}
+from components.common.training.config import MAX_SEED, TrainConfig, check_accelerator, key_fields
 
 
 @pytest.mark.parametrize(
@@ -30,7 +26,7 @@ def test_every_field_is_described() -> None:
         ("checkpointing_steps", 0),
         ("repeats", 0),
         ("seed", -1),
-        ("seed", 2**63),
+        ("seed", MAX_SEED + 1),
     ],
 )
 def test_config_names_field_and_value_when_impossible(name: str, value: object) -> None:
