@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,10 @@ def test_file_is_as_good_for_kubectl_patch():
     assert set(patch) == {"apiVersion", "kind", "metadata", "data"} and set(patch["data"]) == {"workflowDefaults"}
     readme = (MANIFESTS / "README.md").read_text(encoding="utf-8")
     assert "--patch-file manifests/components/pod-retries/workflow-defaults.yaml" in readme
+
+
+def test_patch_of_the_api_server_says_the_same(patched: dict[str, str]):
+    readme = (MANIFESTS / "README.md").read_text(encoding="utf-8")
+    [given] = re.findall(r"COMPILED_PIPELINE_SPEC_PATCH='([^']+)'", readme)
+    defaults = yaml.safe_load(patched["workflowDefaults"])["spec"]["templateDefaults"]
+    assert json.loads(given) == {"templateDefaults": defaults}

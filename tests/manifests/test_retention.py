@@ -18,12 +18,12 @@ from google.cloud import storage
 from google.cloud.storage.bucket import LifecycleRuleAbortIncompleteMultipartUpload, LifecycleRuleDelete
 
 from components.common.storage import open_store
-from components.preflight.config import RunConfig
+from components.preflight.config import RunOptions
 from pipelines.environment import OBJECT_STORE_KEYS, STORAGE_VARIABLE
 from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates
 from tests.servers import S3Server
 
-RUN = RunConfig(storage_uri="gs://bucket/textual-inversion")
+RUN = RunOptions(storage_uri="gs://bucket/textual-inversion")
 BUCKET = "gs://bucket/"
 
 
@@ -98,7 +98,7 @@ def test_job_looks_where_runs_keep_their_checkpoints(on_prem: list[Object], dev:
     for objects in (on_prem, dev):
         [environment] = find(objects, "ConfigMap", "textual-inversion-environment")
         storage_uri = environment["data"][STORAGE_VARIABLE]
-        assert f"--checkpoint-root={RunConfig(storage_uri=storage_uri).checkpoints_uri}" in job_command(objects, {})
+        assert f"--checkpoint-root={RunOptions(storage_uri=storage_uri).checkpoints_uri}" in job_command(objects, {})
 
 
 def test_job_starts_when_the_settings_say(objects: list[Object]):
@@ -131,9 +131,7 @@ def test_job_keeps_what_is_young_in_kfp_s_object_store(on_prem: list[Object], s3
     given = s3_server.environment
     secret = {key: given[variable] for key, variable in OBJECT_STORE_KEYS.items()}
 
-    log = run_job(
-        on_prem, secret, **{STORAGE_VARIABLE: s3_bucket_uri, "AWS_ENDPOINT_URL": given["AWS_ENDPOINT_URL"]}
-    )
+    log = run_job(on_prem, secret, **{STORAGE_VARIABLE: s3_bucket_uri, "AWS_ENDPOINT_URL": given["AWS_ENDPOINT_URL"]})
 
     assert f"{s3_bucket_uri}/checkpoints: 1 trainings, 0 checkpoints expired" in log
     assert store.exists(CHECKPOINT)
