@@ -17,7 +17,7 @@ WITH_COMPONENTS = {
     ),
     "on-prem with everything": (
         "overlays/on-prem",
-        [name for name in COMPONENTS if name not in ("kfp-object-store", "retention")],  # it has them itself
+        [name for name in COMPONENTS if name not in ("kfp-object-store", "retention", "trainer")],  # it has them
     ),
 }
 

@@ -92,8 +92,9 @@ def pod_templates(thing: Object) -> list[tuple[str, Object]]:
 
 
 def images(thing: Object) -> list[tuple[str, str]]:
-    """Every image reference within an object, with the path to it."""
-    return [(path, value) for path, value in walk(thing) if path.endswith(".image") and isinstance(value, str)]
+    """Every image reference within an object, with the path to it; not the images that a run's other step chooses."""
+    found = [(path, value) for path, value in walk(thing) if path.endswith(".image") and isinstance(value, str)]
+    return [(path, value) for path, value in found if not value.startswith("{{$.inputs.parameters[")]
 
 
 def as_text(thing: Object) -> str:

@@ -9,7 +9,7 @@ import pytest
 from requests.utils import should_bypass_proxies
 
 from pipelines.environment import OBJECT_STORE_KEYS, OBJECT_STORE_SECRET
-from tests.manifests.rendering import Object, find, pod_templates, render_with, walk
+from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates, render, render_with, walk
 
 RUNTIMES = {"torch": "textual-inversion-torch", "jax": "textual-inversion-jax"}
 
@@ -176,7 +176,8 @@ def test_pods_have_the_key_of_an_s3_store_as_steps_do(objects: list[Object]):
     }
     for _, template in [found for each in objects for found in pod_templates(each)]:
         [container] = template["spec"]["containers"]
-        assert {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"]} == expected
+        secrets = {each["name"]: each["valueFrom"].get("secretKeyRef") for each in container["env"]}
+        assert {name: secret for name, secret in secrets.items() if secret} == expected
 
 
 def test_address_of_kfp_s_object_store_is_where_it_is_used_alone(
@@ -231,17 +232,54 @@ def test_namespace_of_others_gets_no_policy_quota_or_labels(objects: list[Object
         assert not [kind for kind in kinds if find(objects, kind)], "it would stop what else runs there"
 
 
-def test_dev_asks_for_no_accelerators_and_little_else(dev: list[Object]):
+def groups(objects: list[Object]) -> set[str]:
+    """The API groups of objects; Kubernetes' first one is empty."""
+    return {each["apiVersion"].rpartition("/")[0] for each in objects}
+
+
+def test_dev_is_known_to_a_cluster_with_pipelines_alone(dev: list[Object]):
     assert {each["metadata"]["namespace"] for each in dev} == {"kubeflow"}
-    assert not find(dev, "Namespace")
-    for runtime in find(dev, "TrainingRuntime"):
-        [(_, template)] = pod_templates(runtime)
-        assert "tolerations" not in template["spec"]
-        assert template["spec"]["containers"][0]["resources"]["requests"] == {
-            "cpu": "1",
-            "memory": "2Gi",
-            "ephemeral-storage": "2Gi",
-        }
+    assert groups(dev) == {"", "batch", "rbac.authorization.k8s.io"}
+    [role] = find(dev, "Role", "textual-inversion-runner")
+    assert not [right for right in rights(role) if right.startswith("trainer.kubeflow.org/")]
+
+
+def test_dev_has_runtimes_where_the_cluster_has_kubeflow_trainer(site: Path):
+    folder = site / "overlays" / "dev-with-trainer"
+    folder.mkdir(exist_ok=True)
+    written = (MANIFESTS / "overlays" / "dev" / "kustomization.yaml").read_text(encoding="utf-8")
+    named = written.replace("# - ../../components/trainer", "- ../../components/trainer")
+    assert named != written
+    (folder / "kustomization.yaml").write_text(named, encoding="utf-8")
+    objects = render(folder)
+    assert groups(objects) == {"", "batch", "rbac.authorization.k8s.io", "trainer.kubeflow.org"}
+    assert {each["metadata"]["name"] for each in find(objects, "TrainingRuntime")} == set(RUNTIMES.values())
+    assert {each["metadata"]["namespace"] for each in objects} == {"kubeflow"}
+    [role] = find(objects, "Role", "textual-inversion-runner")
+    assert {"create", "delete"} <= rights(role)["trainer.kubeflow.org/trainjobs"]
+
+
+def test_dev_says_what_its_node_holds(dev: list[Object]):
+    [environment] = find(dev, "ConfigMap", "textual-inversion-environment")
+    assert environment["metadata"]["annotations"] == {
+        "textual-inversion/largest-pod-cpu": "2",
+        "textual-inversion/largest-pod-memory": "4Gi",
+    }
+    for _, template in [found for each in dev for found in pod_templates(each)]:
+        [container] = template["spec"]["containers"]
+        assert container["resources"]["limits"] == {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "128Mi"}
+
+
+def test_every_overlay_says_where_what_outlives_a_run_is(gke: list[Object], on_prem: list[Object], dev: list[Object]):
+    [launcher] = find(gke, "ConfigMap", "kfp-launcher")
+    bucket = launcher["data"]["defaultPipelineRoot"].removesuffix("/pipelines")
+    for objects, expected in (
+        (gke, f"{bucket}/textual-inversion"),
+        (on_prem, "s3://mlpipeline/private/textual-inversion"),
+        (dev, "s3://mlpipeline/textual-inversion"),
+    ):
+        [environment] = find(objects, "ConfigMap", "textual-inversion-environment")
+        assert environment["data"]["TEXTUAL_INVERSION_STORAGE_URI"] == expected
 
 
 def test_dev_steps_have_the_rights_that_launching_a_training_takes(dev: list[Object]):

@@ -56,7 +56,7 @@ def test_another_registry_and_version_reach_every_image(tmp_path: Path):
         ["pipelines.manifests", "--compiled", str(compiled), "--out", str(folder)],
     ):
         subprocess.run([sys.executable, "-m", *command], env=environment, check=True, capture_output=True)
-    objects = render_with(tmp_path / "manifests" / "all", "overlays/dev", ["pipelines"])
+    objects = render_with(tmp_path / "manifests" / "all", "overlays/on-prem", ["pipelines"])
     expected = {f"registry.example/team/{name}:1.2.3-rc.4" for name in IMAGE_NAMES}
     found = {reference for each in objects for _, reference in images(each)}
     assert {f"registry.example/team/{name}:1.2.3-rc.4" for name in ("train-flax", "dataset")} <= found <= expected

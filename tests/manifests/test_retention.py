@@ -18,12 +18,12 @@ from google.cloud import storage
 from google.cloud.storage.bucket import LifecycleRuleAbortIncompleteMultipartUpload, LifecycleRuleDelete
 
 from components.common.storage import open_store
-from components.preflight.config import RunConfig
-from pipelines.environment import OBJECT_STORE_KEYS
+from components.preflight.config import RunOptions
+from pipelines.environment import OBJECT_STORE_KEYS, STORAGE_VARIABLE
 from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates
 from tests.servers import S3Server
 
-RUN = RunConfig(storage_uri="gs://bucket/textual-inversion")
+RUN = RunOptions(storage_uri="gs://bucket/textual-inversion")
 BUCKET = "gs://bucket/"
 
 
@@ -95,13 +95,10 @@ CHECKPOINT = f"{'0123456789abcdef' * 4}/step-00000500.safetensors"
 
 
 def test_job_looks_where_runs_keep_their_checkpoints(on_prem: list[Object], dev: list[Object]):
-    for objects, storage_uri in (
-        (on_prem, "s3://mlpipeline/private/textual-inversion"),
-        (dev, "s3://mlpipeline/textual-inversion"),
-    ):
-        [settings] = find(objects, "ConfigMap", "textual-inversion-retention")
-        assert settings["data"]["CHECKPOINT_ROOT"] == RunConfig(storage_uri=storage_uri).checkpoints_uri
-        assert f"storage_uri={storage_uri}" in (MANIFESTS / "README.md").read_text(encoding="utf-8")
+    for objects in (on_prem, dev):
+        [environment] = find(objects, "ConfigMap", "textual-inversion-environment")
+        storage_uri = environment["data"][STORAGE_VARIABLE]
+        assert f"--checkpoint-root={RunOptions(storage_uri=storage_uri).checkpoints_uri}" in job_command(objects, {})
 
 
 def test_job_starts_when_the_settings_say(objects: list[Object]):
@@ -117,46 +114,72 @@ def test_bucket_with_rules_of_its_own_has_no_job(gke: list[Object]):
 
 @pytest.mark.parametrize(("dry_run", "left"), [("true", True), ("false", False)])
 def test_job_deletes_what_is_old_unless_told_not_to(on_prem: list[Object], tmp_path: Path, dry_run: str, left: bool):
-    file = tmp_path / CHECKPOINT
-    file.parent.mkdir()
+    file = tmp_path / "checkpoints" / CHECKPOINT
+    file.parent.mkdir(parents=True)
     file.write_bytes(b"old")
     os.utime(file, (time.time() - 31 * 86400,) * 2)
 
-    log = run_job(on_prem, CHECKPOINT_ROOT=str(tmp_path), DRY_RUN=dry_run)
+    log = run_job(on_prem, **{STORAGE_VARIABLE: str(tmp_path)}, DRY_RUN=dry_run)
 
     assert "1 trainings, 1 checkpoints expired" in log
     assert file.exists() == left
 
 
 def test_job_keeps_what_is_young_in_kfp_s_object_store(on_prem: list[Object], s3_bucket_uri: str, s3_server: S3Server):
-    open_store(s3_bucket_uri).write(CHECKPOINT, b"young")
+    store = open_store(f"{s3_bucket_uri}/checkpoints")
+    store.write(CHECKPOINT, b"young")
     given = s3_server.environment
     secret = {key: given[variable] for key, variable in OBJECT_STORE_KEYS.items()}
 
-    log = run_job(on_prem, secret, CHECKPOINT_ROOT=s3_bucket_uri, AWS_ENDPOINT_URL=given["AWS_ENDPOINT_URL"])
+    log = run_job(on_prem, secret, **{STORAGE_VARIABLE: s3_bucket_uri, "AWS_ENDPOINT_URL": given["AWS_ENDPOINT_URL"]})
 
-    assert f"{s3_bucket_uri}: 1 trainings, 0 checkpoints expired" in log
-    assert open_store(s3_bucket_uri).exists(CHECKPOINT)
+    assert f"{s3_bucket_uri}/checkpoints: 1 trainings, 0 checkpoints expired" in log
+    assert store.exists(CHECKPOINT)
 
 
 def run_job(objects: list[Object], secret: dict[str, str] | None = None, **settings: str) -> str:
     """What the job logs when it runs as its pod would, with some settings changed and a secret where it names one."""
+    environment = {"PATH": os.environ["PATH"], **job_environment(objects, secret or {}), **settings}
+    done = subprocess.run(
+        [sys.executable, *job_command(objects, settings)[1:]],
+        cwd=MANIFESTS.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def job_command(objects: list[Object], settings: dict[str, str]) -> list[str]:
+    """The command and arguments of the job's container, with its variables, or those of `settings`, filled in."""
+    container = job_container(objects)
+    environment = job_environment(objects, {}) | settings
+    command = container["command"] + container["args"]
+    assert command[0] == "python"
+    return [re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], part) for part in command]
+
+
+def job_container(objects: list[Object]) -> dict[str, Any]:
     [(_, template)] = pod_templates(find(objects, "CronJob")[0])
     [container] = template["spec"]["containers"]
-    environment = {"PATH": os.environ["PATH"]}
+    return container
+
+
+def job_environment(objects: list[Object], secret: dict[str, str]) -> dict[str, str]:
+    """The variables of the job's container, where there is a secret with these keys."""
+    container = job_container(objects)
+    environment: dict[str, str] = {}
     for source in container["envFrom"]:
         [found] = find(objects, "ConfigMap", source["configMapRef"]["name"])
         environment |= found["data"]
     for each in container["env"]:
-        reference = each["valueFrom"]["secretKeyRef"]
-        if reference["key"] in (secret or {}):
-            environment[each["name"]] = secret[reference["key"]]
-    environment |= settings
-    python, *command = container["command"] + container["args"]
-    assert python == "python"
-    command = [re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], part) for part in command]
-    done = subprocess.run(
-        [sys.executable, *command], cwd=MANIFESTS.parent, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+        source = each["valueFrom"]
+        if "configMapKeyRef" in source:
+            reference = source["configMapKeyRef"]
+            [found] = find(objects, "ConfigMap", reference["name"])
+            environment[each["name"]] = found["data"][reference["key"]]
+        elif source["secretKeyRef"]["key"] in secret:
+            environment[each["name"]] = secret[source["secretKeyRef"]["key"]]
+    return environment

@@ -95,10 +95,6 @@ def test_step_says_all_that_the_quota_counts(gke: list[Object], asked: dict[str,
         assert expected <= set(resources), f"{name}: the quota would refuse its pod"
 
 
-def test_exit_handler_fits_where_the_launching_step_was(asked: dict[str, dict[str, str]]):
-    assert asked["exec-remove-trainjobs"] == asked["exec-launch-trainjob"], "else TrainJobs keep out who removes them"
-
-
 def test_secrets_have_the_names_and_keys_that_steps_look_for(everything: list[Object]):
     [token] = find(everything, "Secret")
     assert (token["metadata"]["name"], set(token["data"])) == (HUB_SECRET, {"HF_TOKEN"})
