@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.preflight.preflight import preflight
+from pipelines.backend_rules import requests_that_do_not_fit
 from pipelines.compiling import COMPILED
 from pipelines.environment import (
     CA_CONFIG_MAP,
@@ -16,7 +19,8 @@ from pipelines.environment import (
     OBJECT_STORE_SECRET,
     VARIABLES,
 )
-from tests.manifests.rendering import Object, find, pod_templates, read_objects
+from pipelines.presets import SPRITES_DEMO
+from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates, read_objects, render
 
 
 @pytest.fixture(scope="module", params=sorted(file.name for file in COMPILED.glob("*.yaml")))
@@ -107,3 +111,25 @@ def test_secrets_have_the_names_and_keys_that_steps_look_for(everything: list[Ob
 
 def pairs(source: dict[str, Any], key: str) -> dict[str, str]:
     return {each[key]: each["envVar"] for each in source["keyToEnv"]}
+
+
+@pytest.fixture(scope="module")
+def largest_pod() -> tuple[float, float]:
+    """Processors and GiB of memory of the largest pod that the small node of the overlay `dev` takes."""
+    [settings] = find(render(MANIFESTS / "overlays" / "dev"), "ConfigMap", CONFIG_MAP)
+    said = settings["metadata"]["annotations"]
+    memory = said["textual-inversion/largest-pod-memory"]
+    assert memory.endswith("Gi")
+    return float(said["textual-inversion/largest-pod-cpu"]), float(memory.removesuffix("Gi"))
+
+
+def test_every_request_fits_the_small_node_of_dev_when_the_model_is_small(
+    largest_pod: tuple[float, float], tmp_path: Path
+):
+    cpu, memory = largest_pod
+    documents = read_objects((COMPILED / "textual_inversion.yaml").read_text(encoding="utf-8"))
+    assert requests_that_do_not_fit(documents, cpu=cpu, memory_gib=memory) == []
+    checked = preflight({**SPRITES_DEMO, "storage_uri": str(tmp_path)})
+    for pod in ("encoding", "training", "evaluation"):
+        asked = getattr(checked, f"{pod}_cpu"), getattr(checked, f"{pod}_memory").removesuffix("Gi")
+        assert float(asked[0]) <= cpu and float(asked[1]) <= memory, pod
