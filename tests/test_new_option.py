@@ -31,8 +31,13 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=tree, env={"PYTHONPATH": str(tree)}, capture_output=True, text=True, check=False
-    )  # fmt: skip
+        [sys.executable, "-m", *arguments],
+        cwd=tree,
+        env={"PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_new_option_is_a_flag_of_a_run_and_of_the_trainer(tree: Path):

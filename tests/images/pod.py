@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from google.protobuf import json_format
 
+from components.common.options import Config
 from pipelines.compiling import COMPILED
 
 PIPELINE: dict[str, Any] = next(yaml.safe_load_all((COMPILED / "textual_inversion.yaml").read_text(encoding="utf-8")))
@@ -20,29 +19,27 @@ OUTPUT = "/tmp/kfp_outputs/output_metadata.json"
 
 
 def pod_command(
-    step: str, parameters: Mapping[str, Any], artifacts: Mapping[str, str] | None = None, *, output: str = OUTPUT
+    step: str,
+    told: Config | Mapping[str, Any],
+    artifacts: Mapping[str, str] | None = None,
+    *,
+    output: str = OUTPUT,
+    **parameters: Any,
 ) -> list[str]:
     """The command of a step's container.
 
     Args:
         step: the step's name.
-        parameters: values of its input parameters; the others have their defaults.
+        told: the step's config; for preflight, its parameters.
         artifacts: addresses of its input and output artifacts, by name.
         output: the file for the values and metadata that the step gives.
+        parameters: values of further input parameters; the others have their defaults.
     """
-    component, container = _specification(step)
-    given = json.dumps(_executor_input(component, parameters, artifacts or {}, output))
-    return [word.replace("{{$}}", given) for word in (*container["command"], *container["args"])]
-
-
-def _specification(step: str) -> tuple[dict[str, Any], dict[str, Any]]:
     name = step.replace("_", "-")
-    if f"comp-{name}" in PIPELINE["components"]:
-        pipeline = PIPELINE
-    else:  # a step that is not in the pipeline: compiled by itself
-        face = getattr(importlib.import_module(f"components.{step}.component"), step)
-        pipeline = json_format.MessageToDict(face.pipeline_spec)
-    return pipeline["components"][f"comp-{name}"], pipeline["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+    container = PIPELINE["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+    values = {"config": told.to_json(), **parameters} if isinstance(told, Config) else {**told, **parameters}
+    given = json.dumps(_executor_input(PIPELINE["components"][f"comp-{name}"], values, artifacts or {}, output))
+    return [word.replace("{{$}}", given) for word in (*container["command"], *container["args"])]
 
 
 def _executor_input(
