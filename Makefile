@@ -28,7 +28,9 @@ CA_BUNDLE ?= $(firstword $(wildcard $(SSL_CERT_FILE) /etc/ssl/certs/ca-certifica
 SECRETS := $(PIP_CONF:%=--secret id=pip.conf,src=%) $(CA_BUNDLE:%=--secret id=ca-certificates.crt,src=%)
 reference = $(shell $(IMAGES) $(PYTHON) -m components.common.images $*)
 # By flags, since podman's cache of layers does not see that a build argument in a LABEL has changed.
-LABELS = $(addprefix --label org.opencontainers.image.,version=$(lastword $(subst :, ,$(reference))) \
+LABELS = --label "org.opencontainers.image.title=Textual Inversion: $*" \
+    --label "org.opencontainers.image.description=$(shell head -n 1 containers/$*/requirements.in | cut -c 3-)" \
+    $(addprefix --label org.opencontainers.image.,version=$(lastword $(subst :, ,$(reference))) \
     revision=$(REVISION) $(SOURCE:%=source=%))
 
 # make bench-train, bench-train-flax: the reference scripts of diffusers; the Flax one needs a Python with diffusers 0.39.0,
@@ -46,7 +48,7 @@ TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-images bench-train bench-train-flax lint format images sboms push compile manifests-check deploy \
+.PHONY: help demo test test-slowest test-faults test-images bench-train bench-train-flax lint format images sboms push compile manifests-check deploy \
     sprites lock lock-images clean
 
 help: ## list the targets
@@ -59,6 +61,9 @@ demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo ACCELER
 
 test: $(READY) ## run the tests: TESTS=tests/common WORKERS=2 ARGS="-k storage"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/faults --ignore tests/images $(TESTS) $(ARGS)
+
+test-slowest: ARGS += --durations 20 --durations-min 1
+test-slowest: test ## run the tests and print the twenty slowest
 
 test-faults: $(READY) ## kill trainings at any moment and start them again (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/faults $(ARGS)
@@ -86,7 +91,8 @@ images: ## build the container images: REGISTRY=... VERSION=... NAMES="dataset p
 	@$(MAKE) --no-print-directory $(NAMES:%=image-%)
 
 image-%:
-	$(CONTAINER_ENGINE) build --file containers/$*/Dockerfile --tag $(reference) --build-arg BASE=$(BASE) $(SECRETS) $(LABELS) .
+	$(CONTAINER_ENGINE) build --file containers/Dockerfile --build-arg IMAGE=$* --build-arg BASE=$(BASE) $(SECRETS) $(LABELS) \
+	    --tag $(reference) .
 
 sboms: $(READY) ## write what is in the built images to build/sboms/: Python and Debian packages, as CycloneDX
 	@$(MAKE) --no-print-directory $(NAMES:%=sbom-%)
@@ -100,9 +106,10 @@ sbom-%:
 push: ## push the built images: a tag that the registry has is never replaced
 	$(IMAGES) $(PYTHON) -m containers.push --engine $(CONTAINER_ENGINE) $(NAMES)
 
-compile: $(READY) ## write pipelines/compiled/*.yaml and what follows in manifests/: REGISTRY=... VERSION=...
+compile: $(READY) ## write pipelines/compiled/ and what follows in manifests/ and README.md: REGISTRY=... VERSION=...
 	$(IMAGES) $(BIN)/textual-inversion compile
 	$(IMAGES) $(BIN)/python -m pipelines.manifests
+	$(BIN)/python -m pipelines.readme
 
 manifests-check: $(READY) ## check what every overlay and component of manifests/ makes
 	$(BIN)/python -m pytest tests/manifests $(ARGS)

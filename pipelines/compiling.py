@@ -24,7 +24,7 @@ def compile_all(folder: Path) -> list[Path]:
     """
     from pipelines.textual_inversion import textual_inversion
 
-    documents = compile_pipeline(textual_inversion)
+    documents = with_form(compile_pipeline(textual_inversion))
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "textual_inversion.yaml"
     file.write_text(_HEADING + to_yaml(documents), encoding="utf-8")
@@ -34,15 +34,20 @@ def compile_all(folder: Path) -> list[Path]:
 
 
 def compile_pipeline(pipeline: dsl.graph_component.GraphComponent) -> list[dict[str, Any]]:
-    """The documents of a pipeline that takes the form: its specification, and what is for Kubernetes alone.
-
-    They have what the compiler cannot take from a Python signature: what each parameter means, and the values of those
-    that are a choice, which are drop-down lists in the UI (from KFP 2.17).
-    """
+    """The documents of a pipeline's YAML: its specification, and what is for Kubernetes alone, where there is such."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(file))
         documents: list[dict[str, Any]] = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    return documents
+
+
+def with_form(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The documents with what the compiler cannot take from a Python signature, of a pipeline that takes the form.
+
+    That is what each parameter means, and the values of those that are a choice, which are drop-down lists in the UI
+    (from KFP 2.17).
+    """
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
     for name, description in form_descriptions(list(parameters)).items():
         parameters[name]["description"] = description

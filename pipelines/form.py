@@ -21,13 +21,17 @@ MORE_OPTIONS_DESCRIPTION = (
 )
 
 
-def takes_the_form(first_step: Any) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
+def takes_the_form(
+    first_step: Any, *, but_for: Collection[str] = ()
+) -> Callable[[Callable[[dict[str, Any]], Any]], Callable[..., Any]]:
     """Makes a function of one dictionary a pipeline that has the parameters of its first step, with their defaults.
 
     Args:
         first_step: a component; its parameters' names and types become the pipeline's.
+        but_for: those that the graph itself gives.
     """
-    parameters = inspect.signature(first_step.python_func).parameters
+    all_parameters = inspect.signature(first_step.python_func).parameters
+    parameters = {name: each for name, each in all_parameters.items() if name not in but_for}
     with_defaults = [each.replace(default=form_default(name, parameters)) for name, each in parameters.items()]
 
     def decorate(graph: Callable[[dict[str, Any]], Any]) -> Callable[..., Any]:

@@ -68,8 +68,7 @@ def _pipeline(compiled: Path) -> list[dict[str, Any]]:
         ConfigError: when the version cannot be part of an object's name.
     """
     specification, *platform = yaml.safe_load_all(compiled.read_text(encoding="utf-8"))
-    info = specification["pipelineInfo"]
-    name, description = info["name"], info.get("description", "")
+    name, description = specification["pipelineInfo"]["name"], compiled.with_suffix(".md").read_text(encoding="utf-8")
     version = f"{name}-{VERSION}"
     if not _OBJECT_NAME.fullmatch(version):
         raise ConfigError(

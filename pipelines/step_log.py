@@ -12,7 +12,8 @@ _RUNNER_LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - \w+ - (?P<message>.*)")
 _EXECUTING = re.compile(r"Executing task '(?P<task>[^']+)'")
 _FINISHED = re.compile(r"Task '(?P<task>[^']+)' finished with status (?P<status>\w+)")
 _REUSED = re.compile(r"Task (?P<task>\S+) cache hit")
-_RECORD = re.compile(r"\[KFP Executor \S+ (?P<time>[\d:]+),\d+ (?P<level>\w+)\]: (?P<message>.*)")
+_EXECUTOR_RECORD = re.compile(r"\[KFP Executor \S+ [\d:]+,\d+ \w+\]: (?P<message>.*)")
+_RECORD = re.compile(r"\d\d:\d\d:\d\d (?P<level>[A-Z]+ )?(?P<message>.*)")
 _BOOKKEEPING = (
     "Looking for component ",
     "Loading KFP component ",
@@ -26,7 +27,7 @@ _INDENT = "    "
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A step that failed, and its own last word."""
+    """A step that failed, and what it said is wrong, a line for each mistake."""
 
     task: str
     message: str
@@ -52,7 +53,8 @@ class StepLog(io.TextIOBase):
         self._task: str | None = None
         self._stopping = False
         self._in_executor_input = self._in_traceback = False
-        self._last_line = self._last_error = ""
+        self._last_line = ""
+        self._errors: list[str] = []
 
     def writable(self) -> bool:
         """True: this stream is written to."""
@@ -92,12 +94,12 @@ class StepLog(io.TextIOBase):
     def _take_from_runner(self, message: str) -> None:
         if started := _EXECUTING.match(message):
             self._task = started["task"]
-            self._last_line = self._last_error = ""
+            self._last_line, self._errors = "", []
             self._show(f"\n{self._title(self._task)}")
         elif finished := _FINISHED.match(message):
             self._task = None
             if finished["status"] == "FAILURE":
-                said = self._last_error or self._last_line or "it ended without a word; see the log"
+                said = "\n".join(self._errors) or self._last_line or "it ended without a word; see the log"
                 self.failures.append(Failure(task=finished["task"], message=said))
             if self._stopping:
                 raise KeyboardInterrupt
@@ -108,28 +110,29 @@ class StepLog(io.TextIOBase):
     def _take_from_step(self, line: str) -> None:
         if self._in_executor_input:
             self._in_executor_input = line != "}"
+        elif executor := _EXECUTOR_RECORD.fullmatch(line):
+            self._in_executor_input = executor["message"].startswith("Got executor_input:")
+            self._take_words(executor["message"], "", line)
         elif record := _RECORD.fullmatch(line):
-            self._take_record(**record.groupdict())
+            self._take_words(record["message"], (record["level"] or "").strip(), line)
         elif line:
             self._remember(line)
             self._show(_INDENT + line)
 
-    def _take_record(self, time: str, level: str, message: str) -> None:
-        # The executor's process formats the records of the step's own loggers, too.
+    def _take_words(self, message: str, level: str, line: str) -> None:
         if message.startswith(_BOOKKEEPING):
-            self._in_executor_input = message.startswith("Got executor_input:")
             return
         self._last_line = message
         if level == "ERROR":
-            self._last_error = message
-        self._show(f"{_INDENT}{time} {'' if level == 'INFO' else level + ' '}{message}")
+            self._errors.append(message)
+        self._show(_INDENT + line)
 
     def _remember(self, line: str) -> None:
         self._last_line = line
         if line.startswith("Traceback (most recent call last)"):
             self._in_traceback = True
         elif self._in_traceback and not line.startswith(" "):
-            self._last_error = line
+            self._errors = [line]
             self._in_traceback = False
 
     def _title(self, task: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from components.common.images import TRAINING_IMAGES, image
 from components.encode_latents.component import encode_latents
 from components.evaluate.component import evaluate
 from components.import_base_model.component import import_base_model
@@ -42,7 +43,7 @@ class Outputs(NamedTuple):
     description="Teaches a Stable Diffusion model a new word from a handful of pictures, and publishes the word's "
     "embedding when samples show that it was learned.",
 )
-@takes_the_form(preflight)
+@takes_the_form(preflight, but_for=["training_images"])
 def textual_inversion(form: dict[str, Any]) -> Outputs:
     """Pictures to ImageSet to LatentSet to LearnedEmbedding to Evaluation to registry entry.
 
@@ -51,7 +52,8 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
     """
     # It looks at what is there now, so it is never answered from the cache. Its fingerprints of the sources are in the
     # configs of the steps that read them.
-    checked = preflight(**form).set_display_name("Check everything").set_caching_options(False)
+    images = {name: image(name) for name in TRAINING_IMAGES}
+    checked = preflight(**form, training_images=images).set_display_name("Check everything").set_caching_options(False)
     request(checked, LIGHT)
     told = checked.outputs
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib
 import inspect
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from components.common.images import IMAGE_NAMES, image
+from components.common.options import Config
+from components.preflight.options import known_options
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPONENTS = ROOT / "components"
@@ -27,18 +28,15 @@ STEPS = sorted(
 )
 HEAVY = ("torch", "jax", "diffusers", "transformers", "accelerate")
 CONFIGS = {
-    "encode_latents": None,
-    "evaluate": "components.evaluate.config:EvaluateConfig",
-    "import_base_model": None,
-    "ingest_images": "components.ingest_images.config:IngestConfig",
-    "init_embedding": "components.init_embedding.config:InitConfig",
-    "launch_trainjob": "components.train.nodes.config:LaunchConfig",
-    "preflight": None,
-    "publish": "components.publish.config:PublishConfig",
-    "train_flax": "components.common.training.config:TrainConfig",
-    "train_torch": "components.common.training.config:TrainConfig",
+    "encode_latents": "EncodeConfig",
+    "evaluate": "EvaluateConfig",
+    "import_base_model": "ImportConfig",
+    "ingest_images": "IngestConfig",
+    "init_embedding": "InitConfig",
+    "publish": "PublishConfig",
+    "train": "TrainStepConfig",
 }
-"""The config whose fields are parameters of the step's component, where there is one."""
+"""The config of each step, in its config.py: what the step is told as one text. Preflight's options are all of them."""
 
 
 def modules(folder: Path) -> list[Path]:
@@ -91,7 +89,7 @@ def test_common_imports_no_framework():
             assert name.split(".")[0] not in frameworks, f"{file.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["flax_models", "train_flax"])
+@pytest.mark.parametrize("folder", ["flax_models", "train/flax"])
 def test_flax_code_imports_no_torch(folder: str):
     torch_side = {"torch", "diffusers", "accelerate"}
     for file in modules(COMPONENTS / folder):
@@ -102,7 +100,7 @@ def test_flax_code_imports_no_torch(folder: str):
 
 def test_light_modules_load_no_framework():
     faces = [f"components.{step}.component" for step in STEPS]
-    configs = [config.partition(":")[0] for config in CONFIGS.values() if config]
+    configs = [f"components.{step}.config" for step in CONFIGS]
     code = [
         "import importlib, sys",
         f"for name in {[*faces, *configs, 'components.preflight.preflight', 'pipelines.textual_inversion']}:",
@@ -116,21 +114,25 @@ def test_light_modules_load_no_framework():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_component_has_the_defaults_of_its_config(step: str):
-    if CONFIGS[step] is None:
-        return
-    module, _, name = CONFIGS[step].partition(":")
-    config = getattr(importlib.import_module(module), name)
-    parameters = inspect.signature(getattr(component(step), step).python_func).parameters
-    for field in dataclasses.fields(config):
-        assert field.name in parameters, f"{step} lacks the parameter {field.name}"
-        default = parameters[field.name].default
-        if field.default is dataclasses.MISSING:
-            assert default is inspect.Parameter.empty, field.name
-        else:
-            expected = list(field.default) if isinstance(field.default, tuple) else field.default
-            assert default == expected and type(default) is type(expected), field.name
+@pytest.mark.parametrize("step", [step for step in STEPS if step != "preflight"])
+def test_step_is_told_its_whole_config_as_one_text(step: str):
+    config = getattr(importlib.import_module(f"components.{step}.config"), CONFIGS[step])
+    assert issubclass(config, Config)
+    face = getattr(component(step), step)
+    assert face.component_spec.inputs["config"].type == "String"
+    others = {name for name, given in face.component_spec.inputs.items() if not given.type.startswith("system.")}
+    assert others <= {"config", "run_id"}, "every other option is in the config"
+    assert f"{CONFIGS[step]}.from_json(config)" in inspect.getsource(face.python_func)
+
+
+def test_form_asks_for_options_of_the_right_type_alone():
+    parameters = dict(inspect.signature(component("preflight").preflight.python_func).parameters)
+    for name in ("more_options", "training_images"):
+        assert parameters.pop(name).annotation == dict[str, str]
+    plain = {tuple[str, ...]: list[str], Mapping[str, str]: dict[str, str]}
+    for name, parameter in parameters.items():
+        known = known_options()[name]
+        assert parameter.annotation == plain.get(known.type, known.type), name
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -11,8 +11,17 @@ import sys
 from components import __version__
 from components.common.errors import ConfigError
 
-IMAGE_NAMES = ("dataset", "tokenizer", "train-torch", "train-flax", "train-flax-gpu", "evaluate", "publish", "launcher")
-"""One image for each folder of `containers/`."""
+IMAGE_NAMES = (
+    "dataset",
+    "tokenizer",
+    "train-torch",
+    "train-flax",
+    "train-flax-gpu",
+    "evaluate",
+    "publish",
+    "launcher",
+)
+"""One image for each folder of `containers/`, which says in `requirements.in` what the image is for."""
 
 REGISTRY = os.environ.get("TEXTUAL_INVERSION_REGISTRY", "ghcr.io/textual-inversion-pipelines")
 VERSION = os.environ.get("TEXTUAL_INVERSION_VERSION", __version__)
@@ -30,11 +39,15 @@ def image(name: str) -> str:
     return f"{REGISTRY}/{name}:{VERSION}"
 
 
+TRAINING_IMAGES = ("train-torch", "train-flax", "train-flax-gpu", "launcher")
+"""What may run in the training step."""
+
+
 def training_image(trained_by: str, accelerator: str = "") -> str:
-    """The image of the training step: of a framework on an accelerator, or of the launcher for several `nodes`."""
+    """The name of the training step's image: of a framework on an accelerator, or of what launches several `nodes`."""
     if trained_by == "flax":
-        return image("train-flax-gpu" if accelerator == "gpu" else "train-flax")
-    return image({"torch": "train-torch", "nodes": "launcher"}[trained_by])
+        return "train-flax-gpu" if accelerator == "gpu" else "train-flax"
+    return {"torch": "train-torch", "nodes": "launcher"}[trained_by]
 
 
 if __name__ == "__main__":

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_LINE = 90
+"""Characters of a line, its time left out, that the pages of Kubeflow Pipelines show: they do not wrap."""
 
 
 class _OwnLines(logging.Formatter):
@@ -36,6 +41,18 @@ def configure_logging(*, rank: int = 0) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when it is imported: it tells what it falls back to
     for chatty in ("httpx", "urllib3", "botocore", "google"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def log_config(logger: logging.Logger, values: Mapping[str, Any]) -> None:
+    """Logs a configuration: as many values to a line as a page that does not wrap shows, `config` before each."""
+    line = "config"
+    for name, value in values.items():
+        pair = f" {name}={json.dumps(value, ensure_ascii=False)}"
+        if len(line) + len(pair) > _LINE and line != "config":
+            logger.info("%s", line)
+            line = "config"
+        line += pair
+    logger.info("%s", line)
 
 
 def versions(packages: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.errors import ArtifactError, BaseModelError, ImageError
+from components.common.logs import log_config
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.painter import Painter, painter_for
 from components.evaluate.drawing.samples import draw_samples, scoring_texts
@@ -83,7 +84,7 @@ def evaluate(
         InputError, ArtifactError: before anything is drawn, when an input cannot be used.
     """
     make_painter = painter_for(accelerator)
-    logger.info("config %s", dataclasses.asdict(config))
+    log_config(logger, config.as_json())
     inputs = _read_inputs(base_model, scorer, initial_embedding, learned_embedding, scoring_set)
     painter = make_painter(materialize(inputs.base_model, sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))))
     # CLIP scores some dozens of pictures: on a TPU's host that takes less than compiling it for the TPU would.

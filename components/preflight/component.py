@@ -1,4 +1,4 @@
-"""The preflight step's face in a pipeline: what stands here is what a run's form asks for."""
+"""The preflight step's face in a pipeline: what stands here but for `training_images` is a run's form."""
 
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ def preflight(
     num_nodes: int,
     evaluation_prompts: list[str],
     more_options: dict[str, str],
+    training_images: dict[str, str],
 ) -> NamedTuple(
     "Checked",
     [
@@ -65,9 +66,11 @@ def preflight(
 ):
     """Checks every option and source before anything expensive starts, and gives each step its whole config.
 
-    What an option means is said where it stands, in the steps' configs; see components/preflight/options.py.
+    What an option means is said where it stands, in the steps' configs; see components/preflight/options.py. All but
+    training_images, references by name, is on the form.
     """
     given = dict(locals())
+    more_options, training_images = given.pop("more_options"), given.pop("training_images")
 
     import collections
     import dataclasses
@@ -76,5 +79,5 @@ def preflight(
     from components.preflight.preflight import preflight as step
 
     with step_boundary("preflight"):
-        checked = dataclasses.asdict(step(given, given.pop("more_options")))
+        checked = dataclasses.asdict(step(given, more_options, training_images))
     return collections.namedtuple("Checked", checked)(**checked)

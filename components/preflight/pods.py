@@ -94,7 +94,7 @@ def training_pod(options: CheckedOptions, *, model: int) -> Pod:
 
 
 def training_image_and_pod(options: CheckedOptions, trains: Pod) -> tuple[str, Pod]:
-    """The image of the training step and what its own pod asks for: one that trains, or one that waits for others."""
+    """The name of the training step's image, and what its pod asks for: to train, or to wait for those that do."""
     if options.nodes.num_nodes > 1:
         return training_image("nodes"), _pod(PodAccelerators(kind="cpu", count=0), **_LAUNCHER)
     framework = options.launching(cpu=trains.cpu, memory=trains.memory).framework_name(options.run.accelerator)

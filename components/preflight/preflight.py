@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from components.common.errors import InputError, StorageError, TextualInversionError
+from components.common.images import TRAINING_IMAGES, image
 from components.common.sources.models import ModelSource, open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
@@ -88,12 +89,17 @@ class _Sources:
     scorer: ModelSource
 
 
-def preflight(given: Mapping[str, Any], more_options: Mapping[str, Any] | None = None) -> Checked:
+def preflight(
+    given: Mapping[str, Any],
+    more_options: Mapping[str, Any] | None = None,
+    training_images: Mapping[str, str] | None = None,
+) -> Checked:
     """What the other steps are given, when nothing stands in the run's way.
 
     Args:
         given: options by name; those left out have the defaults of the steps' configs.
         more_options: further options.
+        training_images: references of the images that may train, by name; those of this release where none are given.
 
     Raises:
         ConfigError: when an option cannot be right.
@@ -102,7 +108,8 @@ def preflight(given: Mapping[str, Any], more_options: Mapping[str, Any] | None =
     """
     options = check_options(given, more_options)
     logger.info("options: all of them can be right")
-    checked = _given_to_steps(options, _check_sources(options))
+    images = training_images or {name: image(name) for name in TRAINING_IMAGES}
+    checked = _given_to_steps(options, _check_sources(options), images)
     logger.info("sources: all of them are there, and %s can be written", options.run.storage)
     for name in ("encoding", "training", "evaluation"):
         cpu, memory, accelerators, resource = (
@@ -149,12 +156,12 @@ def _check_writable(storage_uri: str) -> str:
     return store.uri
 
 
-def _given_to_steps(options: CheckedOptions, sources: _Sources) -> Checked:
+def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[str, str]) -> Checked:
     run, pictures = options.run, vars(options.pictures)
     model = weight_bytes(sources.base_model.files, variant=run.base_model_variant, parts=MODEL_PARTS)
     scorer = weight_bytes(sources.scorer.files)
     trains = training_pod(options, model=model)
-    image, step = training_image_and_pod(options, trains)
+    name, step = training_image_and_pod(options, trains)
     configs = {
         "import_base_model": ImportConfig(
             source=run.base_model,
@@ -183,7 +190,7 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources) -> Checked:
     return Checked(
         **texts,
         **outputs_of("encoding", encoding_pod(options, model=model)),
-        training_image=image,
+        training_image=images[name],
         **outputs_of("training", step),
         **outputs_of("evaluation", evaluation_pod(options, model=model, scorer=scorer)),
         tolerations=list(run.accelerator_tolerations),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.common.artifact_folder import write_artifact
 from components.common.base_model import read_reference
-from components.common.logs import versions
+from components.common.logs import log_config, versions
 from components.publish.aliases import advance_alias
 from components.publish.bundle import make_bundle
 from components.publish.config import PublishConfig
@@ -45,7 +45,8 @@ def publish(
         InputError: when the inputs do not belong together, or the evaluation did not pass.
         StorageError: when the registry cannot be written.
     """
-    logger.info("%s; %s", versions(["google-cloud-storage", "boto3", "safetensors"]), config)
+    logger.info("%s", versions(["google-cloud-storage", "boto3", "safetensors"]))
+    log_config(logger, config.as_json())
     bundle = make_bundle(
         config.concept_name,
         reference=read_reference(base_model),

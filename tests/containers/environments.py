@@ -1,18 +1,19 @@
-"""What an image holds, laid out without building it: its locked packages and its part of the source, nothing else."""
+"""What an image holds, laid out without building it: its locked packages and the steps' code, nothing else."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.containers.recipes import ACCELERATOR_ONLY, copy_source, locked
+from tests.containers.recipes import ACCELERATOR_ONLY, ROOT, locked
 
 
 class ImageEnvironment:
-    """A folder with links to the installed files of an image's locked packages, and the source that it copies.
+    """A folder with links to the installed files of an image's locked packages, and the steps' code.
 
     Python runs there without its own site-packages, so that a package that the lock does not name cannot be imported,
     found or asked for its version.
@@ -22,7 +23,7 @@ class ImageEnvironment:
         self._packages, self._source, self._home = folder / "packages", folder / "app", folder / "home"
         for project in locked(name):
             self._link(project)
-        copy_source(name, self._source)
+        shutil.copytree(ROOT / "components", self._source / "components", ignore=shutil.ignore_patterns("__pycache__"))
         self._home.mkdir()
 
     def _link(self, project: str) -> None:
@@ -36,11 +37,6 @@ class ImageEnvironment:
                 link = self._packages / file
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(package.locate_file(file))
-
-    def modules(self) -> list[str]:
-        """Every module of ours that the image has."""
-        files = (file.relative_to(self._source).with_suffix("") for file in self._source.rglob("*.py"))
-        return sorted(".".join(file.parts).removesuffix(".__init__") for file in files)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs Python in the image's environment, as a step: its home is a folder of its own."""

@@ -1,10 +1,9 @@
-"""What the recipes of the container images say: the locked packages, and the parts of the source."""
+"""What the recipes of the container images say, and which parts of the source run in each image."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -15,7 +14,19 @@ CONTAINERS = ROOT / "containers"
 LIGHT = ("dataset", "tokenizer", "publish", "launcher")
 """The images without a neural network."""
 
-ACCELERATOR_ONLY = re.compile(r"nvidia-.*|cuda-.*|triton|libtpu")
+RUNS = {
+    "dataset": ("preflight", "import_base_model", "ingest_images"),
+    "tokenizer": ("init_embedding",),
+    "train-torch": ("encode_latents", "train/torch"),
+    "train-flax": ("train/flax",),
+    "train-flax-gpu": ("train/flax",),
+    "evaluate": ("evaluate",),
+    "publish": ("publish",),
+    "launcher": ("train/nodes",),
+}
+"""The folders of `components` that run in each image; what they import runs there too."""
+
+ACCELERATOR_ONLY = re.compile(r"nvidia-.*|cuda-.*|jax-cuda.*|triton|libtpu")
 """Packages of GPUs and TPUs, which an environment without them (and so constraints.txt) does not have."""
 
 
@@ -58,21 +69,8 @@ def constraints() -> dict[str, str]:
     return {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
 
 
-def dockerfile(name: str) -> list[str]:
-    """The instructions of an image's Dockerfile, one a line, without comments."""
-    lines = (CONTAINERS / name / "Dockerfile").read_text(encoding="utf-8").splitlines()
+def dockerfile() -> list[str]:
+    """The instructions of the Dockerfile, one a line, without comments."""
+    lines = (CONTAINERS / "Dockerfile").read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#"))
     return [re.sub(r"\s+", " ", line) for line in text.replace("\\\n", " ").splitlines() if line]
-
-
-def copy_source(name: str, folder: Path) -> None:
-    """Copies to `folder` what the image `name` has of `components`, as its Dockerfile's COPY lines say."""
-    for line in dockerfile(name):
-        if line.startswith("COPY components/"):
-            *sources, target = line.split()[1:]
-            for source in sources:
-                if (ROOT / source).is_dir():
-                    shutil.copytree(ROOT / source, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
-                else:
-                    (folder / target).mkdir(parents=True, exist_ok=True)
-                    shutil.copy(ROOT / source, folder / target)

@@ -53,7 +53,15 @@ def test_each_trainer_has_its_own_framework_alone():
     assert {"torch", "triton", "nvidia-nccl-cu13"} <= set(locked("train-torch")), "PyTorch for CUDA"
     assert not {"jax", "flax"} & set(locked("train-torch"))
     assert {"jax", "libtpu"} <= set(locked("train-flax")), "JAX for TPU"
-    assert not {"torch", "diffusers"} & set(locked("train-flax"))
+    assert {"jax", "jax-cuda13-plugin", "nvidia-cudnn-cu13"} <= set(locked("train-flax-gpu")), "JAX for CUDA"
+    assert not {"torch", "diffusers"} & (set(locked("train-flax")) | set(locked("train-flax-gpu")))
+
+
+def test_both_images_of_the_flax_trainer_differ_by_what_drives_the_device_alone():
+    tpu, gpu = locked("train-flax"), locked("train-flax-gpu")
+    differing = {project for project in {*tpu, *gpu} if tpu.get(project) != gpu.get(project)}
+    assert all(ACCELERATOR_ONLY.fullmatch(project) for project in differing), differing
+    assert gpu["jax-cuda13-plugin"].version == gpu["jax-cuda13-pjrt"].version == gpu["jax"].version
 
 
 def closure(requirements: list[Requirement]) -> Iterator[str]:

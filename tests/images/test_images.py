@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.containers.recipes import LIGHT, ROOT, locked
+from tests.containers.recipes import CONTAINERS, LIGHT, ROOT, locked
 from tests.images.conftest import REGISTRY, VERSION, make
 from tests.images.engine import Engine
 
@@ -21,6 +21,7 @@ def test_image_says_what_it_is_and_runs_as_an_ordinary_user(name: str, engine: E
     revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     labels = {label.removeprefix("org.opencontainers.image."): text for label, text in settings["Labels"].items()}
     assert labels["title"] == f"Textual Inversion: {name}"
+    assert f"# {labels['description']}\n" in (CONTAINERS / name / "requirements.in").read_text(encoding="utf-8")
     assert labels["version"] == VERSION
     assert labels["revision"].removesuffix("-dirty") == revision.stdout.strip()
     assert labels["licenses"] == "Apache-2.0"

@@ -125,8 +125,8 @@ def test_published_version_is_found_by_command_and_pipeline(run: Run, bucket: Pa
 
 
 def test_launcher_says_that_it_is_in_no_cluster(run: Run):
-    assert "--num-nodes" in run("launcher", command("launch_trainjob", "launch", "--help")).stdout
-    removing = run("launcher", command("launch_trainjob", "remove", run_id="run-1"), exit_code=6)
+    assert "--num-nodes" in run("launcher", command("train.nodes", "launch", "--help")).stdout
+    removing = run("launcher", command("train.nodes", "remove", run_id="run-1"), exit_code=6)
     artifacts = {
         name: f"gs://bucket/{name}" for name in ("latent_set", "base_model", "initial_embedding", "learned_embedding")
     }

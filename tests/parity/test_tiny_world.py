@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from components.preflight.parameters import EVALUATION, TRAINING, fields_of
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.training.config import TPU_STAND_IN_VARIABLE, TrainConfig
@@ -19,7 +20,6 @@ from components.ingest_images.config import IngestConfig
 from components.ingest_images.ingest import ingest_images
 from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
-from components.preflight.parameters import EVALUATION, TRAINING, fields_of
 from components.train.flax.train import train_flax
 from components.train.torch.train import train_torch
 from pipelines.presets import SPRITES_DEMO

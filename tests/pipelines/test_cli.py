@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.common.training.config import TPU_STAND_IN_VARIABLE
-from components.preflight.parameters import descriptions
+from components.preflight.options import known_options
 from pipelines.cli import main
 from pipelines.compiling import COMPILED
 
@@ -21,9 +21,9 @@ def test_help_lists_every_parameter_with_its_meaning_and_default(capsys: pytest.
         main(["run", "--help"])
     assert stopped.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for name, meaning in descriptions().items():
+    for name, known in known_options().items():
         assert f"--{name.replace('_', '-')}" in shown
-        assert meaning.split(";")[0].split(":")[0] in shown, name
+        assert known.option.description.split(";")[0].split(":")[0] in shown, name
     assert "optimizer steps in all" in shown
     assert "(default: 3000)" in shown
 
@@ -65,7 +65,7 @@ def test_missing_source_fails_in_preflight_with_its_message_as_the_last_line(
 ):
     assert main(sprites(tmp_path / "out", "--images-uri", str(tmp_path / "nowhere"))) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("textual-inversion: preflight failed: found no folder")
+    assert last.startswith("textual-inversion: found no folder")
     assert "nowhere" in last
     assert not (tmp_path / "out" / "summary.json").exists()
 
@@ -79,7 +79,7 @@ def test_gpu_is_refused_where_there_is_none(tmp_path: Path, capsys: pytest.Captu
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    assert main(sprites(tmp_path / "out", "--accelerator", "gpu", "--accelerator-count", "1")) == 2
+    assert main(sprites(tmp_path / "out", "--accelerator", "gpu")) == 2
     assert "accelerator: found gpu" in capsys.readouterr().err
 
 
@@ -115,5 +115,5 @@ def test_host_devices_that_cannot_be_used_are_refused(
 
 def test_compile_writes_the_committed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["compile", "--out", str(tmp_path)]) == 0
-    written = Path(capsys.readouterr().out.strip())
-    assert written.read_bytes() == (COMPILED / written.name).read_bytes()
+    for written in map(Path, capsys.readouterr().out.split()):
+        assert written.read_bytes() == (COMPILED / written.name).read_bytes()

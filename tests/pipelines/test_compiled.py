@@ -10,17 +10,20 @@ import yaml
 from kfp import components
 
 from components.common.accelerators import SHARED_MEMORY
-from components.common.images import IMAGE_NAMES, image
-from components.preflight.parameters import NODES, TRAINING, descriptions
-from pipelines.compiling import CHOICES, COMPILED, compile_all
+from components.common.images import IMAGE_NAMES, TRAINING_IMAGES, image
+from components.preflight.options import known_options
+from components.preflight.preflight import Checked
+from pipelines.backend_rules import problems, requests_that_do_not_fit, shape_problems
+from pipelines.compiling import COMPILED, compile_all
+from pipelines.form import MORE_OPTIONS, options_off_the_form
 from pipelines.local_run import read_pipeline
-from pipelines.parameters import default_parameters
 from pipelines.presets import GUIDE_EXAMPLE
+from pipelines.readme import README, with_pipeline
 from pipelines.resources import TAINTS
-from pipelines.summary import OUTPUTS
 
 FILE = COMPILED / "textual_inversion.yaml"
-TRAINERS = ("launch-trainjob", "train-flax", "train-torch")
+LONGEST_NAME = 22
+"""Characters of a step's name that the UI shows."""
 
 
 @pytest.fixture(scope="module")
@@ -28,33 +31,33 @@ def pipeline() -> dict[str, Any]:
     return read_pipeline(FILE)
 
 
+@pytest.fixture(scope="module")
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(FILE.read_text()))
+
+
 def tasks(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every task by name, those of conditional branches among them."""
-    branches = [component["dag"]["tasks"] for component in pipeline["components"].values() if "dag" in component]
-    found = dict(pipeline["root"]["dag"]["tasks"])
-    for branch in branches:
-        found |= branch
+    """Every task by name."""
+    found: dict[str, dict[str, Any]] = pipeline["root"]["dag"]["tasks"]
     return found
-
-
-def steps(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The tasks that are steps, not groups of steps."""
-    groups = ("condition-", "exit-handler-")
-    return {name: task for name, task in tasks(pipeline).items() if not name.startswith(groups)}
 
 
 def inputs(pipeline: dict[str, Any], task: str) -> dict[str, str]:
     """Where each input artifact of a task comes from: `producer.output`."""
     artifacts = tasks(pipeline)[task]["inputs"].get("artifacts", {})
-    found = {}
-    for name, source in artifacts.items():
-        if "taskOutputArtifact" in source:
-            output = source["taskOutputArtifact"]
-            found[name] = f"{output['producerTask']}.{output['outputArtifactKey']}"
-        else:  # within the conditional branch
-            producer, output = source["componentInputArtifact"].removeprefix("pipelinechannel--").rsplit("-", 1)
-            found[name] = f"{producer}.{output}"
-    return found
+    outputs = {name: source["taskOutputArtifact"] for name, source in artifacts.items()}
+    return {name: f"{output['producerTask']}.{output['outputArtifactKey']}" for name, output in outputs.items()}
+
+
+def told(pipeline: dict[str, Any], task: str) -> dict[str, str]:
+    """Which of preflight's outputs each input parameter of a task is."""
+    parameters = tasks(pipeline)[task]["inputs"].get("parameters", {})
+    outputs = {name: source.get("taskOutputParameter", {}) for name, source in parameters.items()}
+    return {
+        name: output["outputParameterKey"]
+        for name, output in outputs.items()
+        if output.get("producerTask") == "preflight"
+    }
 
 
 def executor(pipeline: dict[str, Any], task: str) -> dict[str, Any]:
@@ -64,8 +67,22 @@ def executor(pipeline: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def test_compiling_again_gives_the_committed_file(tmp_path: Path):
-    (file,) = compile_all(tmp_path)
-    assert file.read_text() == FILE.read_text(), "run `make compile` and commit what it writes"
+    for file in compile_all(tmp_path):
+        assert file.read_text() == (COMPILED / file.name).read_text(), "run `make compile` and commit what it writes"
+
+
+def test_readme_shows_the_graph_and_the_options_of_the_committed_file():
+    readme = README.read_text()
+    assert with_pipeline(readme) == readme, "run `make compile` and commit what it writes"
+
+
+def test_a_backend_takes_the_file(documents: list[dict[str, Any]]):
+    assert problems(documents) == []
+    assert shape_problems(documents) == []
+
+
+def test_every_request_that_is_a_constant_fits_a_small_node(documents: list[dict[str, Any]]):
+    assert requests_that_do_not_fit(documents, cpu=2, memory_gib=4) == []
 
 
 def test_file_loads_as_a_pipeline_of_kfp():
@@ -80,78 +97,49 @@ def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
         "image_set": "ingest-images.image_set",
         "base_model": "import-base-model.reference",
     }
-    for train in TRAINERS:
-        assert inputs(pipeline, train) == {
-            "latent_set": "encode-latents.latent_set",
-            "base_model": "import-base-model.reference",
-            "initial_embedding": "init-embedding.initial_embedding",
-        }
+    assert inputs(pipeline, "train") == {
+        "latent_set": "encode-latents.latent_set",
+        "base_model": "import-base-model.reference",
+        "initial_embedding": "init-embedding.initial_embedding",
+    }
     assert inputs(pipeline, "evaluate") == {
         "base_model": "import-base-model.reference",
         "scorer": "import-base-model-2.reference",
         "initial_embedding": "init-embedding.initial_embedding",
-        "learned_embedding": "choose-embedding.learned_embedding",
+        "learned_embedding": "train.learned_embedding",
         "scoring_set": "ingest-images-2.image_set",
     }
     assert inputs(pipeline, "publish") == {
         "base_model": "import-base-model.reference",
-        "learned_embedding": "choose-embedding.learned_embedding",
+        "learned_embedding": "train.learned_embedding",
         "evaluation": "evaluate.evaluation",
     }
 
 
-def test_every_reader_of_a_source_is_given_its_fingerprint_by_preflight(pipeline: dict[str, Any]):
-    expected = {
-        ("import-base-model", "source_fingerprint"): "base_model_fingerprint",
-        ("import-base-model-2", "source_fingerprint"): "scorer_fingerprint",
-        ("ingest-images", "images_fingerprint"): "images_fingerprint",
-        ("ingest-images-2", "images_fingerprint"): "scoring_images_fingerprint",
+def test_graph_is_flat_and_small(pipeline: dict[str, Any]):
+    assert len(tasks(pipeline)) == 10
+    assert not [name for name, component in pipeline["components"].items() if "dag" in component]
+    assert not [name for name, task in tasks(pipeline).items() if "triggerPolicy" in task]
+
+
+def test_every_step_is_told_its_config_by_preflight(pipeline: dict[str, Any]):
+    configs = {name: told(pipeline, name)["config"] for name in tasks(pipeline) if name != "preflight"}
+    assert configs == {
+        "import-base-model": "import_base_model",
+        "import-base-model-2": "import_scorer",
+        "ingest-images": "prepare_pictures",
+        "ingest-images-2": "prepare_scoring_set",
+        "init-embedding": "add_the_new_word",
+        "encode-latents": "encode_pictures",
+        "train": "train",
+        "evaluate": "sample_and_score",
+        "publish": "publish",
     }
-    for (task, parameter), output in expected.items():
-        channel = tasks(pipeline)[task]["inputs"]["parameters"][parameter]["componentInputParameter"]
-        source = tasks(pipeline)["exit-handler-1"]["inputs"]["parameters"][channel]["taskOutputParameter"]
-        assert source == {"producerTask": "preflight", "outputParameterKey": output}
 
 
-def test_publishing_waits_for_the_gate(pipeline: dict[str, Any]):
-    assert condition_of(pipeline, "publish") == "inputs.parameter_values['pipelinechannel--evaluate-Output'] == 'pass'"
-
-
-def condition_of(pipeline: dict[str, Any], step: str) -> str:
-    """When the branch is taken that the step is in."""
-    [within] = [name for name, c in pipeline["components"].items() if step in c.get("dag", {}).get("tasks", {})]
-    [branch] = [task for task in tasks(pipeline).values() if task["componentRef"]["name"] == within]
-    condition: str = branch["triggerPolicy"]["condition"]
-    return " ".join(condition.split())
-
-
-def test_accelerator_and_number_of_nodes_decide_who_trains(pipeline: dict[str, Any]):
-    on_tpus = "inputs.parameter_values['pipelinechannel--accelerator'] == 'tpu'"
-    on_many_nodes = "int(inputs.parameter_values['pipelinechannel--num_nodes']) > 1"
-    assert condition_of(pipeline, "launch-trainjob") == on_many_nodes, "TPUs too"
-    assert condition_of(pipeline, "train-flax") == f"!({on_many_nodes}) && {on_tpus}"
-    assert condition_of(pipeline, "train-torch") == f"!({on_many_nodes}) && !({on_tpus})"
-
-
-def test_launched_training_is_given_what_a_step_would_be(pipeline: dict[str, Any]):
-    launched, trained = (tasks(pipeline)[name]["inputs"]["parameters"] for name in ("launch-trainjob", "train-torch"))
-    for name in (*TRAINING.fields, "checkpoint_root", "accelerator"):
-        assert launched[name] == trained[name]
-    assert {*NODES.fields.values(), "accelerator_count", "accelerator_resource"} <= launched.keys()
-    assert launched["timeout_seconds"]["componentInputParameter"].endswith("trainjob_timeout_seconds")
-
-
-def test_embedding_is_that_of_the_trainer_that_ran(pipeline: dict[str, Any]):
-    uri = tasks(pipeline)["choose-embedding"]["inputs"]["parameters"]["uri"]["taskOutputParameter"]
-    branches = pipeline["components"][tasks(pipeline)[uri["producerTask"]]["componentRef"]["name"]]["dag"]
-    [choice] = branches["outputs"]["parameters"].values()
-    selected = [selector["outputParameterKey"] for selector in choice["valueFromOneof"]["parameterSelectors"]]
-    assert selected == [f"pipelinechannel--{step}-Output" for step in TRAINERS]
-
-
-def test_preflight_decides_where_pictures_are_encoded(pipeline: dict[str, Any]):
-    given = tasks(pipeline)["encode-latents"]["inputs"]["parameters"]["accelerator"]
-    assert given == {"componentInputParameter": "pipelinechannel--preflight-encoding_accelerator"}
+def test_preflight_gives_what_its_result_has(pipeline: dict[str, Any]):
+    outputs = pipeline["components"]["comp-preflight"]["outputDefinitions"]["parameters"]
+    assert set(outputs) == set(Checked.__dataclass_fields__)
 
 
 def test_run_id_is_the_bare_placeholder(pipeline: dict[str, Any]):
@@ -160,88 +148,57 @@ def test_run_id_is_the_bare_placeholder(pipeline: dict[str, Any]):
     }
 
 
-def test_trainjobs_of_the_run_are_removed_however_it_ends(pipeline: dict[str, Any]):
-    at_the_top = pipeline["root"]["dag"]["tasks"]
-    assert at_the_top.keys() == {"preflight", "exit-handler-1", "remove-trainjobs"}
-    cleaning = at_the_top["remove-trainjobs"]
-    assert cleaning["dependentTasks"] == ["exit-handler-1"]
-    assert cleaning["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
-    assert cleaning["inputs"]["parameters"]["run_id"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
-
-
-def test_summary_is_made_from_what_steps_give(pipeline: dict[str, Any]):
-    for task, artifact in OUTPUTS.values():
-        component = pipeline["components"][tasks(pipeline)[task]["componentRef"]["name"]]
-        assert artifact in component["outputDefinitions"]["artifacts"]
-
-
 def test_only_what_looks_at_the_world_is_never_answered_from_the_cache(pipeline: dict[str, Any]):
-    uncached = {name for name, task in steps(pipeline).items() if not task["cachingOptions"].get("enableCache")}
-    assert uncached == {"preflight", "publish", "remove-trainjobs"}
+    uncached = {name for name, task in tasks(pipeline).items() if not task["cachingOptions"].get("enableCache")}
+    assert uncached == {"preflight", "publish"}
 
 
-def test_every_step_but_preflight_is_tried_again(pipeline: dict[str, Any]):
-    assert {name for name, task in steps(pipeline).items() if "retryPolicy" not in task} == {"preflight"}
+def test_every_step_is_tried_again_when_its_pod_was_refused_or_deleted(pipeline: dict[str, Any]):
+    assert {task["retryPolicy"]["maxRetryCount"] for task in tasks(pipeline).values()} == {2}
 
 
-TRAINING_POD = ("accelerator_count", "preflight-accelerator_resource", "accelerator_node_selector")
-ENCODING_POD = tuple(
-    f"preflight-encoding_{what}" for what in ("accelerator_count", "accelerator_resource", "node_selector")
-)
-SAMPLING_POD = (
-    "preflight-evaluation_accelerator_count",
-    "preflight-accelerator_resource",
-    "preflight-evaluation_node_selector",
-)
+PODS = {"encode-latents": "encoding", "train": "training", "evaluate": "evaluation"}
 
 
-@pytest.mark.parametrize(
-    ("task", "count", "resource", "nodes"),
-    [
-        ("encode-latents", *ENCODING_POD),
-        ("train-flax", *TRAINING_POD),
-        ("train-torch", *TRAINING_POD),
-        ("evaluate", *SAMPLING_POD),
-    ],
-)
-def test_accelerator_and_its_nodes_are_given_when_a_run_starts(
-    pipeline: dict[str, Any], task: str, count: str, resource: str, nodes: str
-):
-    accelerator = executor(pipeline, task)["resources"]["accelerator"]
-    assert accelerator["resourceCount"] == f"{{{{$.inputs.parameters['pipelinechannel--{count}']}}}}"
-    assert accelerator["resourceType"] == f"{{{{$.inputs.parameters['pipelinechannel--{resource}']}}}}"
+@pytest.mark.parametrize("task", PODS)
+def test_pod_with_a_model_asks_for_what_preflight_has_found(pipeline: dict[str, Any], task: str):
+    def given(what: str) -> str:
+        return f"{{{{$.inputs.parameters['pipelinechannel--preflight-{PODS[task]}_{what}']}}}}"
+
+    resources = executor(pipeline, task)["resources"]
+    for kind, what in (("Cpu", "cpu"), ("Memory", "memory")):
+        assert resources[f"resource{kind}Limit"] == resources[f"resource{kind}Request"] == given(what)
+    assert resources["accelerator"]["resourceCount"] == given("accelerator_count")
+    assert resources["accelerator"]["resourceType"] == given("accelerator")
     asked = kubernetes_of(pipeline, task)
-    assert asked["nodeSelector"]["nodeSelectorJson"] == {"componentInputParameter": f"pipelinechannel--{nodes}"}
+    selector = {"producerTask": "preflight", "outputParameterKey": f"{PODS[task]}_node_selector"}
+    assert asked["nodeSelector"]["nodeSelectorJson"] == {"taskOutputParameter": selector}
     *usual, more = asked["tolerations"]
     assert usual == [{"key": taint, "operator": "Exists"} for taint in TAINTS]
-    assert "accelerator_tolerations" in more["tolerationJson"]["componentInputParameter"]
+    assert more["tolerationJson"]["taskOutputParameter"]["outputParameterKey"] == "tolerations"
 
 
-def test_only_steps_with_accelerators_are_bound_to_nodes():
-    bound = {"exec-encode-latents", "exec-train-flax", "exec-train-torch", "exec-evaluate"}
+def test_only_steps_with_models_are_bound_to_nodes(pipeline: dict[str, Any]):
+    bound = {pipeline["components"][tasks(pipeline)[name]["componentRef"]["name"]]["executorLabel"] for name in PODS}
     assert {label for label, asked in kubernetes().items() if "nodeSelector" in asked} == bound
 
 
-def test_training_pod_has_the_size_that_is_given_and_memory_for_its_processes_to_talk(pipeline: dict[str, Any]):
-    for task in ("train-flax", "train-torch"):
-        resources = executor(pipeline, task)["resources"]
-        for kind, parameter in (("Cpu", "cpu_per_node"), ("Memory", "memory_per_node")):
-            given = f"{{{{$.inputs.parameters['pipelinechannel--{parameter}']}}}}"
-            assert resources[f"resource{kind}Limit"] == resources[f"resource{kind}Request"] == given
+def test_preflight_chooses_what_trains_and_its_processes_have_memory_to_talk(pipeline: dict[str, Any]):
+    image_of_training = "{{$.inputs.parameters['pipelinechannel--preflight-training_image']}}"
+    assert executor(pipeline, "train")["image"] == image_of_training
     mounted = {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": SHARED_MEMORY}
-    assert kubernetes_of(pipeline, "train-torch")["emptyDirMounts"] == [mounted]
+    assert kubernetes_of(pipeline, "train")["emptyDirMounts"] == [mounted]
 
 
 def test_no_pod_runs_for_ever(pipeline: dict[str, Any]):
-    longest = {name: int(kubernetes_of(pipeline, name)["activeDeadlineSeconds"]) for name in steps(pipeline)}
+    longest = {name: int(kubernetes_of(pipeline, name)["activeDeadlineSeconds"]) for name in tasks(pipeline)}
     assert min(longest.values()) >= 3600
-    assert longest["train-torch"] == longest["train-flax"] > longest["evaluate"]
-    trainjobs = pipeline["root"]["inputDefinitions"]["parameters"]["trainjob_timeout_seconds"]["defaultValue"]
-    assert longest["launch-trainjob"] > 2 * trainjobs
+    assert longest["train"] > longest["evaluate"]
+    assert longest["train"] > 2 * known_options()["trainjob_timeout_seconds"].default
 
 
 def test_step_is_tried_again_however_long_its_first_attempt_took(pipeline: dict[str, Any]):
-    for name, task in steps(pipeline).items():
+    for name, task in tasks(pipeline).items():
         if policy := task.get("retryPolicy"):
             attempts = 1 + policy["maxRetryCount"]
             longest = attempts * int(kubernetes_of(pipeline, name)["activeDeadlineSeconds"])
@@ -263,41 +220,69 @@ def kubernetes() -> dict[str, Any]:
 
 
 def test_every_step_has_limits_a_title_and_an_image_that_is_built(pipeline: dict[str, Any]):
-    for name, task in steps(pipeline).items():
+    for name, task in tasks(pipeline).items():
         container = executor(pipeline, name)
-        assert container["image"] in [image(known) for known in IMAGE_NAMES]
+        assert name == "train" or container["image"] in [image(known) for known in IMAGE_NAMES]
         for limit in ("resourceCpuLimit", "resourceCpuRequest", "resourceMemoryLimit", "resourceMemoryRequest"):
             assert container["resources"][limit], f"{name}: {limit}"
         assert task["taskInfo"]["name"] != name, f"{name} has no title"
+        assert len(task["taskInfo"]["name"]) <= LONGEST_NAME
 
 
-def test_defaults_are_the_guides_example(pipeline: dict[str, Any]):
-    assert default_parameters(pipeline) == dict(GUIDE_EXAMPLE)
+def form(pipeline: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = pipeline["root"]["inputDefinitions"]["parameters"]
+    return found
 
 
-def test_every_parameter_is_described_and_only_the_storage_has_no_default(pipeline: dict[str, Any]):
-    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
-    assert {name: entry["description"] for name, entry in parameters.items()} == descriptions()
-    assert [name for name, entry in parameters.items() if "defaultValue" not in entry] == ["storage_uri"]
+def test_form_has_about_twenty_fields_that_hold_the_guides_example(pipeline: dict[str, Any]):
+    assert 18 <= len(form(pipeline)) <= 24
+    held = {name: entry["defaultValue"] for name, entry in form(pipeline).items()}
+    more = held.pop(MORE_OPTIONS)
+    assert {**GUIDE_EXAMPLE, **held, **more} == dict(GUIDE_EXAMPLE)
+    assert more == {"lr_warmup_steps": 0}, "the others are the configs' own defaults"
 
 
-def test_choices_are_drop_down_lists_that_hold_the_default(pipeline: dict[str, Any]):
-    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
-    found = {name: tuple(entry["literals"]) for name, entry in parameters.items() if "literals" in entry}
-    assert found == CHOICES
-    for name, values in found.items():
-        assert parameters[name]["defaultValue"] in values
+def test_every_field_is_described_and_may_be_left_as_it_is(pipeline: dict[str, Any]):
+    for name, entry in form(pipeline).items():
+        expected = known_options()[name].option.description if name != MORE_OPTIONS else entry["description"]
+        assert entry["description"] == expected
+        assert "defaultValue" in entry or entry["isOptional"]
 
 
-def test_every_parameter_reaches_preflight(pipeline: dict[str, Any]):
-    given = tasks(pipeline)["preflight"]["inputs"]["parameters"]
+def test_choices_and_booleans_are_drop_down_lists_that_hold_the_default(pipeline: dict[str, Any]):
+    for name, entry in form(pipeline).items():
+        known = known_options().get(name)
+        if known and known.option.choices:
+            assert entry["literals"] == list(known.option.choices)
+        assert ("literals" in entry) == bool(known and (known.option.choices or known.type is bool)), name
+        assert entry["defaultValue"] in entry.get("literals", [entry["defaultValue"]])
+
+
+def test_types_of_the_form_are_those_of_the_options(pipeline: dict[str, Any]):
+    types = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE", bool: "BOOLEAN", tuple[str, ...]: "LIST"}
+    for name, entry in form(pipeline).items():
+        hint = known_options()[name].type if name != MORE_OPTIONS else None
+        assert entry["parameterType"] == types.get(hint, "STRUCT"), name
+
+
+def test_every_field_of_the_form_reaches_preflight(pipeline: dict[str, Any]):
+    given = dict(tasks(pipeline)["preflight"]["inputs"]["parameters"])
+    images = given.pop("training_images")["runtimeValue"]["constant"]
+    assert images == {name: image(name) for name in TRAINING_IMAGES}, "of the release that was compiled"
     assert {name: source["componentInputParameter"] for name, source in given.items()} == {
-        name: name for name in descriptions()
+        name: name for name in form(pipeline)
     }
 
 
+def test_description_lists_every_option_that_is_not_on_the_form(pipeline: dict[str, Any]):
+    description = FILE.with_suffix(".md").read_text()
+    listed = [line.split("`")[1] for line in description.splitlines() if line.startswith("| `")]
+    assert listed == list(options_off_the_form(form(pipeline)))
+    assert set(listed) | set(form(pipeline)) == set(known_options()) | {MORE_OPTIONS}
+
+
 def test_source_of_the_steps_can_be_read_in_the_file():
-    assert "\n          def train_torch(\n" in FILE.read_text()
+    assert "\n          def train(\n" in FILE.read_text()
 
 
 def test_file_is_plain_yaml_of_the_pipeline_and_of_what_is_for_kubernetes_alone():

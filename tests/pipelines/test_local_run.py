@@ -11,15 +11,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kfp import dsl
 
 from components.common.cli import TIMINGS_VARIABLE
-from pipelines.compiling import compile_pipeline
+from pipelines.compiling import compile_pipeline, to_yaml
 from pipelines.local_run import SOURCE, LocalRun, run_pipeline
-from tests.pipelines.toy_pipeline import tidy_toy, toy
+from tests.pipelines.toy_pipeline import toy
 
 Run = Callable[..., tuple[LocalRun, str]]
 
@@ -34,16 +33,13 @@ def run_toy(
     folder: Path,
     pipeline: dsl.graph_component.GraphComponent,
     *,
-    outputs: dict[str, tuple[str, str]] | None = None,
     reuse: bool = True,
     environment: dict[str, str] | None = None,
     **parameters: str | int,
 ) -> tuple[LocalRun, str]:
     compiled, screen = folder / "toy.yaml", io.StringIO()
-    descriptions = {"colour": "a colour", "width": "how many frames"}
-    compiled.write_text(compile_pipeline(pipeline, descriptions=descriptions, choices={}), encoding="utf-8")
-    settings: dict[str, Any] = {"outputs": outputs, "reuse": reuse, "environment": environment}
-    done = run_pipeline(compiled, parameters, out=folder / "out", screen=screen, **settings)
+    compiled.write_text(to_yaml(compile_pipeline(pipeline)), encoding="utf-8")
+    done = run_pipeline(compiled, parameters, out=folder / "out", reuse=reuse, environment=environment, screen=screen)
     return done, screen.getvalue()
 
 
@@ -54,17 +50,6 @@ def test_run_gives_outputs_and_durations_when_all_steps_succeed(run: Run):
     assert Path(done.outputs["picture"]).read_text() == "red"
     assert set(done.seconds) == {"draw", "frame"}
     assert "Draw the picture\n    drawing red\n" in screen
-
-
-def test_outputs_are_let_out_of_an_exit_handler_which_itself_is_left_to_clusters(tmp_path: Path):
-    tidy = partial(run_toy, tmp_path, tidy_toy, outputs={"drawing": ("draw", "picture")})
-    done, _ = tidy(colour="red", width=2)
-    assert done.failures == ()
-    assert Path(done.outputs["drawing"]).read_text() == "red"
-    again, _ = tidy(colour="red", width=2)
-    assert sorted(again.reused) == ["draw", "frame"] and again.outputs == done.outputs
-    failed, _ = tidy(colour="invisible")
-    assert [failure.task for failure in failed.failures] == ["draw"] and failed.outputs == {}
 
 
 def test_screen_shows_only_the_lines_of_the_steps(run: Run, tmp_path: Path):
@@ -112,7 +97,7 @@ def test_failing_step_gives_its_own_message_and_is_not_retried(run: Run):
     assert time.monotonic() - started < 30, "a back-off of 60 s was waited for"
     (failure,) = done.failures
     assert failure.task == "draw"
-    assert failure.message == "draw failed: found the colour 'invisible', expected one that can be seen"
+    assert failure.message == "found the colour 'invisible', expected one that can be seen"
     assert done.outputs == {}
 
 
@@ -126,11 +111,11 @@ def test_crashing_step_gives_the_exception_and_not_the_end_of_its_message(run: R
 def test_interrupt_lets_the_step_keep_its_work_and_then_ends_the_run(tmp_path: Path):
     code = f"""
 import pathlib
-from pipelines.compiling import compile_pipeline
+from pipelines.compiling import compile_pipeline, to_yaml
 from pipelines.local_run import run_pipeline
-from tests.pipelines.toy_pipeline import tidy_toy, toy
+from tests.pipelines.toy_pipeline import toy
 compiled = pathlib.Path({str(tmp_path)!r}) / "toy.yaml"
-compiled.write_text(compile_pipeline(toy, descriptions={{"colour": "c", "width": "w"}}, choices={{}}))
+compiled.write_text(to_yaml(compile_pipeline(toy)))
 run_pipeline(compiled, {{"colour": "interrupted"}}, out=compiled.parent / "out")
 """
     done = subprocess.run(

@@ -8,23 +8,22 @@ from typing import Any
 
 import pytest
 
-from components.common.training.config import TrainConfig
-from components.preflight.parameters import TRAINING, check_parameters, descriptions, fields_of
+from components.preflight.options import check_options, known_options
 from pipelines.presets import GUIDE_EXAMPLE, PRESETS, SPRITES_DEMO
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_preset_gives_every_parameter_but_the_storage(preset: Mapping[str, Any]):
-    assert set(preset) == set(descriptions()) - {"storage_uri"}
+def test_preset_gives_every_option(preset: Mapping[str, Any]):
+    assert set(preset) == set(known_options())
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_preset_passes_the_checks(preset: Mapping[str, Any]):
-    check_parameters({**preset, "storage_uri": "gs://bucket/ti"})
+    check_options({**preset, "storage_uri": "gs://bucket/ti"})
 
 
 def test_guide_example_is_that_of_the_guide():
-    training = TrainConfig(**fields_of(TRAINING, GUIDE_EXAMPLE))
+    training = check_options({**GUIDE_EXAMPLE, "storage_uri": "gs://bucket/ti"}).training
     assert training.max_train_steps == 3000
     assert training.global_batch(num_processes=1) == 4
     assert training.peak_learning_rate(num_processes=1) == pytest.approx(2e-3)

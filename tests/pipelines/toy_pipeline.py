@@ -52,17 +52,3 @@ def toy(colour: str, width: int = 1) -> NamedTuple("Outputs", [("picture", dsl.A
     drawn = draw(colour=colour).set_display_name("Draw the picture").set_retry(3, backoff_duration="60s")
     framed = frame(picture=drawn.outputs["picture"], width=width)
     return NamedTuple("Outputs", [("picture", dsl.Artifact), ("framed", str)])(drawn.outputs["picture"], framed.output)
-
-
-@dsl.component(base_image="toy:1", install_kfp_package=False)
-def tidy_up():
-    """Fails where there is nothing to tidy up."""
-    raise RuntimeError("no cluster here")
-
-
-@dsl.pipeline(name="tidy-toy", description="Draws and frames, and tidies up.")
-def tidy_toy(colour: str, width: int = 1):
-    """A drawing in a frame, made under an exit handler."""
-    with dsl.ExitHandler(tidy_up(), name="Draw and frame"):
-        drawn = draw(colour=colour).set_display_name("Draw the picture")
-        frame(picture=drawn.outputs["picture"], width=width)

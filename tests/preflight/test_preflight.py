@@ -14,10 +14,15 @@ import pytest
 from PIL import Image
 
 from components.common.errors import BaseModelError, ConfigError, ImageError, StorageError
+from components.common.images import image
 from components.common.storage import open_store
+from components.evaluate.config import EvaluateConfig
 from components.flax_models.model_check import CONFIG_FILES
-from components.preflight.parameters import complete_parameters
-from components.preflight.preflight import PROBE, preflight
+from components.init_embedding.config import InitConfig
+from components.preflight.preflight import PROBE, Checked, preflight
+from components.train.config import TrainStepConfig
+
+SPRITES = Path(__file__).parents[2] / "examples" / "sprites"
 
 
 @pytest.fixture
@@ -36,37 +41,109 @@ def given(tmp_path: Path) -> dict[str, Any]:
         "placeholder_token": "<dot>",
         "initializer_token": "dot",
         "accelerator": "cpu",
-        "accelerator_count": "0",
     }
 
 
-def test_preflight_gives_fingerprints_and_addresses(given: dict[str, Any], tmp_path: Path):
-    checked = preflight(complete_parameters(given))
-    assert checked.models_uri == given["storage_uri"] + "/models"
-    assert checked.images_fingerprint == checked.scoring_images_fingerprint != ""
-    assert checked.base_model_fingerprint != checked.scorer_fingerprint
-    assert (tmp_path / "storage" / PROBE).is_file()
+def told(checked: Checked, step: str) -> dict[str, Any]:
+    """What a step is told."""
+    content: dict[str, Any] = json.loads(getattr(checked, step))
+    return content
+
+
+def test_every_step_is_told_where_its_sources_and_results_are_and_their_state(given: dict[str, Any], tmp_path: Path):
+    checked = preflight(given)
+    model, scorer = told(checked, "import_base_model"), told(checked, "import_scorer")
+    assert model["store_uri"] == scorer["store_uri"] == given["storage_uri"] + "/models"
+    assert (model["kind"], scorer["kind"]) == ("diffusion", "clip")
+    assert "" != model["source_fingerprint"] != scorer["source_fingerprint"] != ""
+    assert told(checked, "prepare_pictures") == told(checked, "prepare_scoring_set")
+    assert told(checked, "prepare_pictures")["images_fingerprint"] != ""
+    assert told(checked, "train")["checkpoint_root"] == given["storage_uri"] + "/checkpoints"
+    assert told(checked, "publish")["registry_uri"] == given["storage_uri"] + "/registry"
+    assert not (tmp_path / "storage" / PROBE).exists(), "what was written to try the storage is deleted again"
+
+
+def test_every_text_is_a_config_of_its_step_and_has_its_options_alone(given: dict[str, Any]):
+    before, after = preflight(given), preflight({**given, "learning_rate": "3e-4"})
+    assert TrainStepConfig.from_json(after.train).training.learning_rate == 3e-4
+    assert EvaluateConfig.from_json(after.sample_and_score).accelerator == "cpu"
+    assert InitConfig.from_json(after.add_the_new_word).placeholder_token == "<dot>"
+    assert {name for name, text in vars(before).items() if text != getattr(after, name)} == {"train"}
 
 
 def test_fingerprint_changes_with_a_picture_and_only_with_it(given: dict[str, Any], tmp_path: Path):
-    before = preflight(complete_parameters(given))
-    assert preflight(complete_parameters(given)) == before
+    before = preflight(given)
+    assert preflight(given) == before
     Image.fromarray(np.ones((8, 8, 3), np.uint8)).save(tmp_path / "images" / "2.png")
-    after = preflight(complete_parameters(given))
-    assert after.images_fingerprint != before.images_fingerprint
-    assert after.base_model_fingerprint == before.base_model_fingerprint
+    after = preflight(given)
+    assert after.prepare_pictures != before.prepare_pictures
+    assert after.import_base_model == before.import_base_model
 
 
-def test_preflight_looks_at_no_source_when_a_parameter_is_wrong(given: dict[str, Any], tmp_path: Path):
+def test_nothing_is_written_when_an_option_is_wrong(given: dict[str, Any], tmp_path: Path):
     with pytest.raises(ConfigError, match="learning_rate"):
-        preflight(complete_parameters({**given, "learning_rate": -1.0}))
+        preflight({**given, "learning_rate": -1.0})
     assert not (tmp_path / "storage").exists()
+
+
+def model_of(folder: Path, gigabytes: float) -> None:
+    """A folder whose weights are as large, and take no room on the disk."""
+    for name in ("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        with (folder / name).open("wb") as file:
+            file.truncate(int(gigabytes * 2**30))
+
+
+def test_pods_of_a_small_model_fit_a_small_node(given: dict[str, Any]):
+    checked = preflight({**given, "base_model": str(SPRITES / "base_model"), "scorer": str(SPRITES / "clip")})
+    for pod in ("encoding", "training", "evaluation"):
+        assert float(getattr(checked, f"{pod}_cpu")) <= 2
+        assert float(getattr(checked, f"{pod}_memory").removesuffix("Gi")) <= 4
+        assert getattr(checked, f"{pod}_accelerator_count") == "0"
+
+
+def test_pods_grow_with_the_model_and_the_gpus_unless_they_are_given(given: dict[str, Any], tmp_path: Path):
+    model_of(tmp_path / "model", 3)
+    one = preflight({**given, "accelerator": "gpu"})
+    assert (one.training_cpu, one.training_memory, one.encoding_memory) == ("4", "11Gi", "8Gi")
+    assert (one.training_accelerator, one.training_accelerator_count) == ("nvidia.com/gpu", "1")
+    assert preflight({**given, "accelerator": "gpu", "accelerator_count": 2}).training_memory == "22Gi"
+    assert preflight({**given, "accelerator": "gpu", "base_model_variant": "fp16"}).training_memory == "20Gi"
+    set_ = preflight({**given, "memory_per_node": "5Gi", "evaluation_cpu": "3", "encoding_memory": "7Gi"})
+    assert (set_.training_memory, set_.evaluation_cpu, set_.encoding_memory) == ("5Gi", "3", "7Gi")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "train-torch"),
+        ({"framework": "flax"}, "train-flax"),
+        ({"framework": "flax", "accelerator": "gpu"}, "train-flax-gpu"),
+        ({"accelerator": "tpu", "accelerator_count": 4}, "train-flax"),
+        ({"num_nodes": 2, "accelerator": "gpu"}, "launcher"),
+    ],
+)
+def test_image_of_the_training_step_is_that_of_what_trains(
+    given_for_tpus: dict[str, Any], changes: dict[str, Any], name: str
+):
+    checked = preflight({**given_for_tpus, "accelerator": "cpu", "accelerator_count": 1, **changes})
+    assert checked.training_image == image(name)
+    elsewhere = {name: f"registry.example/{name}:9"}
+    changed = preflight({**given_for_tpus, "accelerator": "cpu", "accelerator_count": 1, **changes}, {}, elsewhere)
+    assert changed.training_image == elsewhere[name]
+    if name == "launcher":
+        assert (checked.training_cpu, checked.training_memory, checked.training_accelerator_count) == (
+            "500m",
+            "1Gi",
+            "0",
+        )
+        assert told(checked, "train")["nodes"]["accelerator_count"] == 1
 
 
 def test_preflight_names_every_source_that_is_not_there(given: dict[str, Any], tmp_path: Path):
     missing = {"images_uri": str(tmp_path / "no-images"), "base_model": str(tmp_path / "no-model")}
     with pytest.raises(ImageError) as caught:
-        preflight(complete_parameters({**given, **missing}))
+        preflight({**given, **missing})
     assert "no-images" in str(caught.value)
     assert "no-model" in str(caught.value)
 
@@ -74,23 +151,22 @@ def test_preflight_names_every_source_that_is_not_there(given: dict[str, Any], t
 def test_preflight_refuses_a_base_model_folder_without_files(given: dict[str, Any], tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BaseModelError, match="empty"):
-        preflight(complete_parameters({**given, "base_model": str(tmp_path / "empty")}))
+        preflight({**given, "base_model": str(tmp_path / "empty")})
 
 
 def test_preflight_refuses_storage_that_cannot_be_written(given: dict[str, Any], tmp_path: Path):
     (tmp_path / "storage").write_text("a file where the folder is to be")
     with pytest.raises(StorageError, match="storage"):
-        preflight(complete_parameters(given))
+        preflight(given)
 
 
 @pytest.fixture
 def given_for_tpus(given: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """Parameters of a run on TPUs, with the JSON files of a model that the Flax modules compute."""
-    sprites = Path(__file__).parents[2] / "examples" / "sprites" / "base_model"
     for name in CONFIG_FILES:
         (tmp_path / "model" / name).parent.mkdir(parents=True)
-        shutil.copyfile(sprites / name, tmp_path / "model" / name)
-    return {**given, "accelerator": "tpu", "accelerator_count": "4"}
+        shutil.copyfile(SPRITES / "base_model" / name, tmp_path / "model" / name)
+    return {**given, "accelerator": "tpu", "accelerator_count": 4}
 
 
 def change(file: Path, **fields: Any) -> None:
@@ -98,17 +174,18 @@ def change(file: Path, **fields: Any) -> None:
 
 
 def test_model_for_tpus_is_looked_at_and_its_resource_given(given_for_tpus: dict[str, Any]):
-    checked = preflight(complete_parameters(given_for_tpus))
-    assert (checked.accelerator_resource, checked.evaluation_accelerator_count) == ("google.com/tpu", "4")
-    assert (checked.encoding_accelerator, checked.encoding_accelerator_count) == ("cpu", "0")
-    assert checked.encoding_accelerator_resource != "google.com/tpu"
+    checked = preflight(given_for_tpus)
+    assert (checked.training_accelerator, checked.training_accelerator_count) == ("google.com/tpu", "4")
+    assert (checked.evaluation_accelerator, checked.evaluation_accelerator_count) == ("google.com/tpu", "4")
+    assert (checked.encoding_accelerator, checked.encoding_accelerator_count) == ("nvidia.com/gpu", "0")
+    assert told(checked, "encode_pictures") == {"accelerator": "cpu"}
 
 
 def test_model_that_flax_does_not_compute_is_refused_for_tpus_alone(given_for_tpus: dict[str, Any], tmp_path: Path):
     change(tmp_path / "model" / "unet" / "config.json", addition_embed_type="text_time")
     change(tmp_path / "model" / "scheduler" / "scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler")
     with pytest.raises(BaseModelError) as caught:
-        preflight(complete_parameters(given_for_tpus))
+        preflight(given_for_tpus)
     for told in (
         "accelerator tpu: ",
         f"{tmp_path / 'model'}",
@@ -116,29 +193,29 @@ def test_model_that_flax_does_not_compute_is_refused_for_tpus_alone(given_for_tp
         "FlowMatchEulerDiscreteScheduler",
     ):
         assert told in str(caught.value)
-    preflight(complete_parameters({**given_for_tpus, "accelerator": "gpu"}))
+    preflight({**given_for_tpus, "accelerator": "gpu"})
 
 
 def test_evaluation_of_more_steps_than_the_model_has_is_refused_for_tpus(given_for_tpus: dict[str, Any]):
     with pytest.raises(BaseModelError, match="num_inference_steps: found 5000"):
-        preflight(complete_parameters({**given_for_tpus, "evaluation_num_inference_steps": 5000}))
+        preflight({**given_for_tpus, "evaluation_num_inference_steps": 5000})
 
 
 def test_model_in_a_bucket_is_looked_at_for_tpus(given_for_tpus: dict[str, Any], s3_bucket_uri: str):
     store = open_store(f"{s3_bucket_uri}/model")
     for name in CONFIG_FILES:
         store.write(name, (Path(given_for_tpus["base_model"]) / name).read_bytes())
-    checked = preflight(complete_parameters({**given_for_tpus, "base_model": store.uri}))
-    assert checked.base_model_fingerprint
+    checked = preflight({**given_for_tpus, "base_model": store.uri})
+    assert told(checked, "import_base_model")["source_fingerprint"]
     store.write("vae/config.json", json.dumps({"_class_name": "AutoencoderTiny"}).encode())
     with pytest.raises(BaseModelError, match=f"{store.uri}.* AutoencoderTiny"):
-        preflight(complete_parameters({**given_for_tpus, "base_model": store.uri}))
+        preflight({**given_for_tpus, "base_model": store.uri})
 
 
 def test_folder_without_the_files_of_a_model_is_refused_for_tpus(given_for_tpus: dict[str, Any], tmp_path: Path):
     (tmp_path / "model" / "vae" / "config.json").unlink()
     with pytest.raises(BaseModelError, match=r"lacks vae/config\.json, expected a Stable Diffusion model"):
-        preflight(complete_parameters(given_for_tpus))
+        preflight(given_for_tpus)
 
 
 def command(file: Path) -> subprocess.CompletedProcess[str]:
@@ -153,7 +230,8 @@ def test_command_prints_what_it_found_as_json(given: dict[str, Any], tmp_path: P
     file.write_text(json.dumps(given))
     done = command(file)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["registry_uri"] == given["storage_uri"] + "/registry"
+    publish = json.loads(json.loads(done.stdout)["publish"])
+    assert publish["registry_uri"] == given["storage_uri"] + "/registry"
 
 
 def test_command_ends_with_one_line_and_the_exit_code_of_an_input_error(given: dict[str, Any], tmp_path: Path):
@@ -161,5 +239,5 @@ def test_command_ends_with_one_line_and_the_exit_code_of_an_input_error(given: d
     file.write_text(json.dumps({**given, "resolution": 0}))
     done = command(file)
     assert done.returncode == 2
-    assert "preflight failed: resolution: found 0" in done.stderr
+    assert "ERROR resolution: found 0" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""The pipeline's parameters and their checks."""
+"""The options of a run and their checks."""
 
 from __future__ import annotations
 
@@ -8,33 +8,28 @@ from typing import Any
 import pytest
 
 from components.common.errors import ConfigError
-from components.preflight.parameters import (
-    EVALUATION,
-    GROUPS,
-    REGISTRY,
-    check_parameters,
-    complete_parameters,
-    descriptions,
-    fields_of,
-)
+from components.preflight.config import STORAGE_VARIABLE, RunOptions
+from components.preflight.options import GROUPS, CheckedOptions, check_options, defaults, known_options
 
 REQUIRED = {"storage_uri": "gs://bucket/ti", "placeholder_token": "<cat-toy>", "initializer_token": "toy"}
 
 
+def checked(**changes: Any) -> CheckedOptions:
+    return check_options({**REQUIRED, **changes})
+
+
+def check_parameters(given: dict[str, Any]) -> RunOptions:
+    return check_options(given).run
+
+
 def parameters(**changes: Any) -> dict[str, Any]:
-    return complete_parameters({**REQUIRED, **changes})
+    return {**REQUIRED, **changes}
 
 
-def test_every_parameter_has_a_description_and_is_a_field_of_its_config():
-    for group in GROUPS:
-        fields = {field.name for field in dataclasses.fields(group.config)}
-        for name, field in group.fields.items():
-            assert field in fields, name
-            assert descriptions()[name].strip(), name
-
-
-def test_no_two_groups_claim_one_name():
-    assert len(descriptions()) == sum(len(group.fields) for group in GROUPS)
+def test_every_field_of_every_group_is_an_option_of_its_own_with_a_description():
+    options = known_options()
+    assert len(options) == sum(len(dataclasses.fields(group)) for group in GROUPS)
+    assert all(known.option.description.strip() for known in options.values())
 
 
 def test_defaults_pass_the_checks():
@@ -53,7 +48,8 @@ def test_slash_at_the_end_of_storage_uri_changes_nothing():
     [
         ("accelerator", "npu"),
         ("accelerator_count", "one"),
-        ("accelerator_count", "0"),
+        ("accelerator_count", 0),
+        ("accelerator_count", True),
         ("accelerator_resource", "gpu"),
         ("accelerator_resource", "google.com/tpu"),
         ("accelerator_node_selector", {"pool": 1}),
@@ -74,6 +70,11 @@ def test_slash_at_the_end_of_storage_uri_changes_nothing():
         ("resolution", 0),
         ("scorer", ""),
         ("storage_uri", ""),
+        ("storage_uri", " gs://bucket/ti"),
+        ("cpu_per_node", "four"),
+        ("encoding_memory", "16GB"),
+        ("evaluation_cpu", "-1"),
+        ("framework", "tensorflow"),
         ("train_batch_size", 0),
         ("trainjob_timeout_seconds", 0),
     ],
@@ -83,7 +84,7 @@ def test_check_names_the_parameter_whose_value_cannot_be_right(name: str, value:
         check_parameters(parameters(**{name: value}))
 
 
-TPU = {"accelerator": "tpu", "accelerator_count": "4", "train_batch_size": 4}
+TPU = {"accelerator": "tpu", "accelerator_count": 4, "train_batch_size": 4}
 TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 
 
@@ -94,7 +95,7 @@ def test_resource_is_that_of_the_accelerator_where_none_is_given():
     assert resource() == "nvidia.com/gpu"
     assert resource(accelerator_resource="amd.com/gpu") == "amd.com/gpu"
     assert resource(**TPU) == "google.com/tpu"
-    assert resource(accelerator="cpu", accelerator_count="0") == "nvidia.com/gpu"  # asked for zero times
+    assert resource(accelerator="cpu") == "nvidia.com/gpu"  # asked for zero times
 
 
 def test_slice_of_one_node_is_taken_whole():
@@ -104,13 +105,11 @@ def test_slice_of_one_node_is_taken_whole():
     assert run.evaluation_pod.node_selector == selector
 
 
-@pytest.mark.parametrize(
-    ("changes", "one"), [({"accelerator_count": "8"}, 1), ({"accelerator": "cpu", "accelerator_count": "0"}, 0)]
-)
+@pytest.mark.parametrize(("changes", "one"), [({"accelerator_count": 8}, 1), ({"accelerator": "cpu"}, 0)])
 def test_one_gpu_encodes_pictures_and_draws_samples_whatever_trains(changes: dict[str, Any], one: int):
     nodes = {"accelerator_node_selector": {"pool": "training"}, "evaluation_node_selector": {"pool": "small"}}
     run = check_parameters(parameters(**changes, **nodes))
-    assert run.training_pod.count == int(changes["accelerator_count"])
+    assert run.training_pod.count == changes.get("accelerator_count", 0)
     assert (run.encoding_pod.count, run.encoding_pod.node_selector) == (one, {"pool": "training"})
     assert (run.evaluation_pod.count, run.evaluation_pod.node_selector) == (one, {"pool": "small"})
 
@@ -145,8 +144,8 @@ def test_slice_of_several_nodes_trains_and_one_of_one_node_draws_samples():
             "num_nodes, accelerator_count: found 2 x 4 for a slice of 4x4, .* 16 chips",
         ),
         ({"mixed_precision": "fp16"}, "mixed_precision: found fp16 with accelerator tpu, expected bf16"),
-        ({"enable_xformers_memory_efficient_attention": True}, "efficient_attention: found True with accelerator tpu"),
-        ({"cuda_graphs": True}, "cuda_graphs: found True with accelerator tpu"),
+        ({"enable_xformers_memory_efficient_attention": True}, "efficient_attention: found True with Flax"),
+        ({"cuda_graphs": True}, "cuda_graphs: found True with Flax"),
         ({"train_batch_size": 3, "gradient_accumulation_steps": 2}, "train_batch_size: found 3 x 2 .* multiple of 4"),
         ({"train_batch_size": 2, "gradient_accumulation_steps": 2, "fuse_micro_batches": False}, "found 2 at once"),
     ],
@@ -161,28 +160,58 @@ def test_accumulated_samples_are_shared_among_the_chips():
 
 
 def test_defaults_are_values_of_their_own_each_time():
-    parameters()["accelerator_node_selector"]["pool"] = "mine"
-    assert parameters()["accelerator_node_selector"] == {}
+    defaults()["accelerator_node_selector"]["pool"] = "mine"
+    assert defaults()["accelerator_node_selector"] == {}
 
 
 def test_check_names_the_mistakes_of_all_groups_at_once():
     with pytest.raises(ConfigError) as caught:
-        check_parameters(parameters(learning_rate=0.0, resolution=0, evaluation_seed=-1))
-    for name in ("learning_rate", "resolution", "evaluation_seed"):
-        assert f"{name}: found" in str(caught.value)
+        checked(learning_rate=0.0, resolution=0, evaluation_seed=-1, lerning_rate=1, adam_beta1=2)
+    named = [mistake.partition(":")[0] for mistake in caught.value.mistakes]
+    assert sorted(named) == ["adam_beta1", "evaluation_seed", "learning_rate", "lerning_rate", "resolution"]
 
 
-def test_unknown_parameter_is_refused_with_the_one_that_was_meant():
-    with pytest.raises(ConfigError, match=r"no parameter learning_rat \(did you mean learning_rate\?\)"):
-        parameters(learning_rat=1.0)
+def test_unknown_option_is_refused_with_the_one_that_was_meant():
+    with pytest.raises(ConfigError, match=r"learning_rat: there is no such option; did you mean learning_rate\?"):
+        checked(learning_rat=1.0)
 
 
-def test_missing_parameter_is_named_with_what_it_means():
-    with pytest.raises(ConfigError, match="storage_uri: found nothing, expected folder"):
-        complete_parameters({"placeholder_token": "<x>", "initializer_token": "toy"})
+def test_option_that_is_missing_is_named_with_what_it_means():
+    with pytest.raises(ConfigError, match="initializer_token: found nothing, expected a word of one token"):
+        check_options({"storage_uri": "gs://bucket/ti", "placeholder_token": "<x>"})
 
 
-def test_fields_of_gives_the_names_of_the_step():
-    given = parameters(seed=1, evaluation_seed=2, registry_alias="best")
-    assert fields_of(EVALUATION, given)["seed"] == 2
-    assert fields_of(REGISTRY, given) == {"concept_name": "", "alias": "best"}
+def test_storage_is_that_of_the_namespace_where_none_is_given(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(STORAGE_VARIABLE, "s3://mlpipeline/ti")
+    assert checked(storage_uri="").run.registry_uri == "s3://mlpipeline/ti/registry"
+    assert checked().run.registry_uri == "gs://bucket/ti/registry"
+    monkeypatch.delenv(STORAGE_VARIABLE)
+    with pytest.raises(ConfigError, match=f"storage_uri: found nothing.* {STORAGE_VARIABLE} in its config map"):
+        checked(storage_uri="")
+
+
+def test_more_options_are_options_but_none_that_is_on_the_form():
+    options = check_options(REQUIRED, {"log_steps": 7.0, "evaluation_guidance_scale": 5})
+    assert (options.training.log_steps, options.evaluation.guidance_scale) == (7, 5.0)
+    with pytest.raises(ConfigError, match="more_options: found initializer_token there and on the form"):
+        check_options(REQUIRED, {"initializer_token": "cat"})
+
+
+@pytest.mark.parametrize(
+    ("framework", "accelerator", "name"),
+    [("auto", "cpu", "torch"), ("auto", "gpu", "torch"), ("auto", "tpu", "flax"), ("flax", "gpu", "flax")],
+)
+def test_framework_is_that_of_the_accelerator_or_the_one_that_is_given(framework: str, accelerator: str, name: str):
+    options = checked(framework=framework, accelerator=accelerator)
+    assert options.launching(cpu="1", memory="1Gi").framework_name(accelerator) == name
+
+
+def test_torch_is_refused_on_tpus():
+    with pytest.raises(ConfigError, match="accelerator: found 'tpu', expected one of cpu, gpu"):
+        checked(framework="torch", accelerator="tpu")
+
+
+def test_nodes_are_told_to_the_training_step_when_there_are_several():
+    assert checked().training_step(cpu="4", memory="16Gi").nodes is None
+    nodes = checked(num_nodes=2, queue="team").training_step(cpu="4", memory="16Gi").nodes
+    assert nodes is not None and (nodes.num_nodes, nodes.queue, nodes.memory_per_node) == (2, "team", "16Gi")
