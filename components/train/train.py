@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
-from components.common.logs import configure_logging, versions
+from components.common.logs import configure_logging, log_config, versions
 from components.common.storage import open_store
 from components.common.training import loop
 from components.common.training.checkpoints import CheckpointFolder
@@ -59,7 +59,7 @@ def train(
     rank, num_processes = process.placement.rank, process.placement.num_processes
     configure_logging(rank=rank)
     logger.info("%s on %s", versions(process.packages), process.devices)
-    logger.info("config %s", config.as_json())
+    log_config(logger, config.as_json())
     latents, embedding, reference = (
         LatentSet.read(latent_set),
         InitialEmbedding.read(initial_embedding),

@@ -26,8 +26,8 @@ from components.common.training.loop import Placement
 from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
 from components.common.training.run_artifacts import PARTS, sampling_plan
 from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
-from components.train.train import train
 from components.train.torch.trainer import TEXT_ENCODER, TorchTrainer
+from components.train.train import train
 
 PROFILED_STEPS = 3
 COLLECTIVES = ("gloo:", "nccl:", "c10d::")

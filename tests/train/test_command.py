@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from components.common.training.command import TrainingCommand, add_training_flags, training_command
 
 from components.common.errors import ObjectNotFoundError
 from components.common.storage import open_store
-from components.common.training.command import TrainingCommand, add_training_flags, training_command
 from components.common.training.config import TrainConfig
 
 INPUTS = ("latent_set", "base_model", "initial_embedding")

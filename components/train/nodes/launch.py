@@ -12,7 +12,7 @@ from typing import Any
 from components.common.artifact_addresses import fetched
 from components.common.artifacts import LearnedEmbedding
 from components.common.errors import ClusterError, TrainingError
-from components.common.logs import versions
+from components.common.logs import log_config, versions
 from components.common.training.stopping import answering_stop_signals
 from components.train.command import TrainingCommand
 from components.train.nodes.cluster import Cluster
@@ -48,7 +48,7 @@ def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> LearnedEm
     job = train_job(config, command, owner)
     name = job["metadata"]["name"]
     logger.info("%s; namespace %s", versions(["kubernetes"]), cluster.namespace)
-    logger.info("config %s", {**vars(config), **command.config.as_json()})
+    log_config(logger, {**config.as_json(), **command.config.as_json()})
     with answering_stop_signals(lambda signal_name: _cancel(cluster, name, signal_name)):
         made = obtain(cluster, job)
         follow(cluster, made)

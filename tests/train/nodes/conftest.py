@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from components.common.training.command import TrainingCommand
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.storage.addresses import local_path
-from components.common.training.command import TrainingCommand
 from components.common.training.config import TrainConfig
 from components.train.nodes import launch
 from components.train.nodes.config import LaunchConfig

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kfp import compiler, dsl
-
 from components.common.training.command import TrainingCommand
 from components.train.flax.component import train_flax
 from components.train.nodes.component import launch_trainjob, remove_trainjobs
+from components.train.torch.component import train_torch
+from kfp import compiler, dsl
+
 from components.train.nodes.config import LaunchConfig
 from components.train.nodes.trainjob import train_job
-from components.train.torch.component import train_torch
 from tests.train.nodes.conftest import make_config, training_of
 from tests.train.nodes.kubernetes_server import KubernetesServer
 

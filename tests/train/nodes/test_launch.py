@@ -10,9 +10,9 @@ from typing import Any
 
 import certifi
 import pytest
+from components.common.training.command import TrainingCommand
 
 from components.common.errors import ClusterError, ConfigError, ObjectNotFoundError, TrainingError
-from components.common.training.command import TrainingCommand
 from components.train.nodes import cluster, launch
 from components.train.nodes.launch import launch_trainjob, remove_trainjobs
 from components.train.nodes.trainjob import SPEC_ANNOTATION, Owner, train_job

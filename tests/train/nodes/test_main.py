@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from components.common.training.command import TrainingCommand
 
 from components.common.errors import ClusterError, ConfigError, InterruptedTraining
-from components.common.training.command import TrainingCommand
 from components.train.nodes.trainjob import train_job
 from tests.train.nodes.conftest import make_command, make_config, training_of
 from tests.train.nodes.kubernetes_server import KubernetesServer
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 NODES = ["--num-nodes=2", "--cpu-per-node=4", "--memory-per-node=16Gi", "--accelerator-count=0", "--run-id=run-1"]
 
 

@@ -5,9 +5,9 @@ import copy
 from typing import Any
 
 import pytest
+from components.common.training.command import TrainingCommand, add_training_flags, training_command
 
 from components.common.errors import ConfigError
-from components.common.training.command import TrainingCommand, add_training_flags, training_command
 from components.common.training.config import FLAX_ACCELERATORS, TrainConfig
 from components.train.nodes.config import FRAMEWORKS, LaunchConfig
 from components.train.nodes.trainjob import RUN_LABEL, SPEC_ANNOTATION, Owner, train_job

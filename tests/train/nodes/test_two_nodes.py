@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from components.common.training.command import TrainingCommand
+from components.train.flax.train import train_flax
+from components.train.torch.train import train_torch
 
 from components.common.artifact_addresses import fetched
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import CACHE_VARIABLE
 from components.common.storage import open_store
-from components.common.training.command import TrainingCommand
 from components.common.training.config import TrainConfig
 from components.import_base_model.importing import import_base_model
-from components.train.flax.train import train_flax
 from components.train.nodes.trainjob import train_job
-from components.train.torch.train import train_torch
 from tests import flax_runs
 from tests.servers import free_ports
 from tests.train.nodes.conftest import make_command, make_config

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from components.common.training.command import TrainingCommand
+from components.train.torch.component import train_torch
 from kfp import dsl
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.cli import TIMINGS_VARIABLE
 from components.common.errors import InterruptedTraining
-from components.common.training.command import TrainingCommand
 from components.common.training.config import TrainConfig
-from components.train.torch.component import train_torch
 from components.train.torch.local_processes import train_on_every_gpu
 from tests.faults.trainings import kept_steps, started, trajectory
 
