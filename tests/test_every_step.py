@@ -21,7 +21,7 @@ from components.init_embedding.initialize import init_embedding
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
 from components.publish.registry import resolve
-from components.train.torch.train import train_torch
+from components.train.train import train
 
 
 @pytest.fixture
@@ -44,8 +44,9 @@ def test_every_step_runs_on_real_configurations(
     encode_latents(image_set=folders["images"], base_model=tiny_reference, accelerator="cpu", output=folders["latents"])
     placeholder = InitConfig(placeholder_token="<cat-toy>", initializer_token="toy", num_vectors=2)
     init_embedding(placeholder, tiny_reference, folders["initial"])
-    train_torch(
+    train(
         TrainConfig(train_batch_size=1, gradient_accumulation_steps=2, max_train_steps=2, learning_rate=0.5),
+        framework="torch",
         latent_set=folders["latents"],
         base_model=tiny_reference,
         initial_embedding=folders["initial"],

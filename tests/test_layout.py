@@ -69,8 +69,8 @@ def test_step_imports_no_other_step(step: str):
     for file in modules(COMPONENTS / step):
         for name in imports(file):
             other = ".".join(name.split(".")[:2])
-            # Preflight checks the values that the others check again: it reads their configs, and nothing else.
-            allowed = step == "preflight" and name.endswith(".config")
+            # Preflight checks the values that the others check again: it reads their configs and what trains where.
+            allowed = step == "preflight" and name.endswith((".config", ".train.frameworks"))
             assert other not in others or allowed, f"{file.relative_to(ROOT)} imports {name}"
 
 
@@ -98,12 +98,31 @@ def test_flax_code_imports_no_torch(folder: str):
             assert not name.startswith("components.torch_models"), f"{file.relative_to(ROOT)} imports {name}"
 
 
+@pytest.mark.parametrize("folder", ["torch_models", "train/torch"])
+def test_torch_code_imports_no_jax(folder: str):
+    for file in modules(COMPONENTS / folder):
+        for name in imports(file):
+            assert name.split(".")[0] not in {"jax", "flax", "optax"}, f"{file.relative_to(ROOT)} imports {name}"
+            assert not name.startswith("components.flax_models"), f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_training_enters_the_room_of_its_framework_alone():
+    rooms = {f"components.train.{room}" for room in ("torch", "flax")}
+    for file in modules(COMPONENTS / "train"):
+        own = f"components.train.{file.parent.name}"
+        for name in imports(file):
+            is_other = ".".join(name.split(".")[:3]) in rooms - {own}
+            assert file.parent.name == "train" or not is_other, f"{file.relative_to(ROOT)} imports {name}"
+
+
 def test_light_modules_load_no_framework():
     faces = [f"components.{step}.component" for step in STEPS]
     configs = [f"components.{step}.config" for step in CONFIGS]
+    beside_the_rooms = [f"components.train.{file.stem}" for file in (COMPONENTS / "train").glob("*.py")]
+    names = [*faces, *configs, *beside_the_rooms, "components.preflight.preflight", "pipelines.textual_inversion"]
     code = [
         "import importlib, sys",
-        f"for name in {[*faces, *configs, 'components.preflight.preflight', 'pipelines.textual_inversion']}:",
+        f"for name in {names}:",
         "    importlib.import_module(name)",
         f"    loaded = [heavy for heavy in {HEAVY} if heavy in sys.modules]",
         "    assert not loaded, f'{name} loads {loaded}'",

@@ -11,7 +11,8 @@ from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, Po
 from components.common.errors import ConfigError
 from components.common.options import Config, option
 from components.common.training.config import FLAX_ACCELERATORS
-from components.train.nodes.config import FRAMEWORK_CHOICES, mistakes_of_quantity
+from components.train.frameworks import FRAMEWORK_CHOICES
+from components.train.nodes.config import mistakes_of_quantity
 
 STORAGE_VARIABLE = "TEXTUAL_INVERSION_STORAGE_URI"
 """Environment variable of the steps that says where a namespace keeps what its runs share."""

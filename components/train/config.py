@@ -6,7 +6,8 @@ import dataclasses
 
 from components.common.options import Config, option
 from components.common.training.config import FLAX_ACCELERATORS, TrainConfig
-from components.train.nodes.config import FRAMEWORK_CHOICES, LaunchConfig
+from components.train.frameworks import AUTO, FRAMEWORK_CHOICES
+from components.train.nodes.config import LaunchConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class TrainStepConfig(Config):
     checkpoint_root: str = option("folder or gs:// or s3:// address for checkpoints")
     accelerator: str = option("where to train", "gpu", choices=FLAX_ACCELERATORS)
     framework: str = option(
-        "what trains; auto takes flax with tpu, and torch elsewhere", "auto", choices=FRAMEWORK_CHOICES
+        "what trains; auto takes flax with tpu, and torch elsewhere", AUTO, choices=FRAMEWORK_CHOICES
     )
     training: TrainConfig = option("how the rows are trained")
     nodes: LaunchConfig | None = option("the nodes of a training on several; none: in the step's own pod", None)

@@ -31,7 +31,7 @@ from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
 from components.torch_models.denoising_loss import held_out_loss
 from components.torch_models.sampling import load_concept, load_pipeline, write_rows
-from components.train.torch.train import train_torch
+from components.train.train import train
 from examples.sprites.concepts import CONCEPTS, Concept
 from examples.sprites.concepts import FOLDER as CONCEPT_FOLDER
 from examples.sprites.judge import ATTRIBUTES, judge
@@ -114,8 +114,9 @@ def learn(
         num_vectors=num_vectors,
     )
     init_embedding(initial, base_model, folder / "initial_embedding")
-    learned = train_torch(
+    learned = train(
         config,
+        framework="torch",
         latent_set=folder / "latent_set",
         base_model=base_model,
         initial_embedding=folder / "initial_embedding",

@@ -67,7 +67,7 @@ class Contestant:
     def steps_flag(self, count: int, folder: Path) -> list[str]:
         """The flags for the number of steps and a fresh place for results."""
         fresh = tempfile.mkdtemp(dir=folder)
-        if {"components.train.torch", "components.train.flax"} & set(self.command):
+        if "components.train" in self.command:
             return [f"--max-train-steps={count}", f"--checkpoint-root={fresh}/c", f"--output={fresh}/learned"]
         return [f"--max_train_steps={count}", f"--output_dir={fresh}"]
 
@@ -161,7 +161,7 @@ def contestants(
     ]
     batch = [f"--train_batch_size={BATCH}", f"--gradient_accumulation_steps={ACCUMULATION}"]
     interpreter = [sys.executable, *([] if importlib.util.find_spec("torchvision") else ["-m", SHIM])]
-    trainer = [sys.executable, "-m", "components.train.torch", *ours, *common, *batch]
+    trainer = [sys.executable, "-m", "components.train", "--framework=torch", *ours, *common, *batch]
     commands = {
         "reference": [*interpreter, str(upstream), *theirs, *common, *batch],
         "ours fused": [*trainer, "--fuse-micro-batches=true"],

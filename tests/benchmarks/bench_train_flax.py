@@ -41,11 +41,12 @@ def contestants(upstream: Path, python: str, places: dict[str, Path], size: str,
         f"--accelerator={accelerator}",
         "--gradient-accumulation-steps=1",
     ]
+    trainer = [sys.executable, "-m", "components.train"]
     return [
         Contestant(name="Flax script", command=[python, "-m", RUNNER, "train", str(upstream), *theirs, *common]),
         *(
-            Contestant(name=name, command=[sys.executable, "-m", f"components.{step}", *ours, *common])
-            for name, step in (("ours, Flax", "train_flax"), ("ours, PyTorch", "train_torch"))
+            Contestant(name=name, command=[*trainer, f"--framework={framework}", *ours, *common])
+            for name, framework in (("ours, Flax", "flax"), ("ours, PyTorch", "torch"))
         ),
     ]
 

@@ -22,8 +22,11 @@ ABSENT = {
 }
 """The frameworks that are not in an image."""
 
-NOT_NEEDED = {"dataset": {"jax"}}
-"""What an image lacks though its code names it: preflight takes a noise schedule's settings, not its arrays."""
+NOT_NEEDED = {"dataset": {"jax"}, "launcher": {"transformers"}}
+"""What an image lacks though its code names it.
+
+Preflight takes a noise schedule's settings, not its arrays; the pods of a TrainJob have the tokenizer, not the launcher.
+"""
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from components.common.training.loop import Placement
 from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
 from components.common.training.run_artifacts import PARTS, sampling_plan
 from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
-from components.train.torch.train import train_torch
 from components.train.torch.trainer import TEXT_ENCODER, TorchTrainer
+from components.train.train import train
 
 PROFILED_STEPS = 3
 COLLECTIVES = ("gloo:", "nccl:", "c10d::")
@@ -55,8 +55,13 @@ def collectives(inputs: dict[str, Path], train_batch_size: int, folder: Path) ->
     """Name and shapes of every collective of a whole training, as torch.profiler saw them."""
     config = TrainConfig(train_batch_size=train_batch_size, max_train_steps=PROFILED_STEPS, checkpointing_steps=1)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
-        train_torch(
-            config, **inputs, checkpoint_root=str(folder / "checkpoints"), accelerator="cpu", output=folder / "learned"
+        train(
+            config,
+            framework="torch",
+            **inputs,
+            checkpoint_root=str(folder / "checkpoints"),
+            accelerator="cpu",
+            output=folder / "learned",
         )
     return [(event.name, event.input_shapes) for event in profile.events() if event.name.startswith(COLLECTIVES)]
 

@@ -38,7 +38,7 @@ def test_survivor_keeps_last_step_when_process_is_killed(
             stack.enter_context(
                 started(
                     [
-                        *(*PYTHON, "-m", "components.train.flax"),
+                        *(*PYTHON, "-m", "components.train", "--framework=flax"),
                         *training_flags(
                             micro_inputs,
                             tmp_path / "checkpoints",

@@ -106,7 +106,7 @@ def test_training_fails_clearly_and_goes_on_later_when_server_stays_away(
 
     last = training.lines[-1]
     address = rf"{root}/\w+/step-(\d+)\.safetensors"
-    failed = re.search(rf"train_torch failed: {address}: no usable answer in 3 s and \d+ attempts", last)
+    failed = re.search(rf" ERROR {address}: no usable answer in 3 s and \d+ attempts", last)
     assert failed, last
     assert ADDRESS_VARIABLE[root[:2]] in last
     assert "Traceback" not in training.text

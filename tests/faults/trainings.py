@@ -19,7 +19,7 @@ from components.common.artifacts import LearnedEmbedding
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
-TRAINER = ("-m", "components.train.torch")
+TRAINER = ("-m", "components.train", "--framework=torch")
 PYTHON = (sys.executable,)
 
 

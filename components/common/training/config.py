@@ -148,7 +148,7 @@ def check_accelerator(accelerator: str, allowed: tuple[str, ...] = ACCELERATORS)
     if accelerator in FLAX_ACCELERATORS and accelerator not in allowed:
         raise ConfigError(
             f"accelerator: found {accelerator!r}, expected one of {', '.join(allowed)}: this step runs on PyTorch; "
-            "TPUs are for components.train.flax and components.evaluate"
+            "TPUs are for training with Flax and for components.evaluate"
         )
     if accelerator not in allowed:
         raise ConfigError(f"accelerator: found {accelerator!r}, expected one of {', '.join(allowed)}")

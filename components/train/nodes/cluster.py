@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ import urllib3
 from kubernetes import client, config, watch
 
 from components.common.errors import ClusterError
-from components.train.nodes.trainjob import GROUP, NODE, PLURAL, RUN_LABEL, VERSION
+from components.train.nodes.trainjob import GROUP, NODE, PLURAL, VERSION
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _POD_LABEL = "jobset.sigs.k8s.io/jobset-name"
@@ -39,8 +38,6 @@ _RIGHTS = (
     "allow the service account of this step to create, get, list, watch, patch and delete"
     f" {PLURAL}.{GROUP}, and to get, list and watch pods, pods/log and events"
 )
-
-logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -104,25 +101,6 @@ class Cluster:
     def delete_at_once(self, name: str) -> None:
         """The same within a second or not at all: for a process that is being terminated."""
         self._delete(self._urgent, name, _URGENT_SECONDS)
-
-    def of_run(self, run_id: str) -> list[str]:
-        """The names of the TrainJobs that belong to a pipeline run.
-
-        None where Kubernetes knows no TrainJobs or forbids them: no step of the run can have made one.
-        """
-        try:
-            found = self._call(
-                f"listing the TrainJobs of run {run_id}",
-                self._objects.list_namespaced_custom_object,
-                *self._trainjobs,
-                label_selector=f"{RUN_LABEL}={run_id}",
-            )
-        except ClusterError as error:
-            if _status(error) not in (403, 404):
-                raise
-            logger.info("%s", error)
-            return []
-        return [job["metadata"]["name"] for job in found["items"]]
 
     def wait_for_change(self, job: dict[str, Any], seconds: int) -> None:
         """Returns when a TrainJob is no longer as in `job`, or after `seconds`; it may return early."""

@@ -10,46 +10,11 @@ from typing import Any
 from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
 from components.common.errors import ConfigError
 from components.common.options import Config, option, option_of
-from components.common.training.config import ACCELERATORS, FLAX_ACCELERATORS, check_accelerator
+from components.train.frameworks import AUTO, FRAMEWORK_CHOICES, FRAMEWORKS, Framework, framework_for
 
 MODEL_CPU, MODEL_MEMORY = "4", "16Gi"
 """What a pod takes that holds a model of Stable Diffusion's size."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Framework:
-    """What differs between the two trainers where they run.
-
-    Attributes:
-        command: starts the trainer's module in every pod; flags follow.
-        runtime: name of the TrainingRuntime that knows the framework.
-        accelerators: what it trains on.
-        process_per_device: whether each device of a node has a process of its own, or one process has all of them.
-    """
-
-    command: tuple[str, ...]
-    runtime: str
-    accelerators: tuple[str, ...]
-    process_per_device: bool
-
-
-FRAMEWORKS = {
-    "torch": Framework(
-        command=("torchrun", "-m", "components.train.torch"),
-        runtime="textual-inversion-torch",
-        accelerators=ACCELERATORS,
-        process_per_device=True,
-    ),
-    "flax": Framework(
-        command=("python3", "-m", "components.train.flax"),
-        runtime="textual-inversion-jax",
-        accelerators=FLAX_ACCELERATORS,
-        process_per_device=False,
-    ),
-}
-"""Kubeflow Trainer tells torchrun (PET_*) or JAX (JAX_*) how many nodes there are, and which one a pod is."""
-
-FRAMEWORK_CHOICES = ("auto", *FRAMEWORKS)
 
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -92,7 +57,7 @@ class LaunchConfig(NodesOptions):
         (),
     )
     framework: str = option(
-        "what trains; auto takes flax with tpu, and torch elsewhere", "auto", choices=FRAMEWORK_CHOICES
+        "what trains; auto takes flax with tpu, and torch elsewhere", AUTO, choices=FRAMEWORK_CHOICES
     )
     processes_per_node: int = option(
         "processes of each node; 0 takes one for each GPU with torch, and one with flax", 0, least=0
@@ -124,10 +89,8 @@ class LaunchConfig(NodesOptions):
         return FRAMEWORKS[self.framework_name(accelerator)]
 
     def framework_name(self, accelerator: str) -> str:
-        """`torch` or `flax`: what trains on `accelerator`."""
-        if self.framework == "auto":
-            return "flax" if accelerator == "tpu" else "torch"
-        return self.framework
+        """`torch` or `flax`: what trains on `accelerator`, see `framework_for`."""
+        return framework_for(self.framework, accelerator)
 
     def pod_accelerators(self, accelerator: str) -> PodAccelerators:
         """What each pod asks for when training is to run on `accelerator`.
@@ -136,7 +99,6 @@ class LaunchConfig(NodesOptions):
             ConfigError: when the framework does not train there, or nodes, processes and accelerators do not fit.
         """
         framework = self.framework_on(accelerator)
-        check_accelerator(accelerator, framework.accelerators)
         pod = PodAccelerators(
             kind=accelerator,
             count=self.accelerator_count,
@@ -149,8 +111,8 @@ class LaunchConfig(NodesOptions):
         if expected and self.processes_per_node not in (0, expected):
             reason = "one for each GPU" if framework.process_per_device else "one process has all of a node's devices"
             raise ConfigError(
-                f"processes_per_node: found {self.processes_per_node} with {framework.command[-1]} on {accelerator}, "
-                f"expected {expected} or 0: {reason}"
+                f"processes_per_node: found {self.processes_per_node} with {self.framework_name(accelerator)} on "
+                f"{accelerator}, expected {expected} or 0: {reason}"
             )
         return pod
 

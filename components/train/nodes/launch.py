@@ -12,9 +12,9 @@ from typing import Any
 from components.common.artifact_addresses import fetched
 from components.common.artifacts import LearnedEmbedding
 from components.common.errors import ClusterError, TrainingError
-from components.common.logs import versions
-from components.common.training.command import TrainingCommand
+from components.common.logs import log_config, versions
 from components.common.training.stopping import answering_stop_signals
+from components.train.command import TrainingCommand
 from components.train.nodes.cluster import Cluster
 from components.train.nodes.config import LaunchConfig
 from components.train.nodes.pod_logs import PodLogs
@@ -48,7 +48,7 @@ def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> LearnedEm
     job = train_job(config, command, owner)
     name = job["metadata"]["name"]
     logger.info("%s; namespace %s", versions(["kubernetes"]), cluster.namespace)
-    logger.info("config %s", {**vars(config), **command.config.as_json()})
+    log_config(logger, {**config.as_json(), **command.config.as_json()})
     with answering_stop_signals(lambda signal_name: _cancel(cluster, name, signal_name)):
         made = obtain(cluster, job)
         follow(cluster, made)
@@ -56,22 +56,6 @@ def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> LearnedEm
         learned = LearnedEmbedding.read(fetched(command.output, Path(scratch)))
     logger.info("learned %s in %d steps: %s", learned.placeholder_token, learned.steps, command.output)
     return learned
-
-
-def remove_trainjobs(run_id: str) -> list[str]:
-    """The names of the TrainJobs of a pipeline run, all deleted now, whatever they were doing.
-
-    Raises:
-        ClusterError: when Kubernetes refuses.
-    """
-    cluster = Cluster()
-    names = cluster.of_run(run_id)
-    for name in names:
-        cluster.delete(name)
-        logger.info("deleted the TrainJob %s of run %s", name, run_id)
-    if not names:
-        logger.info("run %s has left no TrainJob in the namespace %s", run_id, cluster.namespace)
-    return names
 
 
 def obtain(cluster: Cluster, job: dict[str, Any]) -> dict[str, Any]:

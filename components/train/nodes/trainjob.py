@@ -11,7 +11,7 @@ from components.common.artifact_addresses import is_remote
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ConfigError
 from components.common.storage.addresses import scheme_of
-from components.common.training.command import ADDRESSES, TrainingCommand
+from components.train.command import ADDRESSES, TrainingCommand
 from components.train.nodes.config import LaunchConfig
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"

@@ -1,42 +1,36 @@
 """What `accelerate launch` and `torchrun` say in the environment, honoured or refused before anything is loaded.
 
-`accelerate config` decides the precision and whether to train on the CPU where the command line does not. What this
-trainer cannot do, and processes that were asked for and never joined, are errors: a training on the wrong device, or
-several that each believe to be alone, would only be noticed much later.
+What this trainer cannot do, and processes that were asked for and never joined, are errors: a training on the wrong
+device, or several that each believe to be alone, would only be noticed much later.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from components.common.errors import ConfigError
+from components.train.accelerate_environment import is_true
 
 logger = logging.getLogger(__name__)
 
 _SHARDING = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")
 
 
-def flag_defaults() -> dict[str, str]:
-    """The defaults of `mixed_precision` and `accelerator` that the user gave `accelerate config` or its launcher."""
-    defaults = {}
-    if precision := os.environ.get("ACCELERATE_MIXED_PRECISION"):
-        defaults["mixed_precision"] = precision
-    if _is_true("ACCELERATE_USE_CPU"):
-        defaults["accelerator"] = "cpu"
-    return defaults
-
-
 def check_launcher(accelerator: str) -> None:
     """Raises `ConfigError` when accelerate was told to shard the model, or to use the CPU where a GPU was asked for."""
     for name in _SHARDING:
-        if _is_true(f"ACCELERATE_USE_{name}"):
+        if is_true(f"ACCELERATE_USE_{name}"):
             raise ConfigError(
                 f"accelerate is configured for {name} (ACCELERATE_USE_{name}), but this trainer keeps the whole frozen "
                 "model in every process and shares out the samples: choose multi-GPU, or none of these, in "
                 "`accelerate config`"
             )
-    if accelerator != "cpu" and _is_true("ACCELERATE_USE_CPU"):
+    if accelerator != "cpu" and is_true("ACCELERATE_USE_CPU"):
         raise ConfigError(
             f"accelerator: found {accelerator!r}, but accelerate is configured for the CPU (ACCELERATE_USE_CPU): "
             "choose accelerator=cpu, or change `accelerate config`"
@@ -53,7 +47,7 @@ def check_processes(joined: int) -> None:
     if joined < least:
         raise ConfigError(
             f"found {joined} processes in this training, expected {least} or more (PET_NNODES={nodes}, "
-            f"PET_NPROC_PER_NODE={per_node}): start it with `torchrun -m components.train.torch`, which reads these "
+            f"PET_NPROC_PER_NODE={per_node}): start it with `torchrun -m components.train`, which reads these "
             "variables; python and `accelerate launch` do not"
         )
     # What `accelerate launch --num_processes 2` sets where it sees no two GPUs and starts a single process.
@@ -61,10 +55,11 @@ def check_processes(joined: int) -> None:
     if joined == 1 and started_alone and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
             "accelerate was asked for several processes and started one, for it sees no several GPUs: use `torchrun "
-            "--nproc-per-node N -m components.train.torch`, or `accelerate launch --multi_gpu --num_processes N`, "
+            "--nproc-per-node N -m components.train`, or `accelerate launch --multi_gpu --num_processes N`, "
             "which also works with accelerator=cpu"
         )
 
 
-def _is_true(variable: str) -> bool:
-    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on", "y", "t")
+def recorded(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run`, which leaves what it raises where the launcher looks for what the process that failed first has said."""
+    return record(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import tempfile
@@ -16,7 +17,8 @@ from torch.distributed.run import parse_args, run
 from components.common.artifacts import LearnedEmbedding
 from components.common.cli import TIMINGS_VARIABLE
 from components.common.errors import InterruptedTraining, TrainingError
-from components.common.training.command import TrainingCommand
+from components.train.command import TrainingCommand
+from components.train.train import train
 
 MONITOR_SECONDS = 1.0
 """How often the launcher looks for a process that has failed: each time it walks through the modules of Python."""
@@ -39,11 +41,8 @@ def train_on_every_gpu(command: TrainingCommand, num_processes: int = 0) -> Lear
         num_processes = torch.cuda.device_count() if command.accelerator == "gpu" else 1
     if num_processes > 1:
         _launch(command.arguments(), num_processes)
-    else:
-        from components.train.torch.train import train_torch
-
-        command.run(train_torch)
-    return LearnedEmbedding.read(Path(command.output))
+        return LearnedEmbedding.read(Path(command.output))
+    return command.run(functools.partial(train, framework="torch"))
 
 
 def _launch(arguments: Sequence[str], num_processes: int) -> None:
@@ -51,7 +50,8 @@ def _launch(arguments: Sequence[str], num_processes: int) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="textual-inversion-") as errors:
             launcher = ["--standalone", f"--nproc-per-node={num_processes}", f"--monitor-interval={MONITOR_SECONDS}"]
-            run(parse_args([*launcher, f"--log-dir={errors}", "-m", "components.train.torch", *arguments]))
+            module = ["-m", "components.train", "--framework=torch"]
+            run(parse_args([*launcher, f"--log-dir={errors}", *module, *arguments]))
     except SignalException as stop:
         raise InterruptedTraining(f"{stop.sigval.name}: {num_processes} processes were asked to stop") from stop
     except ChildFailedError as error:

@@ -1,4 +1,4 @@
-"""The training step from artifacts to artifact, and its checkpoints in the other trainer's hands."""
+"""What the training step does with Flax alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.common.artifacts import LatentSet, LearnedEmbedding
-from components.common.errors import ArtifactError, ConfigError
+from components.common.artifacts import LearnedEmbedding
+from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
-from components.train.flax.train import train_flax
-from components.train.torch.train import train_torch
+from components.train.train import train
 from tests import flax_runs as runs
 
 
@@ -34,9 +33,10 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**fields, **changes})
 
 
-def run(trainer: Any, folder: Path, inputs: dict[str, Path], **changes: Any) -> LearnedEmbedding:
-    return trainer(
+def run(folder: Path, inputs: dict[str, Path], **changes: Any) -> LearnedEmbedding:
+    return train(
         config(**changes),
+        framework="flax",
         **inputs,
         checkpoint_root=str(folder / "checkpoints"),
         accelerator="cpu",
@@ -47,80 +47,19 @@ def run(trainer: Any, folder: Path, inputs: dict[str, Path], **changes: Any) -> 
 @pytest.fixture(scope="module")
 def whole(micro_inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> LearnedEmbedding:
     """What an uninterrupted Flax training learns."""
-    return run(train_flax, tmp_path_factory.mktemp("whole"), micro_inputs)
-
-
-def test_learned_embedding_is_written(tmp_path: Path, micro_inputs: dict[str, Path], whole: LearnedEmbedding) -> None:
-    learned = run(train_flax, tmp_path, micro_inputs)
-    again = LearnedEmbedding.read(tmp_path / "learned")
-    assert again.steps == 6 and again.lineage["framework"] == "flax"
-    assert [snapshot.step for snapshot in again.snapshots] == [2, 4]
-    np.testing.assert_array_equal(again.rows[runs.TEXT_ENCODER], learned.rows[runs.TEXT_ENCODER])
-    np.testing.assert_array_equal(again.rows[runs.TEXT_ENCODER], whole.rows[runs.TEXT_ENCODER])
-    moved = np.abs(again.rows[runs.TEXT_ENCODER] - again.initial_rows[runs.TEXT_ENCODER])
-    assert (moved > 0.05).any() and np.isfinite(moved).all()
-
-
-def test_flax_and_torch_have_one_training_key(
-    tmp_path: Path, micro_inputs: dict[str, Path], whole: LearnedEmbedding
-) -> None:
-    torch_learned = run(train_torch, tmp_path, micro_inputs)
-    assert torch_learned.training_key == whole.training_key
-    np.testing.assert_allclose(torch_learned.losses, whole.losses, rtol=1e-4)
-    moved = torch_learned.rows[runs.TEXT_ENCODER] - torch_learned.initial_rows[runs.TEXT_ENCODER]
-    difference = torch_learned.rows[runs.TEXT_ENCODER] - whole.rows[runs.TEXT_ENCODER]
-    assert np.linalg.norm(difference) < 1e-3 * np.linalg.norm(moved)
-
-
-def test_rows_are_bit_identical_when_resumed(
-    tmp_path: Path, micro_inputs: dict[str, Path], whole: LearnedEmbedding
-) -> None:
-    run(train_flax, tmp_path, micro_inputs, max_train_steps=2)
-    resumed = run(train_flax, tmp_path, micro_inputs)
-    np.testing.assert_array_equal(resumed.rows[runs.TEXT_ENCODER], whole.rows[runs.TEXT_ENCODER])
-    np.testing.assert_array_equal(resumed.losses, whole.losses)
-
-
-def test_torch_goes_on_for_flax_and_back(
-    tmp_path: Path, micro_inputs: dict[str, Path], whole: LearnedEmbedding
-) -> None:
-    run(train_torch, tmp_path, micro_inputs, max_train_steps=2)
-    run(train_flax, tmp_path, micro_inputs, max_train_steps=4)
-    mixed = run(train_torch, tmp_path, micro_inputs)
-    assert mixed.steps == 6
-    np.testing.assert_allclose(mixed.losses, whole.losses, rtol=1e-4)
-    moved = whole.rows[runs.TEXT_ENCODER] - whole.initial_rows[runs.TEXT_ENCODER]
-    difference = mixed.rows[runs.TEXT_ENCODER] - whole.rows[runs.TEXT_ENCODER]
-    assert np.linalg.norm(difference) < 1e-3 * np.linalg.norm(moved)
-
-
-def test_inputs_of_another_model_are_refused(tmp_path: Path, micro_inputs: dict[str, Path]) -> None:
-    foreign = LatentSet.read(micro_inputs["latent_set"])
-    LatentSet(latents=foreign.latents, scaling_factor=1.0, base_model_digest="0" * 64, image_set_digest="").write(
-        tmp_path / "foreign"
-    )
-    with pytest.raises(ArtifactError, match="latent set was made with the base model 000000000000"):
-        run(train_flax, tmp_path, {**micro_inputs, "latent_set": tmp_path / "foreign"})
-    assert not (tmp_path / "learned").exists()
+    return run(tmp_path_factory.mktemp("whole"), micro_inputs)
 
 
 def test_float16_is_refused(tmp_path: Path, micro_inputs: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="mixed_precision: found 'fp16', expected one of no, bf16 with Flax"):
-        run(train_flax, tmp_path, micro_inputs, mixed_precision="fp16")
-
-
-def test_torch_refuses_tpu(tmp_path: Path, micro_inputs: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"found 'tpu', expected one of cpu, gpu.*components\.train_flax"):
-        train_torch(
-            config(), **micro_inputs, checkpoint_root=str(tmp_path), accelerator="tpu", output=tmp_path / "learned"
-        )
+        run(tmp_path, micro_inputs, mixed_precision="fp16")
 
 
 def command(folder: Path, inputs: dict[str, Path], *flags: str) -> list[str]:
     artifacts = [part for name, path in inputs.items() for part in (f"--{name.replace('_', '-')}", str(path))]
     places = ["--checkpoint-root", str(folder / "checkpoints"), "--output", str(folder / "learned")]
     fields = [f"--{name.replace('_', '-')}={value}" for name, value in vars(config()).items()]
-    return [sys.executable, "-m", "components.train.flax", *artifacts, *places, *fields, *flags]
+    return [sys.executable, "-m", "components.train", "--framework=flax", *artifacts, *places, *fields, *flags]
 
 
 def test_command_says_what_it_found_when_there_is_no_tpu(tmp_path: Path, micro_inputs: dict[str, Path]) -> None:
@@ -164,4 +103,4 @@ def test_command_goes_on_where_it_was_killed(
 @pytest.mark.parametrize("option", ["enable_xformers_memory_efficient_attention", "cuda_graphs"])
 def test_options_of_pytorch_are_refused(tmp_path: Path, micro_inputs: dict[str, Path], option: str) -> None:
     with pytest.raises(ConfigError, match=f"{option}: found True, expected False with Flax"):
-        run(train_flax, tmp_path, micro_inputs, **{option: True})
+        run(tmp_path, micro_inputs, **{option: True})

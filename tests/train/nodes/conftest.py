@@ -11,8 +11,8 @@ import pytest
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.storage.addresses import local_path
-from components.common.training.command import TrainingCommand
 from components.common.training.config import TrainConfig
+from components.train.command import TrainingCommand
 from components.train.nodes import launch
 from components.train.nodes.config import LaunchConfig
 from tests.servers import running
@@ -48,7 +48,7 @@ def make_command(folder: str, **changes: Any) -> TrainingCommand:
 
 def make_config(**changes: Any) -> LaunchConfig:
     """Two nodes without accelerators."""
-    fields = {"cpu_per_node": "4", "memory_per_node": "16Gi", "num_nodes": 2, "accelerator_count": "0"}
+    fields = {"cpu_per_node": "4", "memory_per_node": "16Gi", "num_nodes": 2, "accelerator_count": 0}
     return LaunchConfig(**{**fields, **changes})
 
 

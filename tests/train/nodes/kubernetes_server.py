@@ -370,10 +370,6 @@ class _KubernetesHandler(QuietHandler):
         match self.command, path.rpartition("/")[0], sorted(query):
             case "POST", _, [] if path == _TRAINJOBS:
                 return server.create(json.loads(body))
-            case "GET", _, ["labelSelector"] if path == _TRAINJOBS:
-                label, _, value = query["labelSelector"].partition("=")
-                jobs = [job for job in server.jobs.values() if _labels(job).get(label) == value]
-                return 200, {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJobList", "items": jobs}
             case "GET", where, [] if where == _TRAINJOBS:
                 return server.read(name)
             case "PATCH", where, [] if where == _TRAINJOBS:

@@ -1,4 +1,4 @@
-"""The launcher against the Kubernetes API: made, found again, followed, failed, removed."""
+"""The launcher against the Kubernetes API: made, found again, followed, failed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import certifi
 import pytest
 
 from components.common.errors import ClusterError, ConfigError, ObjectNotFoundError, TrainingError
-from components.common.training.command import TrainingCommand
+from components.train.command import TrainingCommand
 from components.train.nodes import cluster, launch
-from components.train.nodes.launch import launch_trainjob, remove_trainjobs
+from components.train.nodes.launch import launch_trainjob
 from components.train.nodes.trainjob import SPEC_ANNOTATION, Owner, train_job
 from tests.servers import Proxy, running
 from tests.train.nodes.conftest import make_command, make_config, training_of, write_learned
@@ -177,7 +177,7 @@ def test_failure_names_the_first_pod_that_failed_and_why(
     def play(server: KubernetesServer, name: str) -> None:
         first, second = server.start_pods(name)
         server.write(first, "waiting for node-1", "torchrun: one of many failed")
-        server.write(second, "05:00:01 ERROR components.common.cli: train_torch failed: the loss is nan", "exitcode: 5")
+        server.write(second, "05:00:01 ERROR the loss is nan", "exitcode: 5")
         server.end_pod(first, 1, at=9)
         server.end_pod(second, 137, reason="OOMKilled", message="the node was\nlow on memory", at=3)
         server.condition(name, "Failed", "FailedJobs", "jobset failed due to one or more job failures")
@@ -189,7 +189,7 @@ def test_failure_names_the_first_pod_that_failed_and_why(
     assert "is Failed (FailedJobs: jobset failed due to one or more job failures)" in text
     assert "; node-1 (" in text and "; node-0 (" not in text
     assert "ended with exit code 137 (OOMKilled: the node was low on memory)" in text
-    assert "; 05:00:01 ERROR components.common.cli: train_torch failed: the loss is nan; run this step again" in text
+    assert "; 05:00:01 ERROR the loss is nan; run this step again" in text
     assert "\n" not in text
     assert "node-0 | torchrun: one of many failed" in capfd.readouterr().err
 
@@ -338,34 +338,3 @@ def test_pod_works_in_its_own_namespace(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", certifi.where())
     monkeypatch.setattr(cluster, "_NAMESPACE_FILE", tmp_path / "namespace")
     assert cluster.Cluster().namespace == "team-a"
-
-
-def test_exit_handler_deletes_the_trainjobs_of_its_run_alone(
-    kubernetes: KubernetesServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    for run, result in (("run-1", "a"), ("run-1", "b"), ("run-2", "a")):
-        kubernetes.put(train_job(make_config(run_id=run), make_command(f"s3://bucket/{result}")))
-    names = [
-        name
-        for name, job in kubernetes.jobs.items()
-        if job["metadata"]["labels"]["textual-inversion/run-id"] == "run-1"
-    ]
-    assert sorted(remove_trainjobs("run-1")) == sorted(names) == sorted(name for name, _ in kubernetes.deleted)
-    assert len(names) == 2 and len(kubernetes.jobs) == 1
-    assert remove_trainjobs("run-1") == []
-    assert "run run-1 has left no TrainJob in the namespace ml" in caplog.text
-
-
-def test_exit_handler_succeeds_where_nobody_can_make_trainjobs(kubernetes: KubernetesServer) -> None:
-    kubernetes.fails.append(404)  # without the Trainer there is no such resource
-    assert remove_trainjobs("run-1") == []
-    kubernetes.forbidden.add(("GET", "trainjobs"))
-    assert remove_trainjobs("run-1") == []
-
-
-def test_exit_handler_fails_when_a_trainjob_may_be_left(kubernetes: KubernetesServer) -> None:
-    kubernetes.put(train_job(make_config(run_id="run-1"), make_command("s3://bucket/a")))
-    [name] = kubernetes.jobs
-    kubernetes.forbidden.add(("DELETE", name))
-    with pytest.raises(ClusterError, match="answers 403"):
-        remove_trainjobs("run-1")

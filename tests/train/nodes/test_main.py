@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from components.common.errors import ClusterError, ConfigError, InterruptedTraining
-from components.common.training.command import TrainingCommand
+from components.train.command import TrainingCommand
 from components.train.nodes.trainjob import train_job
-from tests.train.nodes.conftest import make_command, make_config, training_of
+from tests.train.nodes.conftest import make_config, training_of
 from tests.train.nodes.kubernetes_server import KubernetesServer
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 NODES = ["--num-nodes=2", "--cpu-per-node=4", "--memory-per-node=16Gi", "--accelerator-count=0", "--run-id=run-1"]
 
 
@@ -32,7 +32,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def test_command_launches_and_follows(kubernetes: KubernetesServer, command: TrainingCommand) -> None:
     kubernetes.scenario = training_of(command.output, "step 10/20  loss 0.3")
-    with start("launch", *command.arguments(), *NODES) as process:
+    with start(*command.arguments(), *NODES) as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "node-0 | step 10/20  loss 0.3\n" in said and "learned <cat-toy> in 3 steps" in said
@@ -46,7 +46,7 @@ def test_terminated_command_deletes_its_trainjob_within_a_second(
     kubernetes: KubernetesServer, command: TrainingCommand, number: signal.Signals
 ) -> None:
     kubernetes.scenario = lambda server, name: server.write(server.start_pods(name)[0], "step 10/20")
-    with start("launch", *command.arguments(), *NODES) as process:
+    with start(*command.arguments(), *NODES) as process:
         kubernetes.wait_for("GET", "/log", times=2)
         kubernetes.wait_for("GET", "watch=True")
         process.send_signal(number)
@@ -64,7 +64,7 @@ def test_terminated_command_says_what_it_could_not_delete(
     kubernetes: KubernetesServer, command: TrainingCommand
 ) -> None:
     kubernetes.scenario = lambda server, name: server.start_pods(name)
-    with start("launch", *command.arguments(), *NODES) as process:
+    with start(*command.arguments(), *NODES) as process:
         kubernetes.wait_for("GET", "/log", times=2)
         name = kubernetes.made[0]["metadata"]["name"]
         kubernetes.forbidden.add(("DELETE", name))
@@ -75,29 +75,19 @@ def test_terminated_command_says_what_it_could_not_delete(
     assert f"kubectl delete trainjob {name}" in said
 
 
-def test_command_removes_what_a_run_has_left(kubernetes: KubernetesServer) -> None:
-    kubernetes.put(train_job(make_config(run_id="run-1"), make_command("s3://bucket/a")))
-    kubernetes.put(train_job(make_config(run_id="run-2"), make_command("s3://bucket/a")))
-    with start("remove", "--run-id", "run-1") as process:
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert len(kubernetes.deleted) == 1 and "of run run-1" in said
-    (left,) = kubernetes.jobs.values()
-    assert left["metadata"]["labels"]["textual-inversion/run-id"] == "run-2"
-
-
 def test_command_fails_with_one_line(kubernetes: KubernetesServer, command: TrainingCommand) -> None:
     kubernetes.forbidden.add(("POST", "trainjobs"))
     for flags, code, told in (
-        ([*NODES, "--framework=tensorflow"], ConfigError.exit_code, "framework: found 'tensorflow'"),
+        ([*NODES, "--framework=tensorflow"], 2, "argument --framework: invalid choice: 'tensorflow'"),
+        ([*NODES, "--queue=Team A"], ConfigError.exit_code, "queue: found 'Team A', expected Kueue's local queue"),
         ([*NODES, '--accelerator-node-selector={"disk": 1}'], ConfigError.exit_code, 'found {"disk": 1}'),
         ([*NODES, "--accelerator-tolerations=none"], 2, "found 'none', expected JSON"),
         ([*NODES, '--accelerator-tolerations=[{"key": "a"}]'], ClusterError.exit_code, "answers 403 trainjobs is"),
     ):
-        with start("launch", *command.arguments(), *flags) as process:
+        with start(*command.arguments(), *flags) as process:
             _, said = process.communicate(timeout=60)
         assert process.returncode == code
         last = said.strip().splitlines()[-1]
-        assert "launch_trainjob failed: " in last or "error: argument" in last
+        assert " ERROR " in last or "error: argument" in last
         assert told in last
         assert "Traceback" not in said

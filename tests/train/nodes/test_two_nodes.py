@@ -6,6 +6,7 @@ Kubeflow Trainer adds the variables below to each pod; only the addresses of the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -20,12 +21,11 @@ from components.common.artifact_addresses import fetched
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import CACHE_VARIABLE
 from components.common.storage import open_store
-from components.common.training.command import TrainingCommand
 from components.common.training.config import TrainConfig
 from components.import_base_model.importing import import_base_model
-from components.train.flax.train import train_flax
+from components.train.command import TrainingCommand
 from components.train.nodes.trainjob import train_job
-from components.train.torch.train import train_torch
+from components.train.train import train
 from tests import flax_runs
 from tests.servers import free_ports
 from tests.train.nodes.conftest import make_command, make_config
@@ -98,7 +98,6 @@ def check_two_nodes_learn_what_one_does(
     command: TrainingCommand,
     framework: str,
     variables: Callable[[int, int], dict[str, str]],
-    train: Callable[..., LearnedEmbedding],
     folder: Path,
 ) -> None:
     job = train_job(make_config(framework=framework), command)
@@ -106,7 +105,7 @@ def check_two_nodes_learn_what_one_does(
     learned = LearnedEmbedding.read(fetched(command.output, folder / "learned"))
     twice = dataclasses.replace(CONFIG, train_batch_size=2 * CONFIG.train_batch_size)
     places = {"output": f"{command.output}-of-one", "checkpoint_root": f"{command.checkpoint_root}-of-one"}
-    dataclasses.replace(command, config=twice, **places).run(train)
+    dataclasses.replace(command, config=twice, **places).run(functools.partial(train, framework=framework))
     alone = LearnedEmbedding.read(fetched(places["output"], folder / "alone"))
 
     assert learned.training_key == alone.training_key and learned.steps == STEPS
@@ -131,7 +130,7 @@ def test_torch_on_two_nodes_learns_what_one_process_does(
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     command = uploaded_inputs(tiny_sd15, s3_bucket_uri, tmp_path)
-    check_two_nodes_learn_what_one_does(command, "torch", torch_variables, train_torch, tmp_path)
+    check_two_nodes_learn_what_one_does(command, "torch", torch_variables, tmp_path)
 
 
 @pytest.mark.timeout(600)
@@ -141,4 +140,4 @@ def test_flax_on_two_nodes_learns_what_one_process_does(
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     model = flax_runs.make_micro_model(tmp_path / "model")
     command = uploaded_inputs(model, gcs_bucket_uri, tmp_path)
-    check_two_nodes_learn_what_one_does(command, "flax", jax_variables, train_flax, tmp_path)
+    check_two_nodes_learn_what_one_does(command, "flax", jax_variables, tmp_path)

@@ -31,7 +31,7 @@ def write_pictures(path: Path, count: int = 3, side: int = SIDE) -> Path:
 
 
 def make_inputs(folder: Path, reference: Path, num_vectors: int = 1) -> dict[str, Path]:
-    """The artifacts that training takes, as keyword arguments of `train_torch`."""
+    """The artifacts that training takes, as keyword arguments of `train`."""
     encode_latents(
         image_set=write_pictures(folder / "image_set"),
         base_model=reference,

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from components.common.errors import ConfigError
-from components.train.torch.launcher import check_launcher, check_processes, flag_defaults
+from components.train.accelerate_environment import flag_defaults
+from components.train.torch.launcher import check_launcher, check_processes
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_precision_and_cpu_of_accelerate_are_the_flags_defaults(monkeypatch: pyt
 def test_flag_overrules_precision_of_accelerate(flag: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     places = ("latent-set", "base-model", "initial-embedding", "checkpoint-root", "output")
     ended = subprocess.run(
-        [sys.executable, "-m", "components.train.torch", *(f"--{name}={tmp_path}" for name in places), *flag],
+        [sys.executable, "-m", "components.train", *(f"--{name}={tmp_path}" for name in places), *flag],
         cwd=REPOSITORY,
         env={**os.environ, "ACCELERATE_MIXED_PRECISION": "fp8"},
         capture_output=True,

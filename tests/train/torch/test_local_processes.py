@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -10,26 +9,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from kfp import dsl
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.cli import TIMINGS_VARIABLE
 from components.common.errors import InterruptedTraining
-from components.common.training.command import TrainingCommand
 from components.common.training.config import TrainConfig
-from components.train.torch.component import train_torch
+from components.train.command import TrainingCommand
 from components.train.torch.local_processes import train_on_every_gpu
 from tests.faults.trainings import kept_steps, started, trajectory
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 STEP = """
 from components.common.cli import step_boundary
-from components.common.training.command import parse_training_flags
-from components.common.training.config import ACCELERATORS
+from components.train.command import parse_training_flags
 from components.train.torch.local_processes import train_on_every_gpu
 
-with step_boundary("train_torch"):
-    train_on_every_gpu(parse_training_flags("train_torch", None, ACCELERATORS, "cpu"), 2)
+with step_boundary("train"):
+    train_on_every_gpu(parse_training_flags(None)[1], 2)
 """
 """The step's body in a process of its own, whose main thread answers signals."""
 
@@ -63,7 +59,7 @@ def test_two_processes_learn_what_one_does(sd15_inputs: dict[str, Path], tmp_pat
         assert training.exit_code() == 0, training.text
     assert "x 2 processes" in training.text
     assert training.text.count(" step 4/4 ") == 1, "rank 0 alone logs"
-    assert [json.loads(line)["step"] for line in timings.read_text().splitlines()] == ["train_torch"]
+    assert [json.loads(line)["step"] for line in timings.read_text().splitlines()] == ["train"]
 
     several = LearnedEmbedding.read(tmp_path / "two" / "learned")
     alone = train_on_every_gpu(command(sd15_inputs, tmp_path / "one"))
@@ -85,7 +81,7 @@ def test_last_step_is_kept_when_the_step_is_terminated(sd15_inputs: dict[str, Pa
     print(f"step of two processes terminated: gone in {seconds:.2f} s")
     (kept,) = kept_steps(tmp_path)
     assert kept >= 3
-    assert "train_torch stopped: SIGTERM: 2 processes were asked to stop" in training.lines[-1]
+    assert "stopped: SIGTERM: 2 processes were asked to stop" in training.lines[-1]
 
 
 def test_error_of_a_process_is_the_last_line_and_the_exit_code_of_the_step(
@@ -95,7 +91,7 @@ def test_error_of_a_process_is_the_last_line_and_the_exit_code_of_the_step(
     with started(step(asked), ONE_THREAD) as training:
         code = training.exit_code()
     assert code == 4
-    assert "train_torch failed: process " in training.lines[-1]
+    assert " ERROR process " in training.lines[-1]
     assert "step-00000007.safetensors" in training.lines[-1]
 
 
@@ -105,22 +101,5 @@ def test_killed_process_is_told_of_and_not_those_that_lost_it(sd15_inputs: dict[
         training.wait_for(" step +2/")
         os.kill(training.worker(1), signal.SIGKILL)
         assert training.exit_code() == 128 + signal.SIGKILL
-    assert "train_torch failed: process 1: Signal 9 (SIGKILL)" in training.lines[-1]
+    assert " ERROR process 1: Signal 9 (SIGKILL)" in training.lines[-1]
     assert kept_steps(tmp_path)
-
-
-def test_component_says_what_was_learned(sd15_inputs: dict[str, Path], tmp_path: Path) -> None:
-    asked = command(sd15_inputs, tmp_path, max_train_steps=1)
-    learned = dsl.Model(name="learned_embedding", uri=asked.output)
-    address = train_torch.python_func(
-        latent_set=dsl.Dataset(name="latent_set", uri=asked.latent_set),
-        base_model=dsl.Model(name="base_model", uri=asked.base_model),
-        initial_embedding=dsl.Model(name="initial_embedding", uri=asked.initial_embedding),
-        learned_embedding=learned,
-        checkpoint_root=asked.checkpoint_root,
-        accelerator="cpu",
-        **dataclasses.asdict(asked.config),
-    )
-    written = LearnedEmbedding.read(tmp_path / "learned")
-    assert address == asked.output
-    assert learned.metadata == {"placeholder_token": "<cat-toy>", "steps": 1, "training_key": written.training_key}

@@ -1,10 +1,9 @@
-"""The training step from artifacts to artifact."""
+"""What the training step does with PyTorch alone, and with configurations of real models."""
 
 from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +18,14 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import safe_open
 from torch import nn
 
-from components.common.artifacts import LatentSet, LearnedEmbedding
-from components.common.errors import ArtifactError, ConfigError, TrainingError
+from components.common.artifacts import LearnedEmbedding
+from components.common.errors import ConfigError, TrainingError
 from components.common.training.config import MAX_SEED, TrainConfig
-from components.train.torch.train import allow_tf32, train_torch
+from components.train.torch.process import allow_tf32
+from components.train.train import train
 from tests.train.torch.conftest import make_inputs
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -41,8 +41,9 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def run(folder: Path, inputs: dict[str, Path], **changes: Any) -> LearnedEmbedding:
-    return train_torch(
+    return train(
         config(**changes),
+        framework="torch",
         **inputs,
         checkpoint_root=str(folder / "checkpoints"),
         accelerator="cpu",
@@ -91,14 +92,6 @@ def test_untrained_embedding_keeps_initial_rows(tmp_path: Path, sd15_inputs: dic
     learned = run(tmp_path, sd15_inputs, max_train_steps=0)
     assert learned.steps == 0
     np.testing.assert_array_equal(learned.rows["text_encoder"], learned.initial_rows["text_encoder"])
-
-
-def test_rows_are_bit_identical_when_resumed(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
-    whole = run(tmp_path / "whole", sd15_inputs)
-    run(tmp_path / "parts", sd15_inputs, max_train_steps=2)
-    resumed = run(tmp_path / "parts", sd15_inputs)
-    np.testing.assert_array_equal(resumed.rows["text_encoder"], whole.rows["text_encoder"])
-    np.testing.assert_array_equal(resumed.losses, whole.losses)
 
 
 def test_nothing_is_drawn_from_global_generators_when_trained_with_the_largest_seed(
@@ -178,22 +171,13 @@ def test_xformers_is_refused_with_a_next_step_when_it_cannot_run(tmp_path: Path,
         run(tmp_path, sd15_inputs, enable_xformers_memory_efficient_attention=True)
 
 
-def test_inputs_of_another_model_are_refused(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
-    foreign = LatentSet.read(sd15_inputs["latent_set"])
-    LatentSet(latents=foreign.latents, scaling_factor=1.0, base_model_digest="0" * 64, image_set_digest="").write(
-        tmp_path / "foreign"
-    )
-    with pytest.raises(ArtifactError, match="latent set was made with the base model 000000000000"):
-        run(tmp_path, {**sd15_inputs, "latent_set": tmp_path / "foreign"})
-    assert not (tmp_path / "learned").exists()
-
-
 def test_gpu_is_refused_when_there_is_none(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(ConfigError, match=r"gpu was asked for, but torch .* sees no CUDA device"):
-        train_torch(
+        train(
             config(),
+            framework="torch",
             **sd15_inputs,
             checkpoint_root=str(tmp_path),
             accelerator="gpu",
@@ -207,34 +191,14 @@ def command(folder: Path, inputs: dict[str, Path], *flags: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "components.train.torch",
+        "components.train",
+        "--framework=torch",
         *artifacts,
         *places,
         "--accelerator",
         "cpu",
         *flags,
     ]
-
-
-def execute(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_command_fails_with_one_line_when_artifact_is_damaged(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
-    damaged = tmp_path / "damaged"
-    shutil.copytree(sd15_inputs["latent_set"], damaged)
-    (damaged / LatentSet.FILE).write_bytes(b"")
-    ended = execute(command(tmp_path, {**sd15_inputs, "latent_set": damaged}))
-    assert ended.returncode == ArtifactError.exit_code
-    last = ended.stderr.strip().splitlines()[-1]
-    assert "train_torch failed" in last and "has 0 bytes" in last
-    assert "Traceback" not in ended.stderr
-
-
-def test_command_refuses_negative_steps(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
-    ended = execute(command(tmp_path, sd15_inputs, "--max-train-steps", "-5"))
-    assert ended.returncode == ConfigError.exit_code
-    assert "max_train_steps: found -5, expected 0 or more" in ended.stderr
 
 
 def test_command_keeps_last_step_when_terminated(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
@@ -253,11 +217,3 @@ def test_command_keeps_last_step_when_terminated(tmp_path: Path, sd15_inputs: di
     assert "start the same command again" in rest
     assert list((tmp_path / "checkpoints").rglob("step-*.safetensors"))
     assert not (tmp_path / "learned").exists()
-
-
-def test_header_of_learned_file_names_its_origin(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
-    run(tmp_path, sd15_inputs)
-    data = (tmp_path / "learned" / "learned_embeds.safetensors").read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert set(header) == {"__metadata__", "<cat-toy>"}
-    assert json.loads(header["__metadata__"]["lineage"])["framework"] == "torch"

@@ -1,17 +1,23 @@
-"""The command line that both trainers share: parsed by the trainers, written by whoever starts them elsewhere."""
+"""A training as a command line: parsed by the process that trains, written by whoever starts it elsewhere."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from components.common.artifact_addresses import deliver, fetched, written_to
 from components.common.cli import add_config_flags, config_from_flags
+from components.common.options import default_of, option_of, typed_fields
 from components.common.training.config import TrainConfig
+from components.train.accelerate_environment import flag_defaults
+from components.train.config import TrainStepConfig
+from components.train.frameworks import framework_for
+
+Result = TypeVar("Result")
 
 ADDRESSES = {
     "latent_set": "the LatentSet",
@@ -46,19 +52,19 @@ class TrainingCommand:
     output: str
 
     def arguments(self) -> list[str]:
-        """The flags that a trainer's command parses back to this."""
+        """The flags that the command parses back to this."""
         places = {name: getattr(self, name) for name in (*ADDRESSES, "checkpoint_root", "accelerator")}
         return [f"--{name.replace('_', '-')}={value}" for name, value in {**places, **self.config.as_json()}.items()]
 
-    def run(self, train: Callable[..., Any]) -> None:
-        """Calls a trainer's step with local folders, filled from object storage before and uploaded after.
+    def run(self, train: Callable[..., Result]) -> Result:
+        """Calls the step with local folders, filled from object storage before and uploaded after; gives its answer.
 
         Raises:
             TextualInversionError: whatever the step or object storage raises.
         """
         with tempfile.TemporaryDirectory(prefix="textual-inversion-") as scratch:
             output = written_to(self.output, Path(scratch, "output"))
-            train(
+            answer = train(
                 self.config,
                 latent_set=fetched(self.latent_set, Path(scratch, "latent_set")),
                 base_model=fetched(self.base_model, Path(scratch, "base_model")),
@@ -68,16 +74,30 @@ class TrainingCommand:
                 output=output,
             )
             deliver(output, self.output)
+        return answer
 
 
-def add_training_flags(parser: argparse.ArgumentParser, accelerators: Sequence[str], default: str) -> None:
-    """Adds the flags of a `TrainingCommand`; `default` of `accelerators` is where to train when not told."""
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of a `TrainingCommand`."""
     for name, what in ADDRESSES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, help=_WHERE + what)
-    parser.add_argument("--checkpoint-root", required=True, help="folder or gs:// or s3:// address for checkpoints")
-    where = f"where to train (default: {default})"
-    parser.add_argument("--accelerator", default=default, choices=accelerators, help=where)
+    _add_step_flag(parser, "checkpoint_root")
+    _add_step_flag(parser, "accelerator")
     add_config_flags(parser, TrainConfig)
+
+
+def _add_step_flag(parser: argparse.ArgumentParser, name: str) -> None:
+    """Adds the flag of one field of the step's config."""
+    (field,) = (field for field, _ in typed_fields(TrainStepConfig) if field.name == name)
+    option, default = option_of(field), default_of(field)
+    required = default is dataclasses.MISSING
+    parser.add_argument(
+        f"--{name.replace('_', '-')}",
+        required=required,
+        default=None if required else default,
+        choices=option.choices or None,
+        help=f"{option.description} ({'required' if required else f'default: {default!r}'})",
+    )
 
 
 def training_command(parsed: argparse.Namespace) -> TrainingCommand:
@@ -90,28 +110,21 @@ def training_command(parsed: argparse.Namespace) -> TrainingCommand:
     return TrainingCommand(config=config_from_flags(TrainConfig, parsed), **places)
 
 
-def parse_training_flags(
-    step: str,
-    description: str | None,
-    accelerators: Sequence[str],
-    default: str,
-    launcher_defaults: Mapping[str, str] | None = None,
-) -> TrainingCommand:
-    """What a trainer is to do, from the command line.
+def parse_training_flags(description: str | None) -> tuple[str, TrainingCommand]:
+    """The framework, `torch` or `flax`, and what it is to do, from the command line.
 
     Args:
-        step: the step's folder, such as `train_torch`.
         description: what `--help` begins with.
-        accelerators: what `--accelerator` may be.
-        default: what it is when it is not given.
-        launcher_defaults: flags' defaults that come from the program that started this one, by field name.
 
     Raises:
         ConfigError: for a value that cannot be right.
     """
-    decided = ", ".join(f"{name} {value!r}" for name, value in (launcher_defaults or {}).items())
-    epilog = f"defaults from the launcher here: {decided}" if decided else None
-    parser = argparse.ArgumentParser(prog=f"python -m components.{step}", description=description, epilog=epilog)
-    add_training_flags(parser, accelerators, default)
-    parser.set_defaults(**(launcher_defaults or {}))
-    return training_command(parser.parse_args())
+    decided = flag_defaults()
+    said = ", ".join(f"{name} {value!r}" for name, value in decided.items())
+    epilog = f"defaults from accelerate's configuration here: {said}" if said else None
+    parser = argparse.ArgumentParser(prog="python -m components.train", description=description, epilog=epilog)
+    _add_step_flag(parser, "framework")
+    add_training_flags(parser)
+    parser.set_defaults(**decided)
+    parsed = parser.parse_args()
+    return framework_for(parsed.framework, parsed.accelerator), training_command(parsed)

@@ -1,4 +1,4 @@
-"""A trainer's command with artifacts in folders and in object storage."""
+"""A training as a command, with artifacts in folders and in object storage."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from components.common.errors import ObjectNotFoundError
 from components.common.storage import open_store
-from components.common.training.command import TrainingCommand, add_training_flags, training_command
 from components.common.training.config import TrainConfig
+from components.train.command import TrainingCommand, add_training_flags, training_command
 
 INPUTS = ("latent_set", "base_model", "initial_embedding")
 
@@ -95,5 +95,5 @@ def test_arguments_parse_back() -> None:
     places = {name: f"gs://bucket/a folder/{name}=1" for name in (*INPUTS, "output")}
     command = TrainingCommand(config=config, checkpoint_root="s3://b/c", accelerator="tpu", **places)
     parser = argparse.ArgumentParser()
-    add_training_flags(parser, ("cpu", "tpu"), "cpu")
+    add_training_flags(parser)
     assert training_command(parser.parse_args(command.arguments())) == command

@@ -1,0 +1,81 @@
+"""A process of a training in JAX and Flax: joined by JAX, with all devices of its host."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from components.common.errors import ConfigError
+from components.common.training.config import TrainConfig
+from components.common.training.loop import Placement
+from components.common.training.run_artifacts import check_channels
+from components.flax_models.devices import describe_devices, join_processes, mesh_for
+from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
+from components.flax_models.noise_schedule import load_noise_schedule
+from components.train.flax.compiled_steps import compiler_for
+from components.train.flax.micro_batches import sizes_that_fit
+from components.train.flax.trainer import FlaxTrainer
+from components.train.process import Process, TrainerInputs
+
+
+def join_flax(config: TrainConfig, accelerator: str) -> Process:
+    """This process, joined with the others that the environment names.
+
+    Args:
+        config: how to train.
+        accelerator: `cpu`, `gpu` or `tpu`: all devices of that kind of all processes are used.
+
+    Raises:
+        ConfigError: for what Flax cannot do, or when the devices are missing or cannot share a batch equally.
+    """
+    _check(config)
+    join_processes()
+    mesh = mesh_for(accelerator)
+    sizes_that_fit(config, len(mesh.local_devices))
+    return Process(
+        packages=("jax", "flax", "optax"),
+        placement=Placement(
+            rank=jax.process_index(),
+            num_processes=jax.process_count(),
+            from_all=lambda own: multihost_utils.process_allgather(np.array([own])).flatten().tolist(),
+        ),
+        devices=describe_devices(mesh, accelerator),
+        build=functools.partial(_build, mesh),
+    )
+
+
+def _check(config: TrainConfig) -> None:
+    weight_dtype(config.mixed_precision)
+    if config.enable_xformers_memory_efficient_attention:
+        raise ConfigError(
+            "enable_xformers_memory_efficient_attention: found True, expected False with Flax: xFormers is for "
+            "PyTorch, and attention here is as lean without it"
+        )
+    if config.cuda_graphs:
+        raise ConfigError(
+            "cuda_graphs: found True, expected False with Flax: it is for PyTorch; XLA captures command buffers on "
+            "GPUs by itself"
+        )
+
+
+def _build(mesh: Mesh, inputs: TrainerInputs) -> tuple[FlaxTrainer, int]:
+    dtype, remat = weight_dtype(inputs.config.mixed_precision), inputs.config.gradient_checkpointing
+    noise_schedule = load_noise_schedule(inputs.model)
+    unet = load_unet(inputs.model, dtype=dtype, remat=remat)
+    check_channels(unet.config.in_channels, inputs.latents)
+    trainer = FlaxTrainer(
+        config=inputs.config,
+        latent_set=inputs.latents,
+        embedding=inputs.embedding,
+        prompt_ids=inputs.prompt_ids,
+        text_encoder=load_text_encoder(inputs.model, dtype=dtype, remat=remat),
+        unet=unet,
+        noise_schedule=noise_schedule,
+        mesh=mesh,
+        compile_lowered=compiler_for(mesh.devices.flat[0].platform, inputs.store),
+    )
+    return trainer, noise_schedule.num_train_timesteps

@@ -1,0 +1,66 @@
+"""The frameworks that train: on what, and how a pod of several nodes starts them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from components.common.errors import ConfigError
+from components.common.training.config import ACCELERATORS, FLAX_ACCELERATORS, check_accelerator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Framework:
+    """What differs between the two trainers where they run.
+
+    Attributes:
+        accelerators: what it trains on.
+        command: starts the trainer in every pod of a TrainJob; flags follow.
+        runtime: name of the TrainingRuntime that knows the framework.
+        process_per_device: whether each device of a node has a process of its own, or one process has all of them.
+    """
+
+    accelerators: tuple[str, ...]
+    command: tuple[str, ...]
+    runtime: str
+    process_per_device: bool
+
+
+FRAMEWORKS = {
+    "torch": Framework(
+        accelerators=ACCELERATORS,
+        command=("torchrun", "-m", "components.train", "--framework=torch"),
+        runtime="textual-inversion-torch",
+        process_per_device=True,
+    ),
+    "flax": Framework(
+        accelerators=FLAX_ACCELERATORS,
+        command=("python3", "-m", "components.train", "--framework=flax"),
+        runtime="textual-inversion-jax",
+        process_per_device=False,
+    ),
+}
+"""Kubeflow Trainer tells torchrun (PET_*) or JAX (JAX_*) how many nodes there are, and which one a pod is."""
+
+AUTO = "auto"
+FRAMEWORK_CHOICES = (AUTO, *FRAMEWORKS)
+
+
+def framework_for(framework: str, accelerator: str) -> str:
+    """`torch` or `flax`: what trains on `accelerator` when `framework` is asked for; `auto` takes flax for TPUs alone.
+
+    Raises:
+        ConfigError: when one of the two is unknown, or the framework does not train on the accelerator.
+    """
+    check_accelerator(accelerator, FLAX_ACCELERATORS)
+    if framework == AUTO:
+        return "flax" if accelerator == "tpu" else "torch"
+    if framework not in FRAMEWORKS:
+        raise ConfigError(f"framework: found {framework!r}, expected one of {', '.join(FRAMEWORK_CHOICES)}")
+    if accelerator not in FRAMEWORKS[framework].accelerators:
+        trains_on = ", ".join(FRAMEWORKS[framework].accelerators)
+        others = [name for name, other in FRAMEWORKS.items() if accelerator in other.accelerators]
+        raise ConfigError(
+            f"framework: found {framework} with accelerator {accelerator}, expected {' or '.join([AUTO, *others])}: "
+            f"{framework} trains on {trains_on}"
+        )
+    return framework
