@@ -138,7 +138,8 @@ def _usage(facts: Facts, learned: LearnedEmbedding, reference: ModelReference, s
             "**diffusers**, in the folder of this card:",
             f"```python\n{script}\n```",
             f"**AUTOMATIC1111, Forge**: put {file} into `embeddings/` and write {code(trigger)}, the "
-            f"file's name, in the prompt: {code(prompt.replace(token, trigger))}.",
+            f"file's name, in the prompt: {code(prompt.replace(token, trigger))}. Keep the name: under an ordinary "
+            "word's name the file would change every prompt that has that word.",
             f"**ComfyUI**: put {file} into `models/embeddings/` and write {code('embedding:' + trigger)} in "
             f"the prompt: {code(prompt.replace(token, 'embedding:' + trigger))}.",
         ]
