@@ -24,6 +24,7 @@ from PIL import Image
 
 from components.common.artifact_folder import ArtifactFolder, read_artifact, write_artifact
 from components.common.errors import ArtifactError
+from components.common.tensors import read_float32
 
 Rows = Mapping[str, np.ndarray]
 """Placeholder rows by text encoder: float32 [n, d] each."""
@@ -31,6 +32,7 @@ Rows = Mapping[str, np.ndarray]
 LEARNED_EMBEDS = "learned_embeds.safetensors"
 """The file name under which diffusers looks for a learned embedding by default."""
 
+_UNNAMED_KEY = "emb_params"  # AUTOMATIC1111's, where the file's name is the word
 _SDXL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
 
@@ -337,23 +339,33 @@ def safetensors_bytes(tensors: Mapping[str, np.ndarray], header: Mapping[str, st
 
 
 def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """The header and the rows (float32 [n, d] by text encoder) of a learned-embedding file.
+    """The header, with `placeholder_token`, and the rows (float32 [n, d] by text encoder) of a learned-embedding file.
+
+    The placeholder is the single key, as diffusers writes it. Where the keys are AUTOMATIC1111's (`emb_params`, or
+    `clip_l` and `clip_g` for SDXL) and the header names none, it is the file's name, as there.
 
     Raises:
         ArtifactError: when the file is no such safetensors file.
     """
-    tensors = _tensors(file)
+    tensors = read_float32(file)
     with safetensors.safe_open(file, framework="numpy") as opened:
-        header = dict(opened.metadata() or {})
+        header = {"placeholder_token": file.stem, **(opened.metadata() or {})}
     encoders = {key: name for name, key in _SDXL_KEYS.items()}
-    if tensors and set(tensors) <= set(encoders):
-        return header, {encoders[key]: np.atleast_2d(value) for key, value in tensors.items()}
-    if len(tensors) != 1:
+    if set(tensors) == set(encoders):
+        rows = {encoders[key]: value for key, value in tensors.items()}
+    elif len(tensors) == 1 and not set(tensors) & set(encoders):
+        [(key, value)] = tensors.items()
+        header |= {} if key == _UNNAMED_KEY else {"placeholder_token": key}
+        rows = {"text_encoder": value}
+    else:
         raise ArtifactError(
-            f"{file} has the keys {sorted(tensors)}, expected one placeholder token, or clip_l and clip_g"
+            f"{file} has the keys {sorted(tensors)}, expected one placeholder token, {_UNNAMED_KEY}, "
+            "or clip_l and clip_g"
         )
-    (token, value), *_ = tensors.items()
-    return {"placeholder_token": token, **header}, {"text_encoder": np.atleast_2d(value)}
+    for name, value in rows.items():
+        if value.ndim not in (1, 2) or not value.size:
+            raise ArtifactError(f"{file} has a tensor of shape {list(value.shape)} for {name}, expected [rows, width]")
+    return header, {name: np.atleast_2d(value) for name, value in rows.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -99,18 +99,19 @@ def load_concept(pipeline: Pipeline, file: Path) -> tuple[str, ...]:
     """The placeholder's tokens, after loading a learned-embedding file as users do: `load_textual_inversion`.
 
     In a prompt stands the placeholder alone, the first token, also when there are several: the pipeline
-    itself replaces it by all of them.
+    itself replaces it by all of them. The tokens are in lower case, as CLIP's tokenizer reads every prompt: of others
+    the pipeline would find the first alone.
 
     Raises:
         TokenError: when the placeholder is in the vocabulary already.
         InputError: when the rows are of another width than the pipeline's text encoder.
     """
     header, rows = read_learned_embeds(file)
-    token = header["placeholder_token"]
+    token = header["placeholder_token"].lower()
     for encoder, values in rows.items():
         _check_rows(pipeline, encoder, token, values, file)
     if len(rows) == 1:
-        pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, local_files_only=True)
+        pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, token=token, local_files_only=True)
     else:
         for encoder, values in rows.items():
             pipeline.load_textual_inversion(
@@ -159,8 +160,8 @@ def sample(
     for start in range(0, len(pairs), config.batch_size):
         batch = pairs[start : start + config.batch_size]
         output = pipeline(
-            prompt=[prompt for prompt, _ in batch],
-            negative_prompt=[negative_prompt] * len(batch),
+            prompt=[prompt.lower() for prompt, _ in batch],
+            negative_prompt=[negative_prompt.lower()] * len(batch),
             generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in batch],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
@@ -178,7 +179,8 @@ def _check_rows(pipeline: Pipeline, encoder: str, token: str, rows: np.ndarray, 
     tokenizer, text_encoder = (getattr(pipeline, name, None) for name in (TOKENIZERS[encoder], encoder))
     if tokenizer is None or text_encoder is None:
         raise InputError(
-            f"{file} has rows for {encoder}, which this pipeline does not have: "
+            f"{file} has rows for {encoder}, which this pipeline does not have"
+            f"{' (the file is for Stable Diffusion XL)' if encoder == 'text_encoder_2' else ''}: "
             "use the base model that the concept was learned on"
         )
     width = text_encoder.get_input_embeddings().weight.shape[1]

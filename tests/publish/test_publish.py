@@ -126,7 +126,7 @@ def test_publish_when_the_concept_has_another_placeholder_names_both(
 ) -> None:
     registry = str(tmp_path / "registry")
     first = publish(make_inputs(), registry, tmp_path / "out")
-    with pytest.raises(InputError, match="cat-toy .* with the placeholder <cat-toy>, found <dog>: .*concept_name=dog"):
+    with pytest.raises(InputError, match=r"cat-toy .* with the placeholder <cat-toy>, found <dog>: .*concept_name=dog"):
         publish(make_inputs(placeholder="<dog>"), registry, tmp_path / "out", concept_name="cat-toy")
     assert list_versions(registry, "cat-toy") == [first]
     assert resolve(registry, "cat-toy", "champion") == first
