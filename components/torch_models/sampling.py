@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -19,6 +19,7 @@ from components.common.artifacts import Rows, read_learned_embeds
 from components.common.drawing import picture_bytes, progress_line
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
+from components.common.tokenizer import limit_to_text_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +75,13 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it explains how it fills the row that the concept then replaces
     index = DiffusionPipeline.load_config(model, local_files_only=True)
+    # By its parts, not by the class it was saved as: one for drawing after a picture has the same parts.
+    kind = StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
     absent: dict[str, Any] = {part: None for part in ("safety_checker", "feature_extractor") if part in index}
     if "requires_safety_checker" in index:
         absent["requires_safety_checker"] = False
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
+        pipeline: Pipeline = kind.from_pretrained(
             model,
             dtype=dtype,
             local_files_only=True,
@@ -88,6 +91,9 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise BaseModelError(f"{model} cannot be loaded ({first_line}): import the base model again") from error
+    for encoder, tokenizer in TOKENIZERS.items():
+        if tokenizer in pipeline.components:
+            limit_to_text_encoder(pipeline.components[tokenizer], model / encoder)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False)
