@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -112,8 +113,9 @@ def base_model_folder(source: str) -> Path:
     Raises:
         BaseModelError: when it lacks a part or cannot be fetched.
     """
-    if (Path(source) / "model_index.json").is_file():
-        return Path(source)
+    folder = Path(os.path.expanduser(source))
+    if (folder / "model_index.json").is_file():
+        return folder
     with tempfile.TemporaryDirectory() as scratch:
         return materialize(import_base_model(source, str(cache_folder() / "store"), Path(scratch) / "reference"))
 
