@@ -161,7 +161,7 @@ def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, painter: Painter
         ReportContent(
             config=config,
             learned=learned,
-            base_model=inputs.base_model.hub_repository or inputs.base_model.source,
+            reference=inputs.base_model,
             scoring_set=inputs.scoring_set,
             drawn=drawn,
             held_out=held_out,
