@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 from PIL import Image
 
-from components.common.artifact_folder import ArtifactFolder, read_artifact, write_artifact
+from components.common.artifact_folder import ArtifactFolder, artifact_digest, read_artifact, table_of, write_artifact
 from components.common.errors import ArtifactError
 from components.common.tensors import read_float32
 
@@ -64,12 +64,14 @@ class ImageSet:
         pixels: uint8 [H, W, 3] each, RGB.
         masks: uint8 [H, W] each, or None where the whole picture counts.
         digest: of the artifact it was read from.
+        plain_digest: what `digest` were without captions and masks.
     """
 
     pictures: tuple[Picture, ...]
     pixels: tuple[np.ndarray, ...]
     masks: tuple[np.ndarray | None, ...]
     digest: str = ""
+    plain_digest: str = ""
 
     KIND = "image-set"
     VERSION = 1
@@ -96,6 +98,12 @@ class ImageSet:
             pixels=tuple(_pixels(path / record["file"]) for record in records),
             masks=tuple(_pixels(path / r["mask_file"]) if r["mask_file"] else None for r in records),
             digest=folder.digest,
+            plain_digest=artifact_digest(
+                kind=cls.KIND,
+                version=cls.VERSION,
+                content={"pictures": [{**record, "caption": None, "mask_file": None} for record in records]},
+                table={record["file"]: folder.files[record["file"]] for record in records},
+            ),
         )
 
 
@@ -123,12 +131,21 @@ class LatentSet:
     """The latents of every picture, made once and used by every trainer.
 
     A training sample is `(mean + std * posterior_noise) * scaling_factor`.
+
+    Attributes:
+        latents: of each picture.
+        scaling_factor: the VAE's.
+        base_model_digest: of the model whose VAE encoded them.
+        image_set_digest: of the pictures.
+        plain_image_set_digest: what that were without captions and masks; empty where it is the same.
+        digest: of the artifact it was read from.
     """
 
     latents: tuple[Latents, ...]
     scaling_factor: float
     base_model_digest: str
     image_set_digest: str
+    plain_image_set_digest: str = ""
     digest: str = ""
 
     KIND = "latent-set"
@@ -138,6 +155,27 @@ class LatentSet:
 
     def write(self, path: Path) -> ArtifactFolder:
         """Writes all latents as one safetensors file under `path`."""
+        content, files = self._content_and_files()
+        return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
+
+    @property
+    def training_digest(self) -> str:
+        """The digest of what trainers read: `digest`, as it were without captions and masks, which none reads yet."""
+        if all(each.picture.caption is None and each.mask is None for each in self.latents):
+            return self.digest
+        plain = dataclasses.replace(
+            self,
+            latents=tuple(
+                dataclasses.replace(each, picture=dataclasses.replace(each.picture, caption=None), mask=None)
+                for each in self.latents
+            ),
+            image_set_digest=self.plain_image_set_digest or self.image_set_digest,
+            plain_image_set_digest="",
+        )
+        content, files = plain._content_and_files()
+        return artifact_digest(kind=self.KIND, version=self.VERSION, content=content, table=table_of(files))
+
+    def _content_and_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         tensors, records = {}, []
         for index, latents in enumerate(self.latents):
             records.append({**dataclasses.asdict(latents.picture), "shape": list(latents.mean.shape)})
@@ -151,8 +189,9 @@ class LatentSet:
             "base_model_digest": self.base_model_digest,
             "image_set_digest": self.image_set_digest,
         }
-        files = {self.FILE: safetensors_bytes(tensors)}
-        return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
+        if self.plain_image_set_digest not in ("", self.image_set_digest):  # sets without captions keep their digest
+            content["plain_image_set_digest"] = self.plain_image_set_digest
+        return content, {self.FILE: safetensors_bytes(tensors)}
 
     @classmethod
     def read(cls, path: Path) -> LatentSet:
@@ -171,6 +210,7 @@ class LatentSet:
             scaling_factor=folder.content["scaling_factor"],
             base_model_digest=folder.content["base_model_digest"],
             image_set_digest=folder.content["image_set_digest"],
+            plain_image_set_digest=folder.content.get("plain_image_set_digest", ""),
             digest=folder.digest,
         )
 
