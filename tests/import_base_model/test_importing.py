@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -441,6 +442,15 @@ def test_import_when_the_address_is_no_folder_gives_a_hint_that_can_be_right(
     with pytest.raises(BaseModelError, match=expected) as caught:
         import_base_model(source, store, tmp_path / "reference")
     assert unexpected not in str(caught.value).replace(source, "")
+
+
+def test_import_when_a_folder_is_named_like_a_file_takes_it(
+    hub_server: HubServer, model: Path, store: str, tmp_path: Path
+) -> None:
+    hub_server.add_repository("owner/sd.bin", model)
+    renamed = shutil.copytree(model, tmp_path / "sd.ckpt")
+    for source in ("hf://owner/sd.bin", str(renamed)):
+        assert sorted(import_base_model(source, store, tmp_path / "reference").files) == DIFFUSION_FILES
 
 
 def test_import_when_the_folder_is_in_the_users_home_finds_it(

@@ -63,7 +63,8 @@ def open_source(address: str, *, revision: str = "") -> ModelSource:
     """
     if address.startswith("~"):
         address = os.path.expanduser(address)
-    if address.lower().endswith(_SINGLE_FILES) and not Path(address).is_dir():
+    is_folder = Path(address).is_dir() or _HUB_ADDRESS.fullmatch(address)
+    if address.lower().endswith(_SINGLE_FILES) and not is_folder:
         raise BaseModelError(f"{single_file_advice(address)}; expected the folder of a diffusers pipeline")
     source = _HubSource(address, revision) if scheme_of(address) == "hf" else _FolderSource(address)
     if revision and source.revision != revision:
