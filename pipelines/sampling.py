@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from PIL import Image
 from components.common.artifacts import LEARNED_EMBEDS, read_learned_embeds
 from components.common.base_model import cache_folder, materialize
 from components.common.errors import ConfigError, InputError, TokenError
+from components.common.prompts import placeholder_tokens
 from components.common.storage import open_store, split_uri
 from components.import_base_model.importing import import_base_model
 from components.publish import registry
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"(?P<registry>.+)/(?P<concept>[^/@]+)/versions/(?P<which>\d+)/?")
 _NAMED = re.compile(r"(?P<registry>.+)/(?P<concept>[^/@]+?)(@(?P<which>[^/@]+))?/?")
+_PICKLED = (".pt", ".bin", ".pth", ".ckpt")
+_PICKLED_EMBEDS = "learned_embeds.bin"
 _PLACEHOLDER_LIKE = re.compile(r"<[^<>\s,]+>")
 
 CONCEPT_HELP = (
@@ -59,6 +63,13 @@ def fetch_concept(address: str, folder: Path) -> Concept:
     """
     if (Path(address) / LEARNED_EMBEDS).is_file() and not (Path(address) / "manifest.json").is_file():
         address = str(Path(address) / LEARNED_EMBEDS)
+    elif (Path(address) / _PICKLED_EMBEDS).is_file():
+        address = str(Path(address) / _PICKLED_EMBEDS)
+    if address.lower().endswith(_PICKLED):
+        raise InputError(
+            f"{address} is pickled, which can run code, and is not opened: convert it once with torch.load(FILE, "
+            "weights_only=True) and safetensors.torch.save_file({WORD: ROWS}, 'WORD.safetensors'), and give that file"
+        )
     if address.endswith(".safetensors"):
         return _concept_of_file(address, folder)
     found = _VERSION.fullmatch(address) or _NAMED.fullmatch(address)
@@ -85,10 +96,15 @@ def _concept_of_file(address: str, folder: Path) -> Concept:
     parent, name = split_uri(address)
     file = folder / name
     open_store(parent).download_file(name, file)
-    header, _ = read_learned_embeds(file)
-    if "placeholder_token" not in header:
-        raise TokenError(f"{address} does not say which placeholder it is for: give a file that this project wrote")
-    return Concept(placeholder_token=header["placeholder_token"], file=file, base_model="")
+    token = read_learned_embeds(file)[0]["placeholder_token"]
+    try:
+        placeholder_tokens(token, 1)
+    except ConfigError as error:
+        raise TokenError(
+            f"{address} is for {token!r}, which no prompt can name ({error}): where the file's name is the word, "
+            "rename the file"
+        ) from error
+    return Concept(placeholder_token=token, file=file, base_model="")
 
 
 def base_model_folder(source: str) -> Path:
@@ -97,14 +113,24 @@ def base_model_folder(source: str) -> Path:
     Raises:
         BaseModelError: when it lacks a part or cannot be fetched.
     """
-    if (Path(source) / "model_index.json").is_file():
-        return Path(source)
+    folder = Path(os.path.expanduser(source))
+    if (folder / "model_index.json").is_file():
+        return folder
     with tempfile.TemporaryDirectory() as scratch:
         return materialize(import_base_model(source, str(cache_folder() / "store"), Path(scratch) / "reference"))
 
 
 def check_prompts(prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
-    """Raises `TokenError` when a prompt names a placeholder that no concept has: it would draw something else."""
+    """Checks that prompts and concepts fit: a picture would show something else than was asked for.
+
+    Args:
+        prompts: all prompts, the negative one among them.
+        concepts: all concepts.
+
+    Raises:
+        TokenError: when a prompt names a placeholder that no concept has, a concept is named by no prompt, or two
+            concepts have one placeholder.
+    """
     known = [concept.placeholder_token for concept in concepts]
     if len(set(known)) != len(known):
         raise TokenError(f"found several concepts with one placeholder ({', '.join(known)}): give each one once")
@@ -115,6 +141,12 @@ def check_prompts(prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
                     f"found {token} in {prompt!r}, expected one of {', '.join(known)}: "
                     "correct the prompt, or give its concept by --concept"
                 )
+    for token in known:
+        if not any(token.lower() in prompt.lower() for prompt in prompts):
+            raise TokenError(
+                f"found no {token} in {', '.join(repr(prompt) for prompt in prompts if prompt)}: its concept would "
+                f"change nothing; write {token} in a --prompt or in --negative-prompt, or leave the concept out"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,12 @@ WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
 }
+CLASSES = {
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
 
 
 def make_diffusion_folder(folder: Path, *, variants: Sequence[str] = ("",), second_encoder: bool = False) -> Path:
@@ -23,7 +29,7 @@ def make_diffusion_folder(folder: Path, *, variants: Sequence[str] = ("",), seco
     tokenizers = ["tokenizer", "tokenizer_2"] if second_encoder else ["tokenizer"]
     index: dict[str, object] = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
     for part, stem in weights.items():
-        index[part] = ["diffusers", part]
+        index[part] = CLASSES[part]
         write_json(folder / part / "config.json", {"part": part})
         for variant in variants:
             write_weights(folder / part / f"{stem}{'.' if variant else ''}{variant}.safetensors", seed=variant + part)

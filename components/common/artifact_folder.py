@@ -26,11 +26,19 @@ _PREFIX = "textual-inversion/"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArtifactFolder:
-    """A checked artifact folder: what `artifact.json` says, and where the files lie."""
+    """A checked artifact folder: what `artifact.json` says, and where the files lie.
+
+    Attributes:
+        path: the folder.
+        digest: the digest of all of it.
+        content: what the manifest holds.
+        files: SHA-256 and size of each file, by path relative to the folder.
+    """
 
     path: Path
     digest: str
     content: Mapping[str, Any]
+    files: Mapping[str, Any]
 
 
 def canonical_json(value: Any) -> bytes:
@@ -64,13 +72,7 @@ def write_artifact(
     Raises:
         ArtifactError: when the content is no JSON, something else lies at `path`, or it cannot be written.
     """
-    table = {name: {"sha256": sha256_of(data), "size": len(data)} for name, data in sorted(files.items())}
-    body: dict[str, Any] = {
-        "format": _PREFIX + kind,
-        "version": version,
-        "content": dict(content),
-        "files": table,
-    }
+    body = _body(kind, version, content, table_of(files))
     try:
         digest = sha256_of(canonical_json(body))
     except (TypeError, ValueError) as error:
@@ -81,7 +83,21 @@ def write_artifact(
         _write_whole(path, {**files, MANIFEST: manifest.encode()})
     except OSError as error:
         raise ArtifactError(f"the {kind} cannot be written to {path}: {error}") from error
-    return ArtifactFolder(path=path, digest=digest, content=body["content"])
+    return ArtifactFolder(path=path, digest=digest, content=body["content"], files=body["files"])
+
+
+def artifact_digest(*, kind: str, version: int, content: Mapping[str, Any], table: Mapping[str, Any]) -> str:
+    """The digest that an artifact of this content and table of files has, without writing it."""
+    return sha256_of(canonical_json(_body(kind, version, content, table)))
+
+
+def table_of(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The manifest's table of files: SHA-256 and size of each, by path."""
+    return {name: {"sha256": sha256_of(data), "size": len(data)} for name, data in sorted(files.items())}
+
+
+def _body(kind: str, version: int, content: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format": _PREFIX + kind, "version": version, "content": dict(content), "files": dict(table)}
 
 
 def _write_whole(path: Path, files: Mapping[str, bytes]) -> None:
@@ -126,7 +142,7 @@ def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
         raise ArtifactError(f"{path / MANIFEST} does not match its own digest: it was changed by hand; make it again")
     for name, entry in files.items():
         _check_file(path / name, entry)
-    return ArtifactFolder(path=path, digest=digest, content=content)
+    return ArtifactFolder(path=path, digest=digest, content=content, files=files)
 
 
 def _digest_of(covered: Mapping[str, Any]) -> str | None:

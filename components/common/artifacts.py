@@ -22,8 +22,9 @@ import safetensors
 import safetensors.numpy
 from PIL import Image
 
-from components.common.artifact_folder import ArtifactFolder, read_artifact, write_artifact
+from components.common.artifact_folder import ArtifactFolder, artifact_digest, read_artifact, table_of, write_artifact
 from components.common.errors import ArtifactError
+from components.common.tensors import read_float32
 
 Rows = Mapping[str, np.ndarray]
 """Placeholder rows by text encoder: float32 [n, d] each."""
@@ -31,6 +32,7 @@ Rows = Mapping[str, np.ndarray]
 LEARNED_EMBEDS = "learned_embeds.safetensors"
 """The file name under which diffusers looks for a learned embedding by default."""
 
+_UNNAMED_KEY = "emb_params"  # AUTOMATIC1111's, where the file's name is the word
 _SDXL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
 
@@ -62,12 +64,14 @@ class ImageSet:
         pixels: uint8 [H, W, 3] each, RGB.
         masks: uint8 [H, W] each, or None where the whole picture counts.
         digest: of the artifact it was read from.
+        plain_digest: what `digest` were without captions and masks.
     """
 
     pictures: tuple[Picture, ...]
     pixels: tuple[np.ndarray, ...]
     masks: tuple[np.ndarray | None, ...]
     digest: str = ""
+    plain_digest: str = ""
 
     KIND = "image-set"
     VERSION = 1
@@ -94,6 +98,12 @@ class ImageSet:
             pixels=tuple(_pixels(path / record["file"]) for record in records),
             masks=tuple(_pixels(path / r["mask_file"]) if r["mask_file"] else None for r in records),
             digest=folder.digest,
+            plain_digest=artifact_digest(
+                kind=cls.KIND,
+                version=cls.VERSION,
+                content={"pictures": [{**record, "caption": None, "mask_file": None} for record in records]},
+                table={record["file"]: folder.files[record["file"]] for record in records},
+            ),
         )
 
 
@@ -121,12 +131,21 @@ class LatentSet:
     """The latents of every picture, made once and used by every trainer.
 
     A training sample is `(mean + std * posterior_noise) * scaling_factor`.
+
+    Attributes:
+        latents: of each picture.
+        scaling_factor: the VAE's.
+        base_model_digest: of the model whose VAE encoded them.
+        image_set_digest: of the pictures.
+        plain_image_set_digest: what that were without captions and masks; empty where it is the same.
+        digest: of the artifact it was read from.
     """
 
     latents: tuple[Latents, ...]
     scaling_factor: float
     base_model_digest: str
     image_set_digest: str
+    plain_image_set_digest: str = ""
     digest: str = ""
 
     KIND = "latent-set"
@@ -136,6 +155,27 @@ class LatentSet:
 
     def write(self, path: Path) -> ArtifactFolder:
         """Writes all latents as one safetensors file under `path`."""
+        content, files = self._content_and_files()
+        return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
+
+    @property
+    def training_digest(self) -> str:
+        """The digest of what trainers read: `digest`, as it were without captions and masks, which none reads yet."""
+        if all(each.picture.caption is None and each.mask is None for each in self.latents):
+            return self.digest
+        plain = dataclasses.replace(
+            self,
+            latents=tuple(
+                dataclasses.replace(each, picture=dataclasses.replace(each.picture, caption=None), mask=None)
+                for each in self.latents
+            ),
+            image_set_digest=self.plain_image_set_digest or self.image_set_digest,
+            plain_image_set_digest="",
+        )
+        content, files = plain._content_and_files()
+        return artifact_digest(kind=self.KIND, version=self.VERSION, content=content, table=table_of(files))
+
+    def _content_and_files(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         tensors, records = {}, []
         for index, latents in enumerate(self.latents):
             records.append({**dataclasses.asdict(latents.picture), "shape": list(latents.mean.shape)})
@@ -149,8 +189,9 @@ class LatentSet:
             "base_model_digest": self.base_model_digest,
             "image_set_digest": self.image_set_digest,
         }
-        files = {self.FILE: safetensors_bytes(tensors)}
-        return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
+        if self.plain_image_set_digest not in ("", self.image_set_digest):  # sets without captions keep their digest
+            content["plain_image_set_digest"] = self.plain_image_set_digest
+        return content, {self.FILE: safetensors_bytes(tensors)}
 
     @classmethod
     def read(cls, path: Path) -> LatentSet:
@@ -169,6 +210,7 @@ class LatentSet:
             scaling_factor=folder.content["scaling_factor"],
             base_model_digest=folder.content["base_model_digest"],
             image_set_digest=folder.content["image_set_digest"],
+            plain_image_set_digest=folder.content.get("plain_image_set_digest", ""),
             digest=folder.digest,
         )
 
@@ -337,23 +379,33 @@ def safetensors_bytes(tensors: Mapping[str, np.ndarray], header: Mapping[str, st
 
 
 def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """The header and the rows (float32 [n, d] by text encoder) of a learned-embedding file.
+    """The header, with `placeholder_token`, and the rows (float32 [n, d] by text encoder) of a learned-embedding file.
+
+    The placeholder is the single key, as diffusers writes it. Where the keys are AUTOMATIC1111's (`emb_params`, or
+    `clip_l` and `clip_g` for SDXL) and the header names none, it is the file's name, as there.
 
     Raises:
         ArtifactError: when the file is no such safetensors file.
     """
-    tensors = _tensors(file)
+    tensors = read_float32(file)
     with safetensors.safe_open(file, framework="numpy") as opened:
-        header = dict(opened.metadata() or {})
+        header = {"placeholder_token": file.stem, **(opened.metadata() or {})}
     encoders = {key: name for name, key in _SDXL_KEYS.items()}
-    if tensors and set(tensors) <= set(encoders):
-        return header, {encoders[key]: np.atleast_2d(value) for key, value in tensors.items()}
-    if len(tensors) != 1:
+    if set(tensors) == set(encoders):
+        rows = {encoders[key]: value for key, value in tensors.items()}
+    elif len(tensors) == 1 and not set(tensors) & set(encoders):
+        [(key, value)] = tensors.items()
+        header |= {} if key == _UNNAMED_KEY else {"placeholder_token": key}
+        rows = {"text_encoder": value}
+    else:
         raise ArtifactError(
-            f"{file} has the keys {sorted(tensors)}, expected one placeholder token, or clip_l and clip_g"
+            f"{file} has the keys {sorted(tensors)}, expected one placeholder token, {_UNNAMED_KEY}, "
+            "or clip_l and clip_g"
         )
-    (token, value), *_ = tensors.items()
-    return {"placeholder_token": token, **header}, {"text_encoder": np.atleast_2d(value)}
+    for name, value in rows.items():
+        if value.ndim not in (1, 2) or not value.size:
+            raise ArtifactError(f"{file} has a tensor of shape {list(value.shape)} for {name}, expected [rows, width]")
+    return header, {name: np.atleast_2d(value) for name, value in rows.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

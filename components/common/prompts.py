@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 
 from components.common.errors import ConfigError
 
@@ -63,6 +65,13 @@ STYLE_TEMPLATES = (
 TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 
 _PLACEHOLDER = re.compile(r"[^\s,]+")
+_BRACKETED = re.compile(r"<(?P<name>\w(?:[\w.-]*\w)?)>")
+_SUFFIX = "-concept"
+_ORDINARY = re.compile(rf"[^\W_]+({_SUFFIX})*")
+_LONGEST_NAME = 100  # as a registry allows
+_LONGEST_NAME_BYTES = 200  # file systems allow 255, and suffixes follow
+_LONGEST_READABLE_BYTES = 60
+_DIGITS = 8
 
 
 def templates_for(learnable_property: str) -> tuple[str, ...]:
@@ -92,7 +101,32 @@ def placeholder_tokens(placeholder_token: str, num_vectors: int) -> tuple[str, .
     return (placeholder_token, *(f"{placeholder_token}_{index}" for index in range(1, num_vectors)))
 
 
+def concept_name(placeholder_token: str) -> str:
+    """The placeholder as a folder's name: letters, digits, `-`, `_` and `.`, at most 100 characters.
+
+    `<cat-toy>` is `cat-toy`. A placeholder that is no such name within angle brackets keeps what can be read of it,
+    with the beginning of its SHA-256, so that no two placeholders share a name: `<🐱>` is `cat-face-` and 8 digits.
+    """
+    inner = _BRACKETED.fullmatch(placeholder_token)
+    if inner and len(inner["name"]) <= _LONGEST_NAME and len(inner["name"].encode()) <= _LONGEST_NAME_BYTES:
+        return inner["name"]
+    readable = re.sub(r"[^\w.]+", "-", "".join(map(_readable, placeholder_token))).strip("-.")
+    readable = readable.encode()[:_LONGEST_READABLE_BYTES].decode(errors="ignore").strip("-.")
+    digest = hashlib.sha256(placeholder_token.encode()).hexdigest()[:_DIGITS]
+    return f"{readable or 'concept'}-{digest}"
+
+
 def trigger_word(placeholder_token: str) -> str:
-    """The placeholder as a file name: letters, digits, `-`, `_` and `.` alone, without the angle brackets."""
-    word = re.sub(r"[^\w.-]+", "-", placeholder_token.strip("<>")).strip("-.")
-    return word or "concept"
+    """The name of the file to install in AUTOMATIC1111 and ComfyUI, which is the word to write in a prompt there.
+
+    It is `concept_name`, but never a word of letters and digits alone: those programs would put the concept
+    wherever a prompt uses that word. So `<star>` is `star-concept` (and `<star-concept>` is `star-concept-concept`).
+    """
+    name = concept_name(placeholder_token)
+    return f"{name}{_SUFFIX}" if _ORDINARY.fullmatch(name) else name
+
+
+def _readable(character: str) -> str:
+    if character.isascii() or not unicodedata.category(character).startswith("S"):
+        return character
+    return f"-{unicodedata.name(character, '').lower().replace(' ', '-')}-"

@@ -58,6 +58,7 @@ def encode_latents(*, image_set: Path, base_model: Path, accelerator: str, outpu
         scaling_factor=float(vae.config.scaling_factor),
         base_model_digest=reference.digest,
         image_set_digest=images.digest,
+        plain_image_set_digest=images.plain_digest,
     )
     latent_set.write(output)
     return latent_set

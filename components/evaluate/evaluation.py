@@ -162,7 +162,7 @@ def _evaluate(config: EvaluateOptions, inputs: EvaluationInputs, painter: Painte
         ReportContent(
             config=config,
             learned=learned,
-            base_model=inputs.base_model.hub_repository or inputs.base_model.source,
+            reference=inputs.base_model,
             scoring_set=inputs.scoring_set,
             drawn=drawn,
             held_out=held_out,

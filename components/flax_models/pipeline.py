@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from components.common.artifacts import read_learned_embeds
 from components.common.errors import BaseModelError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
+from components.common.tokenizer import limit_to_text_encoder
 from components.flax_models.ddim import load_ddim
 from components.flax_models.devices import DATA
 from components.flax_models.loading import load_text_encoder, load_unet, load_vae, replicated, weight_dtype
@@ -63,7 +64,9 @@ class FlaxPipeline:
         self.first_id = self.text_encoder.config.vocab_size
         self.rows = replicated(np.zeros((1, self.text_encoder.config.hidden_size), np.float32), mesh)
         self._model, self._tokens = model, tuple[str, ...]()
-        self._tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
+        self._tokenizer = limit_to_text_encoder(
+            CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True), model / TEXT_ENCODER
+        )
 
     @property
     def latents_shape(self) -> tuple[int, int, int]:

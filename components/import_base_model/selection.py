@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from components.common.base_model import MODEL_KINDS
 from components.common.errors import BaseModelError, ConfigError
+from components.common.sources.models import single_file_advice
+from components.import_base_model.families import channel_problems, config_of, described, pipeline_problems
+
+logger = logging.getLogger(__name__)
 
 _DIFFUSERS_WEIGHTS = "diffusion_pytorch_model"
 _TRANSFORMERS_WEIGHTS = "model"
@@ -63,14 +68,19 @@ class _Selection:
         self._names = names
         self._variant = variant
         self._read_json = read_json
+        self._weights: dict[str, str] = {}  # by folder of a part, what its weight files' names begin with
 
     def take_diffusion(self) -> None:
         if "model_index.json" not in self._names:
             self.problems.append(self._no_model_index())
             return
         self._take("model_index.json")
-        parts = _parts_of(self._read_json("model_index.json"))
-        second = ["tokenizer_2", "text_encoder_2"] if {"tokenizer_2", "text_encoder_2"} & parts.keys() else []
+        index = config_of(self._read_json("model_index.json"), "model_index.json")
+        if problems := pipeline_problems(index):
+            self.problems += problems
+            return
+        parts = {name for name, value in index.items() if isinstance(value, list) and value and value[0]}
+        second = ["tokenizer_2", "text_encoder_2"] if {"tokenizer_2", "text_encoder_2"} & parts else []
         for part in ["tokenizer", "text_encoder", "unet", "vae", "scheduler", *second]:
             if part not in parts:
                 self.problems.append(f"model_index.json names no {part}; a Stable Diffusion model has one")
@@ -81,13 +91,27 @@ class _Selection:
             else:
                 self._take(f"{part}/config.json")
                 stem = _TRANSFORMERS_WEIGHTS if part.startswith("text_encoder") else _DIFFUSERS_WEIGHTS
-                self._take_weights(f"{part}/", stem)
+                self._weights[f"{part}/"] = stem
+        self._take_all_weights()
+        if {"unet/config.json", "vae/config.json"} <= self.files.keys():
+            self.problems += channel_problems(*(self._config(f"{part}/config.json") for part in ("unet", "vae")))
 
     def take_clip(self) -> None:
+        if "model_index.json" in self._names:
+            self.problems.append("model_index.json is there: a diffusion pipeline is imported with kind diffusion")
+            return
+        found = self._config("config.json") if "config.json" in self._names else {}
+        if found.get("model_type", "clip") != "clip":
+            self.problems.append(f"config.json is of a {found['model_type']} model, expected a CLIPModel (clip)")
+            return
         self._take("config.json")
         self._take("preprocessor_config.json")
         self._take_tokenizer("")
-        self._take_weights("", _TRANSFORMERS_WEIGHTS)
+        self._weights[""] = _TRANSFORMERS_WEIGHTS
+        self._take_all_weights()
+
+    def _config(self, name: str) -> Mapping[str, Any]:
+        return config_of(self._read_json(name), name)
 
     def _take(self, name: str) -> None:
         if name in self._names:
@@ -105,29 +129,45 @@ class _Selection:
         for name in sorted(documents if folder else documents & known):
             self.files[folder + name] = folder + name
 
-    def _take_weights(self, folder: str, stem: str) -> None:
-        dot = f".{self._variant}" if self._variant else ""
-        whole = f"{folder}{stem}{dot}.safetensors"
-        # transformers and diffusers write the first form, earlier releases of diffusers wrote the second.
-        indices = [
-            f"{folder}{stem}.safetensors.index{dot}.json",
-            f"{folder}{stem}.safetensors{dot}.index.json",
-        ]
-        index = next((name for name in indices if name in self._names), None)
-        if whole in self._names:
-            self.files[f"{folder}{stem}.safetensors"] = whole
-        elif index is not None:
-            self.files[f"{folder}{stem}.safetensors.index.json"] = index
-            for shard in sorted(set(_shards(self._read_json(index), index))):
-                self._take(folder + shard)
-        else:
-            self.problems.append(self._no_weights(folder, stem, whole))
+    def _take_all_weights(self) -> None:
+        """Takes each part's weights of the variant, and the plain ones of parts without it if another part has it."""
+        found = {folder: self._find_weights(folder, stem, self._variant) for folder, stem in self._weights.items()}
+        for folder, stem in self._weights.items():
+            plain = self._find_weights(folder, stem, "") if any(found.values()) else ""
+            if not found[folder] and plain:
+                logger.warning(
+                    "%s has no %s weights in %s: its plain ones are taken", self._source, self._variant, folder
+                )
+            if chosen := found[folder] or plain:
+                self._take_weights(folder, stem, chosen)
+            else:
+                self.problems.append(self._no_weights(folder, stem))
 
-    def _no_weights(self, folder: str, stem: str, wanted: str) -> str:
+    def _find_weights(self, folder: str, stem: str, variant: str) -> str:
+        """The file with a part's weights of a variant, whole or as an index of several; empty when there is none."""
+        dot = f".{variant}" if variant else ""
+        # transformers and diffusers write the first index, earlier releases of diffusers wrote the second.
+        forms = [f"{dot}.safetensors", f".safetensors.index{dot}.json", f".safetensors{dot}.index.json"]
+        return next((name for form in forms if (name := f"{folder}{stem}{form}") in self._names), "")
+
+    def _take_weights(self, folder: str, stem: str, chosen: str) -> None:
+        if chosen.endswith(".safetensors"):
+            self.files[f"{folder}{stem}.safetensors"] = chosen
+            return
+        self.files[f"{folder}{stem}.safetensors.index.json"] = chosen
+        for shard in sorted(set(_shards(self._read_json(chosen), chosen))):
+            self._take(folder + shard)
+
+    def _no_weights(self, folder: str, stem: str) -> str:
+        wanted = f"{folder}{stem}{'.' if self._variant else ''}{self._variant}.safetensors"
         pattern = re.compile(rf"{re.escape(folder + stem)}(\.(?P<variant>[A-Za-z0-9_-]+?))?(-\d+-of-\d+)?\.safetensors")
-        found = {match["variant"] or "plain" for name in self._names if (match := pattern.fullmatch(name))}
+        found = sorted({match["variant"] or "plain" for name in self._names if (match := pattern.fullmatch(name))})
         if found:
-            return f"{wanted} is missing, while {folder or 'the folder'} has weights: {', '.join(sorted(found))}"
+            flags = ["no --variant" if variant == "plain" else f"--variant {variant}" for variant in found]
+            return (
+                f"{wanted} is missing, while {folder or 'the folder'} has weights: {', '.join(found)}; import with "
+                f"{' or '.join(flags)} (base_model_variant of a run)"
+            )
         pickled = sorted(
             name
             for name in self._names
@@ -138,23 +178,20 @@ class _Selection:
         return f"{wanted} is missing"
 
     def _no_model_index(self) -> str:
-        if "config.json" in self._names:
+        config = self._config("config.json") if "config.json" in self._names else {}
+        if config.get("model_type") == "clip":
             return "model_index.json is missing: a CLIP model is imported with kind clip"
+        if what := described(self._names, config):
+            return f"model_index.json is missing: the folder is {what}; give the folder of a whole diffusers pipeline"
         single = sorted(n for n in self._names if "/" not in n and n.endswith((".safetensors", ".ckpt")))
         if single:
-            return (
-                f"model_index.json is missing, and {single[0]} looks like a single-file checkpoint: convert"
-                " it with diffusers' StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
-                " and import FOLDER"
-            )
+            return f"model_index.json is missing, and {single_file_advice(single[0])}"
+        inner = sorted(
+            name.removesuffix("/model_index.json") for name in self._names if name.endswith("/model_index.json")
+        )
+        if inner:
+            return f"model_index.json is missing here but there is one in {inner[0]}: give that folder"
         return "model_index.json is missing: is it the folder of a diffusers pipeline?"
-
-
-def _parts_of(index: Any) -> Mapping[str, Any]:
-    """The parts that a model_index.json names; `[null, null]` stands for an absent one."""
-    if not isinstance(index, dict):
-        raise BaseModelError(f"model_index.json holds a {type(index).__name__}, expected an object")
-    return {name: value for name, value in index.items() if isinstance(value, list) and value and value[0]}
 
 
 def _shards(index: Any, name: str) -> Collection[str]:

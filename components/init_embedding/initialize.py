@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from components.common.artifacts import InitialEmbedding
 from components.common.base_model import materialize, read_reference
 from components.common.errors import BaseModelError
+from components.common.tokenizer import limit_to_text_encoder
 from components.init_embedding.config import InitConfig
 from components.init_embedding.token_table import read_token_row
 from components.init_embedding.vocabulary import (
@@ -82,20 +82,10 @@ def init_embedding(config: InitConfig, base_model: Path, output: Path) -> Initia
 
 def _token_ids(config: InitConfig, tokenizer_folder: Path, text_encoder: Path) -> tuple[tuple[int, ...], int]:
     """The placeholder's ids and the initializer's id in one tokenizer."""
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = limit_to_text_encoder(load_tokenizer(tokenizer_folder), text_encoder)
     initializer = initializer_id(tokenizer, config.initializer_token)
-    longest_prompt = min(tokenizer.model_max_length, _positions(text_encoder))
-    check_prompt_length(tokenizer, config.initializer_token, config.num_vectors, longest_prompt)
+    check_prompt_length(tokenizer, config.initializer_token, config.num_vectors, tokenizer.model_max_length)
     return add_placeholder(tokenizer, config.tokens, config.initializer_token), initializer
-
-
-def _positions(text_encoder: Path) -> int:
-    """How many tokens the text encoder takes."""
-    file = text_encoder / "config.json"
-    try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["max_position_embeddings"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BaseModelError(f"{file} does not say max_position_embeddings ({error!r})") from error
 
 
 def _copies(text_encoder: Path, token_id: int, count: int) -> np.ndarray:

@@ -10,13 +10,12 @@ import numpy as np
 import safetensors
 
 from components.common.errors import BaseModelError
+from components.common.tensors import STORED_AS, as_float32
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 KEYS = ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
 """Where CLIP text encoders keep the table: transformers before 5.6, and from there on."""
-
-_STORED_AS = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "BF16": "<u2"}
 
 
 def read_token_row(text_encoder: Path, token_id: int) -> np.ndarray:
@@ -27,10 +26,10 @@ def read_token_row(text_encoder: Path, token_id: int) -> np.ndarray:
     """
     file, key = _find_table(text_encoder)
     entry, data_start = _header_entry(file, key)
-    shape, stored_as = entry["shape"], _STORED_AS.get(entry["dtype"])
+    shape, stored_as = entry["shape"], STORED_AS.get(entry["dtype"])
     if stored_as is None or len(shape) != 2:
         raise BaseModelError(
-            f"{file}: {key} has dtype {entry['dtype']} and shape {shape}, expected a table of {', '.join(_STORED_AS)}"
+            f"{file}: {key} has dtype {entry['dtype']} and shape {shape}, expected a table of {', '.join(STORED_AS)}"
         )
     if not 0 <= token_id < shape[0]:
         raise BaseModelError(
@@ -40,9 +39,7 @@ def read_token_row(text_encoder: Path, token_id: int) -> np.ndarray:
     dtype = np.dtype(stored_as)
     start = data_start + entry["data_offsets"][0] + token_id * shape[1] * dtype.itemsize
     row = np.fromfile(file, dtype=dtype, count=shape[1], offset=start)
-    if entry["dtype"] == "BF16":  # the upper half of a float32, which numpy has no type for
-        row = (row.astype(np.uint32) << 16).view(np.float32)
-    row = row.astype(np.float32)
+    row = as_float32(row, entry["dtype"])
     if not np.isfinite(row).all():
         raise BaseModelError(f"{file}: row {token_id} of {key} is not finite: choose another base model")
     return row

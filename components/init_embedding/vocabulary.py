@@ -53,8 +53,14 @@ def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], initializer_tok
     """The ids of `tokens` after adding them to the tokenizer.
 
     Raises:
-        TokenError: when the tokenizer has one of them already, or with them reads prompts in another way.
+        TokenError: when several have capital letters, the tokenizer has one of them already, or with them reads
+            prompts in another way.
     """
+    if len(tokens) > 1 and tokens[0] != tokens[0].lower():
+        raise TokenError(
+            f"placeholder_token: found {tokens[0]!r} for {len(tokens)} vectors, of which diffusers would find the "
+            f"first alone, since CLIP reads prompts in lower case: choose {tokens[0].lower()!r}"
+        )
     vocabulary = tokenizer.get_vocab()
     taken = [
         token

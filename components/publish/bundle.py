@@ -24,6 +24,7 @@ from components.common.artifact_folder import canonical_json, read_artifact, sha
 from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
 from components.common.base_model import ModelReference
 from components.common.errors import InputError
+from components.common.prompts import concept_name as concept_name_of
 from components.common.prompts import trigger_word
 from components.publish.entry import Facts, FileRecord
 from components.publish.model_card import CardSample, model_card
@@ -65,7 +66,7 @@ def make_bundle(
     """The bundle of an evaluated embedding.
 
     Args:
-        concept_name: the concept's name in the registry; empty takes the placeholder's trigger word.
+        concept_name: the concept's name in the registry; empty takes the placeholder's own.
         reference: the base model it was trained on.
         learned_embedding: folder of the `LearnedEmbedding` artifact.
         evaluation: folder of the `Evaluation` artifact.
@@ -94,12 +95,11 @@ def make_bundle(
         "scores.json",
         *(file for sample in samples for file in sample.files),
     ]
-    trigger = trigger_word(learned.placeholder_token)
     files = {name: (learned_embedding / name).read_bytes() for name in _FROM_EMBEDDING}
-    files[f"{trigger}.safetensors"] = files[LEARNED_EMBEDS]
+    files[f"{trigger_word(learned.placeholder_token)}.safetensors"] = files[LEARNED_EMBEDS]
     files |= {name: (evaluation / name).read_bytes() for name in from_evaluation}
     files |= {"config.json": _config(learned, judged, reference), "README.md": card.encode()}
-    return Bundle(concept=concept_name or trigger, facts=facts, files=files)
+    return Bundle(concept=concept_name or concept_name_of(learned.placeholder_token), facts=facts, files=files)
 
 
 def _check_belonging(learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference) -> None:

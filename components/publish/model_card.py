@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from components.common.artifacts import LEARNED_EMBEDS, LearnedEmbedding
+from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference
 from components.common.prompts import trigger_word
+from components.common.usage import usage_script
 from components.publish.entry import Facts
 from components.publish.markdown import cell, code, escaped, picture, quoted, table
 
@@ -69,7 +70,7 @@ def model_card(
         _warning(facts),
         _pictures(samples),
         "## How to use it",
-        _usage(facts, learned, reference, samples),
+        _usage(facts, learned, reference, settings, samples),
         _scores(facts, settings),
         _training(learned),
         _lineage(facts),
@@ -126,52 +127,34 @@ def _pictures(samples: Sequence[CardSample]) -> str:
     return table(header, rows) + "\n\nAll samples are in [the report](report.html)."
 
 
-def _usage(facts: Facts, learned: LearnedEmbedding, reference: ModelReference, samples: Sequence[CardSample]) -> str:
+def _usage(
+    facts: Facts,
+    learned: LearnedEmbedding,
+    reference: ModelReference,
+    settings: Mapping[str, Any],
+    samples: Sequence[CardSample],
+) -> str:
     token, trigger = facts.placeholder_token, trigger_word(facts.placeholder_token)
     usual = "a photo of a {}" if facts.learnable_property == "object" else "a painting in the style of {}"
     prompt = next((sample.prompt for sample in samples if token in sample.prompt), usual.format(token))
-    is_sdxl = "text_encoder_2" in learned.rows
-    script = _sdxl_script(token, prompt, reference) if is_sdxl else _sd_script(prompt, reference)
+    script = usage_script(
+        reference,
+        is_sdxl="text_encoder_2" in learned.rows,
+        placeholder_token=token,
+        prompt=prompt,
+        num_inference_steps=settings["num_inference_steps"],
+        guidance_scale=settings["guidance_scale"],
+    )
     file = code(f"{trigger}.safetensors")
     return "\n\n".join(
         [
             "**diffusers**, in the folder of this card:",
             f"```python\n{script}\n```",
             f"**AUTOMATIC1111, Forge**: put {file} into `embeddings/` and write {code(trigger)}, the "
-            f"file's name, in the prompt: {code(prompt.replace(token, trigger))}.",
+            f"file's name, in the prompt: {code(prompt.replace(token, trigger))}. Keep the name: under an ordinary "
+            "word's name the file would change every prompt that has that word.",
             f"**ComfyUI**: put {file} into `models/embeddings/` and write {code('embedding:' + trigger)} in "
             f"the prompt: {code(prompt.replace(token, 'embedding:' + trigger))}.",
-        ]
-    )
-
-
-def _sd_script(prompt: str, reference: ModelReference) -> str:
-    return "\n".join(
-        [
-            "from diffusers import StableDiffusionPipeline",
-            "",
-            _pipeline_line("StableDiffusionPipeline", reference),
-            f'pipeline.load_textual_inversion("{LEARNED_EMBEDS}")',
-            f'pipeline({quoted(prompt)}, num_inference_steps=50).images[0].save("picture.png")',
-        ]
-    )
-
-
-def _sdxl_script(token: str, prompt: str, reference: ModelReference) -> str:
-    loads = [
-        f'pipeline.load_textual_inversion(rows["{key}"], token={quoted(token)}, '
-        f"text_encoder=pipeline.text_encoder{suffix}, tokenizer=pipeline.tokenizer{suffix})"
-        for key, suffix in (("clip_l", ""), ("clip_g", "_2"))
-    ]
-    return "\n".join(
-        [
-            "from diffusers import StableDiffusionXLPipeline",
-            "from safetensors.torch import load_file",
-            "",
-            _pipeline_line("StableDiffusionXLPipeline", reference),
-            f'rows = load_file("{LEARNED_EMBEDS}")',
-            *loads,
-            f'pipeline({quoted(prompt)}, num_inference_steps=50).images[0].save("picture.png")',
         ]
     )
 
@@ -220,16 +203,6 @@ def _base_model(reference: ModelReference) -> str:
     if reference.hub_repository:
         return f"[{reference.hub_repository}](https://huggingface.co/{reference.hub_repository})"
     return code(reference.repository)
-
-
-def _pipeline_line(pipeline: str, reference: ModelReference) -> str:
-    """The statement that loads the base model; what is not on the Hub has to be copied to a folder first."""
-    if not reference.hub_repository:
-        comment = f"# the base model of {' '.join(reference.repository.split())}"
-        return f'{comment}\npipeline = {pipeline}.from_pretrained("path/to/base_model")'
-    arguments = [quoted(reference.hub_repository), f"revision={quoted(reference.revision)}"]
-    arguments += [f"variant={quoted(reference.variant)}"] if reference.variant else []
-    return f"pipeline = {pipeline}.from_pretrained(\n    {', '.join(arguments)}\n)"
 
 
 def _in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:

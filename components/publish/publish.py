@@ -42,7 +42,8 @@ def publish(
 
     Raises:
         ArtifactError: when an artifact, or what the registry holds already, is damaged.
-        InputError: when the inputs do not belong together, or the evaluation did not pass.
+        InputError: when the inputs do not belong together, the evaluation did not pass, or the concept has been
+            published with another placeholder.
         StorageError: when the registry cannot be written.
     """
     logger.info("%s", versions(["google-cloud-storage", "boto3", "safetensors"]))

@@ -21,7 +21,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from components.common.errors import ArtifactError, ObjectNotFoundError, PreconditionError
+from components.common.errors import ArtifactError, InputError, ObjectNotFoundError, PreconditionError
+from components.common.prompts import concept_name
 from components.common.storage import ObjectStore
 from components.publish.bundle import Bundle
 from components.publish.documents import from_document, to_document
@@ -103,9 +104,11 @@ def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> Registry
     """The entry of the bundle: published now, completed, or found to have been published already.
 
     Raises:
+        InputError: when all versions of the concept were published with other placeholders.
         ArtifactError: when the version holds a file of other content under this bundle's claim.
         StorageError: when the registry cannot be written.
     """
+    _check_placeholder(store, bundle)
     number, claim = claim_version(store, bundle, run_id)
     lineage = {**bundle.facts.lineage, "run_id": claim.run_id}
     entry = RegistryEntry(
@@ -153,6 +156,17 @@ def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int,
             if winner.bundle_digest == bundle.digest:
                 return number, winner
             number += 1
+
+
+def _check_placeholder(store: ObjectStore, bundle: Bundle) -> None:
+    found = [entry.facts.placeholder_token for entry in read_entries(store)]
+    token = bundle.facts.placeholder_token
+    if found and token not in found:
+        raise InputError(
+            f"the concept {bundle.concept} at {store.uri} was published with the placeholder {found[-1]}, found "
+            f"{token}: its users' prompts would mean something else; publish {token} under a name of its own, such as "
+            f"concept_name={concept_name(token) if concept_name(token) != bundle.concept else bundle.concept + '-2'}"
+        )
 
 
 def _numbers_of(pattern: re.Pattern[str], store: ObjectStore) -> list[int]:

@@ -69,7 +69,7 @@ def _latents(pipeline: Pipeline, pictures: Sequence[np.ndarray]) -> torch.Tensor
 def _hidden_states(pipeline: Pipeline, prompt: str) -> torch.Tensor:
     tokenizer = pipeline.tokenizer
     ids = tokenizer(
-        pipeline.maybe_convert_prompt(prompt, tokenizer),
+        pipeline.maybe_convert_prompt(prompt.lower(), tokenizer),
         padding="max_length",
         truncation=True,
         max_length=tokenizer.model_max_length,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -19,6 +19,7 @@ from components.common.artifacts import Rows, read_learned_embeds
 from components.common.drawing import picture_bytes, progress_line
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
+from components.common.tokenizer import limit_to_text_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +75,13 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()  # it explains how it fills the row that the concept then replaces
     index = DiffusionPipeline.load_config(model, local_files_only=True)
+    # By its parts, not by the class it was saved as: one for drawing after a picture has the same parts.
+    kind = StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
     absent: dict[str, Any] = {part: None for part in ("safety_checker", "feature_extractor") if part in index}
     if "requires_safety_checker" in index:
         absent["requires_safety_checker"] = False
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
+        pipeline: Pipeline = kind.from_pretrained(
             model,
             dtype=dtype,
             local_files_only=True,
@@ -88,6 +91,9 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise BaseModelError(f"{model} cannot be loaded ({first_line}): import the base model again") from error
+    for encoder, tokenizer in TOKENIZERS.items():
+        if tokenizer in pipeline.components:
+            limit_to_text_encoder(pipeline.components[tokenizer], model / encoder)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False)
@@ -99,18 +105,19 @@ def load_concept(pipeline: Pipeline, file: Path) -> tuple[str, ...]:
     """The placeholder's tokens, after loading a learned-embedding file as users do: `load_textual_inversion`.
 
     In a prompt stands the placeholder alone, the first token, also when there are several: the pipeline
-    itself replaces it by all of them.
+    itself replaces it by all of them. The tokens are in lower case, as CLIP's tokenizer reads every prompt: of others
+    the pipeline would find the first alone.
 
     Raises:
         TokenError: when the placeholder is in the vocabulary already.
         InputError: when the rows are of another width than the pipeline's text encoder.
     """
     header, rows = read_learned_embeds(file)
-    token = header["placeholder_token"]
+    token = header["placeholder_token"].lower()
     for encoder, values in rows.items():
         _check_rows(pipeline, encoder, token, values, file)
     if len(rows) == 1:
-        pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, local_files_only=True)
+        pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, token=token, local_files_only=True)
     else:
         for encoder, values in rows.items():
             pipeline.load_textual_inversion(
@@ -159,8 +166,8 @@ def sample(
     for start in range(0, len(pairs), config.batch_size):
         batch = pairs[start : start + config.batch_size]
         output = pipeline(
-            prompt=[prompt for prompt, _ in batch],
-            negative_prompt=[negative_prompt] * len(batch),
+            prompt=[prompt.lower() for prompt, _ in batch],
+            negative_prompt=[negative_prompt.lower()] * len(batch),
             generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in batch],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
@@ -178,7 +185,8 @@ def _check_rows(pipeline: Pipeline, encoder: str, token: str, rows: np.ndarray, 
     tokenizer, text_encoder = (getattr(pipeline, name, None) for name in (TOKENIZERS[encoder], encoder))
     if tokenizer is None or text_encoder is None:
         raise InputError(
-            f"{file} has rows for {encoder}, which this pipeline does not have: "
+            f"{file} has rows for {encoder}, which this pipeline does not have"
+            f"{' (the file is for Stable Diffusion XL)' if encoder == 'text_encoder_2' else ''}: "
             "use the base model that the concept was learned on"
         )
     width = text_encoder.get_input_embeddings().weight.shape[1]

@@ -42,6 +42,7 @@ from components.common.artifacts import (
     safetensors_bytes,
 )
 from components.common.errors import ArtifactError
+from components.common.tensors import STORED_AS
 
 RANDOM = np.random.default_rng(5)
 
@@ -138,7 +139,7 @@ def assert_same(found: Any, expected: Any) -> None:
     elif dataclasses.is_dataclass(expected):
         assert type(found) is type(expected)
         for field in dataclasses.fields(expected):
-            if field.name != "digest":
+            if field.name not in ("digest", "plain_digest"):  # which reading alone gives
                 assert_same(getattr(found, field.name), getattr(expected, field.name))
     elif isinstance(expected, dict):
         assert sorted(found) == sorted(expected)
@@ -463,7 +464,55 @@ def test_learned_embeds_when_one_vector_from_elsewhere_has_one_row(tmp_path: Pat
     assert rows["text_encoder"].shape == (1, 8)
 
 
-@pytest.mark.parametrize("names", [(), ("<x>", "<y>"), ("clip_l", "<y>")])
+@pytest.mark.parametrize(
+    ("keys", "token", "encoders"),
+    [
+        (["<other>"], "<other>", ["text_encoder"]),
+        (["emb_params"], "EasyNegative", ["text_encoder"]),
+        (["clip_l", "clip_g"], "EasyNegative", ["text_encoder", "text_encoder_2"]),
+    ],
+)
+def test_learned_embeds_when_others_wrote_them_are_named_as_there(
+    keys: list[str], token: str, encoders: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "EasyNegative.safetensors"
+    safetensors.numpy.save_file({key: floats(2, 8) for key in keys}, file, metadata={"format": "pt"})
+    header, rows = read_learned_embeds(file)
+    assert header["placeholder_token"] == token
+    assert sorted(rows) == encoders
+
+
+@pytest.mark.parametrize(("stored_as", "tolerance"), [("F32", 0), ("F64", 0), ("F16", 1e-3), ("BF16", 1e-2)])
+def test_learned_embeds_when_stored_in_any_precision_are_float32(
+    stored_as: str, tolerance: float, tmp_path: Path
+) -> None:
+    rows, file = floats(2, 8), tmp_path / "x.safetensors"
+    data = (rows.view(np.uint32) >> 16).astype("<u2") if stored_as == "BF16" else rows.astype(STORED_AS[stored_as])
+    tensor = {"dtype": stored_as, "shape": [2, 8], "data_offsets": [0, data.nbytes]}
+    head = json.dumps({"<x>": tensor}).encode()
+    file.write_bytes(len(head).to_bytes(8, "little") + head + data.tobytes())
+    found = read_learned_embeds(file)[1]["text_encoder"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, rows, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        (np.ones((2, 8), np.int64), "<x> has dtype I64, expected one of F32, F16, F64, BF16"),
+        (np.ones((1, 2, 8), np.float32), r"a tensor of shape \[1, 2, 8\] for text_encoder, expected \[rows, width\]"),
+        (np.ones((0, 8), np.float32), r"a tensor of shape \[0, 8\] for text_encoder"),
+    ],
+)
+def test_learned_embeds_when_the_tensor_holds_no_rows_says_what_it_is(
+    tensor: np.ndarray, expected: str, tmp_path: Path
+) -> None:
+    safetensors.numpy.save_file({"<x>": tensor}, tmp_path / "x.safetensors")
+    with pytest.raises(ArtifactError, match=expected):
+        read_learned_embeds(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("names", [(), ("<x>", "<y>"), ("clip_l", "<y>"), ("clip_l",), ("emb_params", "<y>")])
 def test_learned_embeds_when_the_keys_are_others_names_them(names: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     safetensors.numpy.save_file({name: floats(1, 8) for name in names}, file)

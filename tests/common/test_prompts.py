@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from components.common.errors import ConfigError
 from components.common.prompts import (
     OBJECT_TEMPLATES,
     STYLE_TEMPLATES,
+    concept_name,
     placeholder_tokens,
     templates_for,
     trigger_word,
 )
+from components.publish.config import PublishConfig
 
 
 @pytest.mark.parametrize("templates", [OBJECT_TEMPLATES, STYLE_TEMPLATES])
@@ -59,19 +63,46 @@ def test_placeholder_tokens_when_there_is_no_vector_refuses(number: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("token", "word"),
+    ("token", "name", "word"),
     [
-        ("<cat-toy>", "cat-toy"),
-        ("<x>", "x"),
-        ("sks", "sks"),
-        ("<a/b>", "a-b"),
-        ("<../../etc/passwd>", "etc-passwd"),
-        ("<.hidden>", "hidden"),
-        ("<<>>", "concept"),
-        ("*", "concept"),
-        ("<猫>", "猫"),
-        ("<v1.2_final>", "v1.2_final"),
+        ("<cat-toy>", "cat-toy", "cat-toy"),
+        ("<v1.2_final>", "v1.2_final", "v1.2_final"),
+        ("<star>", "star", "star-concept"),
+        ("<x>", "x", "x-concept"),
+        ("<猫>", "猫", "猫-concept"),
+        ("<star-concept>", "star-concept", "star-concept-concept"),
+        ("sks", "sks-6557b92f", "sks-6557b92f"),
+        ("<a/b>", "a-b-afd64b49", "a-b-afd64b49"),
+        ("<🐱>", "cat-face-c4f2e38e", "cat-face-c4f2e38e"),
     ],
 )
-def test_trigger_word_when_made_is_a_harmless_file_name(token: str, word: str) -> None:
-    assert trigger_word(token) == word
+def test_names_when_made_are_readable_and_stay_as_they_are(token: str, name: str, word: str) -> None:
+    assert (concept_name(token), trigger_word(token)) == (name, word)
+
+
+ODD_PLACEHOLDERS = [
+    *("<🐱>", "<🐶>", "<★>", "<☆>", "🐱", "{}", "*", "<*>", "S*", "S+", "<<>>", "<>", "<.hidden>", "<hidden.>"),
+    *("<../../etc/passwd>", "<etc-passwd>", "<a/b>", "<a-b>", "<a+b>", "a-b", "<cat->", "<cat>", "cat", "<<cat>>"),
+    *("C++", "<C#>", "<con>", "<star>", "<star-concept>", "<star-concept-concept>", "<concept>", "<learned_embeds>"),
+    *("<猫>", "<犬>", "<caf\u00e9>", "<cafe\u0301>", "\ud7ff", "<👨‍👩‍👧>", "<👨‍👩‍👦>"),
+    *("<" + letter * length + end + ">" for letter in "a猫" for length in (66, 67, 100, 101, 300) for end in ("", "b")),
+]
+
+
+def test_names_when_placeholders_differ_differ_and_are_harmless() -> None:
+    for made in (concept_name, trigger_word):
+        names = [made(token) for token in ODD_PLACEHOLDERS]
+        assert len(set(names)) == len(set(ODD_PLACEHOLDERS)) == len(ODD_PLACEHOLDERS)
+        for name in names:
+            assert re.fullmatch(r"\w[\w.-]*", name) and not name.endswith(".")
+            assert len(f"{name}.safetensors".encode()) <= 255
+
+
+@pytest.mark.parametrize("token", ODD_PLACEHOLDERS)
+def test_concept_name_when_made_is_one_that_a_registry_takes(token: str) -> None:
+    assert PublishConfig(registry_uri="registry", concept_name=concept_name(token)).concept_name
+
+
+@pytest.mark.parametrize("token", ODD_PLACEHOLDERS)
+def test_trigger_word_when_made_is_no_word_of_letters_and_digits(token: str) -> None:
+    assert not trigger_word(token).isalnum()

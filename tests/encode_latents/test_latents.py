@@ -79,3 +79,14 @@ def test_artifact_of_another_kind_is_refused(tmp_path: Path, sd15_reference: Pat
             accelerator="cpu",
             output=tmp_path / "latents",
         )
+
+
+def test_latents_when_pictures_have_masks_train_like_those_without(tmp_path: Path, sd15_reference: Path) -> None:
+    write_image_set(tmp_path / "images", 64)
+    encode(tmp_path, sd15_reference)
+    plain = LatentSet.read(tmp_path / "latents")
+    write_image_set(tmp_path / "images", 64, np.zeros((64, 64), np.uint8))
+    encode(tmp_path, sd15_reference)
+    masked = LatentSet.read(tmp_path / "latents")
+    assert plain.training_digest == plain.digest != masked.digest
+    assert masked.training_digest == plain.digest

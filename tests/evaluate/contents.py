@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.common.artifacts import ImageSet, LearnedEmbedding, Picture, Sample, Snapshot
+from components.common.base_model import ModelFile, ModelReference
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.drawing.samples import DrawnSamples, chosen_snapshots
 from components.evaluate.report.view import ReportContent
@@ -118,7 +119,15 @@ def report_content(
     return ReportContent(
         config=config,
         learned=learned,
-        base_model=base_model,
+        reference=ModelReference(
+            source=f"hf://{base_model}",
+            repository=base_model,
+            revision="abc",
+            kind="diffusion",
+            variant="",
+            store="/store",
+            files={"model_index.json": ModelFile(sha256="ab" * 32, size=1)},
+        ),
         scoring_set=scoring_set,
         drawn=drawn,
         held_out=HeldOutLosses(

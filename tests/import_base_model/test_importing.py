@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -308,16 +310,154 @@ def test_import_when_several_parts_are_missing_names_all(model: Path, store: str
         import_base_model(str(model), store, tmp_path / "reference")
 
 
-def test_import_when_the_pipeline_is_of_another_family_says_what_it_lacks(
-    model: Path, store: str, tmp_path: Path
-) -> None:
-    write_json(
-        model / "model_index.json",
-        {"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"], "vae": [None, None]},
-    )
+def change_json(path: Path, **changes: object) -> None:
+    write_json(path, {**json.loads(path.read_text()), **changes})
 
-    with pytest.raises(BaseModelError, match=r"model_index\.json names no unet; a Stable Diffusion model has one"):
+
+@pytest.mark.parametrize(
+    "name", ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionPipelineSafe"]
+)
+def test_import_when_the_pipeline_has_the_same_parts_takes_it(
+    name: str, model: Path, store: str, tmp_path: Path
+) -> None:
+    change_json(model / "model_index.json", _class_name=name)
+
+    assert sorted(import_base_model(str(model), store, tmp_path / "reference").files) == DIFFUSION_FILES
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("FluxPipeline", "is of a FluxPipeline, expected one of StableDiffusionPipeline, .*choose a Stable Diffusion"),
+        ("StableDiffusionInpaintPipeline", r"is of a StableDiffusionInpaintPipeline \(inpainting\), expected"),
+        ("StableDiffusionInstructPix2PixPipeline", r"Pix2PixPipeline \(editing\), expected"),
+        ("StableDiffusionControlNetPipeline", r"ControlNetPipeline \(steering by a ControlNet\), expected"),
+        ("StableDiffusion3Pipeline", "is of a StableDiffusion3Pipeline, expected"),
+        (None, "is of a None, expected"),
+    ],
+)
+def test_import_when_the_pipeline_is_of_another_family_names_it(
+    name: str | None, expected: str, model: Path, store: str, tmp_path: Path
+) -> None:
+    change_json(model / "model_index.json", _class_name=name)
+
+    with pytest.raises(BaseModelError, match=rf"cannot be imported: model_index\.json .*{expected}"):
         import_base_model(str(model), store, tmp_path / "reference")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "expected"),
+    [
+        ("model_index.json", {"unet": [None, None]}, r"model_index\.json names no unet; a Stable Diffusion model has"),
+        ("model_index.json", {"text_encoder": ["transformers", "T5EncoderModel"]}, "text_encoder is a T5EncoderModel"),
+        ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae is a AutoencoderTiny, expected a Auto"),
+        ("unet/config.json", {"in_channels": 9}, "the UNet takes 9 channels, the VAE's latents have 4: .*inpainting"),
+    ],
+)
+def test_import_when_a_part_is_of_another_kind_names_it(
+    file: str, change: dict[str, object], expected: str, model: Path, store: str, tmp_path: Path
+) -> None:
+    change_json(model / "unet" / "config.json", in_channels=4)
+    change_json(model / "vae" / "config.json", latent_channels=4)
+    import_base_model(str(model), store, tmp_path / "reference")
+    change_json(model / file, **change)
+
+    with pytest.raises(BaseModelError, match=expected):
+        import_base_model(str(model), store, tmp_path / "reference")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"pytorch_lora_weights.safetensors": "x"}, "the folder is a LoRA"),
+        ({"adapter_config.json": "{}", "adapter_model.safetensors": "x"}, "the folder is a LoRA of peft"),
+        ({"config.json": '{"_class_name": "ControlNetModel"}'}, "the folder is a ControlNet"),
+        ({"config.json": '{"_class_name": "AutoencoderKL"}'}, "the folder is a VAE alone"),
+        ({"config.json": '{"_class_name": "UNet2DConditionModel"}'}, "the folder is a UNet alone"),
+        ({"config.json": '{"architectures": ["CLIPTextModel"]}'}, "the folder is a text encoder alone"),
+        ({"config.json": '{"architectures": ["LlamaForCausalLM"]}'}, "the folder is a LlamaForCausalLM alone"),
+        ({"learned_embeds.safetensors": "x"}, "the folder is a learned embedding, not a base model"),
+        ({"tokenizer_config.json": "{}"}, "the folder is a tokenizer alone"),
+        ({"dreamshaper_8.safetensors": "x"}, "dreamshaper_8.safetensors looks like a single-file checkpoint"),
+        ({"sd15/model_index.json": "{}"}, "there is one in sd15: give that folder"),
+        ({"notes.txt": "x"}, "is it the folder of a diffusers pipeline"),
+    ],
+)
+def test_import_when_the_folder_is_something_else_says_what(
+    files: dict[str, str], expected: str, store: str, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_text(text)
+
+    with pytest.raises(BaseModelError, match=rf"model_index\.json is missing.*{expected}"):
+        import_base_model(str(tmp_path / "model"), store, tmp_path / "reference")
+
+
+def test_import_when_another_kind_was_asked_for_names_the_right_one(model: Path, store: str, tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match="a diffusion pipeline is imported with kind diffusion"):
+        import_base_model(str(model), store, tmp_path / "reference", kind="clip")
+    scorer = make_clip_folder(tmp_path / "clip")
+    write_json(scorer / "config.json", {"model_type": "clip_text_model"})
+    with pytest.raises(BaseModelError, match="is of a clip_text_model model, expected a CLIPModel"):
+        import_base_model(str(scorer), store, tmp_path / "reference", kind="clip")
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_import_when_one_part_has_the_variant_alone_takes_plain_weights_for_the_others(
+    part: str, model: Path, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = next((model / part).glob("*.safetensors"))
+    plain.rename(plain.with_suffix(".fp16.safetensors"))
+
+    with pytest.raises(
+        BaseModelError, match=rf"imported: {part}/{plain.name} is missing, .*: fp16; import with --variant fp16"
+    ):
+        import_base_model(str(model), store, tmp_path / "reference")
+    reference = import_base_model(str(model), store, tmp_path / "reference", variant="fp16")
+
+    assert sorted(reference.files) == DIFFUSION_FILES
+    told = {message.split(" in ")[1] for message in caplog.messages if "its plain ones are taken" in message}
+    assert told == {f"{other}/: its plain ones are taken" for other in {"text_encoder", "unet", "vae"} - {part}}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "unexpected"),
+    [
+        ("/data/sd15", "found no files in /data/sd15, .* there is no such folder on this machine", "hf://"),
+        ("./models/sd", "there is no such folder on this machine", "hf://"),
+        ("../models", "there is no such folder on this machine", "hf://"),
+        ("models/of/mine", "there is no such folder on this machine", "hf://"),
+        ("owner/name", "no such folder on this machine; a model of the Hugging Face Hub is written hf://owner", "~"),
+        ("~/absent", "found no files in .*/home/absent", "hf://"),
+        ("/data/dreamshaper_8.safetensors", r"single-file checkpoint: .*from_single_file\(FILE\)", "hf://"),
+        ("gs://bucket/model.CKPT", r"single-file checkpoint: .*from_single_file\(FILE\)", "hf://"),
+        ("hf://owner/name/v1.safetensors", r"single-file checkpoint: .*from_single_file\(FILE\)", "absent"),
+    ],
+)
+def test_import_when_the_address_is_no_folder_gives_a_hint_that_can_be_right(
+    source: str, expected: str, unexpected: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(BaseModelError, match=expected) as caught:
+        import_base_model(source, store, tmp_path / "reference")
+    assert unexpected not in str(caught.value).replace(source, "")
+
+
+def test_import_when_a_folder_is_named_like_a_file_takes_it(
+    hub_server: HubServer, model: Path, store: str, tmp_path: Path
+) -> None:
+    hub_server.add_repository("owner/sd.bin", model)
+    renamed = shutil.copytree(model, tmp_path / "sd.ckpt")
+    for source in ("hf://owner/sd.bin", str(renamed)):
+        assert sorted(import_base_model(source, store, tmp_path / "reference").files) == DIFFUSION_FILES
+
+
+def test_import_when_the_folder_is_in_the_users_home_finds_it(
+    model: Path, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert import_base_model(f"~/{model.name}", store, tmp_path / "reference").repository == model.as_uri()
 
 
 def test_import_when_a_clip_model_is_given_as_diffusion_says_so(store: str, tmp_path: Path) -> None:

@@ -154,12 +154,16 @@ def test_placeholder_when_it_holds_a_special_token_is_refused(reference: Path) -
         initialize(reference, "new<|endoftext|>")
 
 
-@pytest.mark.parametrize(
-    "placeholder", ["<cat-toy>", "<Cat-Toy>", "sks-7", "<猫>", "<v1.2_final>", "my_new_word", "<a>_1"]
-)
+@pytest.mark.parametrize("placeholder", ["<cat-toy>", "sks-7", "<猫>", "<v1.2_final>", "my_new_word", "<a>_1"])
 def test_placeholder_when_unusual_is_read_as_its_own_tokens(placeholder: str, reference: Path, entries: int) -> None:
     embedding = initialize(reference, placeholder, vectors=12)
     assert embedding.token_ids == tuple(range(entries, entries + 12))
+
+
+def test_placeholder_when_it_has_capital_letters_is_of_one_vector(reference: Path) -> None:
+    assert initialize(reference, "<Cat-Toy>").tokens == ("<Cat-Toy>",)
+    with pytest.raises(TokenError, match=r"found '<Cat-Toy>' for 2 vectors, .*first alone.*: choose '<cat-toy>'"):
+        initialize(reference, "<Cat-Toy>", vectors=2)
 
 
 @pytest.mark.parametrize("placeholder", ["", " ", "a b", "<x>,", "<x>\n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from components.common.artifacts import learned_embeds_bytes
 from components.common.base_model import read_reference
@@ -81,7 +83,7 @@ def test_picture_depends_on_prompt_and_seed_alone(tmp_path: Path) -> None:
 def test_negative_embedding_leads_away(tmp_path: Path) -> None:
     form = write_concept(tmp_path, "<form>", "striped")
     flags = ["--concept", form, "--prompt", "a red circle"]
-    plain = sample(tmp_path / "plain", *flags)
+    plain = sample(tmp_path / "plain", *flags, "--prompt", "a <form>")
     away = sample(tmp_path / "away", *flags, "--negative-prompt", "a red <form> circle")
     assert np.abs(plain[0].astype(int) - away[0].astype(int)).max() > 20
 
@@ -119,6 +121,64 @@ def test_one_placeholder_twice_is_refused(tmp_path: Path) -> None:
     concept = Concept(placeholder_token="<x>", file=tmp_path / "x.safetensors", base_model="")
     with pytest.raises(TokenError, match="several concepts with one placeholder"):
         check_prompts(["a <x>"], [concept, concept])
+
+
+@pytest.mark.parametrize(
+    ("token", "prompts", "named"),
+    [
+        ("<x>", ["a <x>", ""], True),
+        ("<x>", ["a photo", "<x>"], True),
+        ("EasyNegative", ["a photo", "(easynegative:1.2), bad"], True),
+        ("EasyNegative", ["a photo", ""], False),
+        ("<x>", ["a photo of x", "x"], False),
+    ],
+)
+def test_concept_that_no_prompt_names_is_refused(token: str, prompts: list[str], named: bool, tmp_path: Path) -> None:
+    concept = Concept(placeholder_token=token, file=tmp_path / "x.safetensors", base_model="")
+    if named:
+        check_prompts(prompts, [concept])
+    else:
+        with pytest.raises(TokenError, match=f"found no {token} in .*: its concept would change nothing; write"):
+            check_prompts(prompts, [concept])
+
+
+def test_embedding_of_others_when_its_file_names_it_enters_with_every_row(tmp_path: Path) -> None:
+    """AUTOMATIC1111's form, of two rows and with capital letters: like both words in the prompt, in lower case."""
+    rows = np.concatenate([row_of("blue"), row_of("heart")])
+    save_file({"emb_params": rows}, tmp_path / "BlueHeart.safetensors")
+    form = write_concept(tmp_path, "<form>", "heart")
+    foreign = ["--concept", tmp_path / "BlueHeart.safetensors", "--prompt", "a photo of a plain BlueHeart"]
+    ours = ["--concept", form, "--prompt", "a photo of a plain blue <form>"]
+    drawn, expected = sample(tmp_path / "foreign", *foreign, count=1), sample(tmp_path / "ours", *ours, count=1)
+    np.testing.assert_allclose(drawn[0].astype(int), expected[0].astype(int), atol=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "width", "expected"),
+    [
+        ("sd2.safetensors", ["emb_params"], 100, "rows of width 100, expected the width 96 of text_encoder"),
+        ("xl.safetensors", ["clip_l", "clip_g"], 96, r"rows for text_encoder_2, .* is for Stable Diffusion XL"),
+        ("bad hands.safetensors", ["emb_params"], 96, "is for 'bad hands', which no prompt can name .*rename the file"),
+    ],
+)
+def test_embedding_of_others_when_it_cannot_be_used_is_refused(
+    name: str, keys: list[str], width: int, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    save_file({key: np.ones((1, width), np.float32) for key in keys}, file)
+    flags = ["--concept", str(file), "--prompt", f"a {file.stem}", "--base-model", str(MODEL), *QUICK]
+    assert main(["sample", *flags]) in (InputError.exit_code, TokenError.exit_code)
+    assert re.search(expected, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.bin", "X.PT", "folder/learned_embeds.bin"])
+def test_embedding_when_pickled_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"\x80\x02}q\x00.")
+    address = file.parent if file.parent != tmp_path else file
+    with pytest.raises(InputError, match=f"{file} is pickled, which can run code, .*: convert it once"):
+        fetch_concept(str(address), tmp_path / "out")
 
 
 def test_address_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -110,8 +110,18 @@ def test_bundle_digest_covers_name_facts_and_files(inputs: Inputs) -> None:
 
 def test_concept_name_when_none_is_given(make_inputs: Callable[..., Inputs]) -> None:
     assert bundle_of(make_inputs()).concept == "cat-toy"
-    assert bundle_of(make_inputs(placeholder="<my/art!>")).concept == "my-art"
+    assert bundle_of(make_inputs(placeholder="<my/art!>")).concept == "my-art-bc8299f9"
     assert bundle_of(make_inputs(), "toys").concept == "toys"
+
+
+def test_bundle_when_the_placeholder_is_an_ordinary_word_has_a_file_of_another_name(
+    make_inputs: Callable[..., Inputs],
+) -> None:
+    bundle = bundle_of(make_inputs(placeholder="<star>"))
+    assert bundle.concept == "star"
+    assert bundle.files["star-concept.safetensors"] == bundle.files["learned_embeds.safetensors"]
+    assert "star.safetensors" not in bundle.files
+    assert "a photo of a star-concept" in bundle.files["README.md"].decode()
 
 
 def test_bundle_when_the_evaluation_did_not_pass(make_inputs: Callable[..., Inputs]) -> None:

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from components.common.base_model import ModelReference
+from components.common.usage import usage_script
 from components.publish.bundle import make_bundle
 from components.publish.markdown import cell, code, escaped
 from tests.publish.conftest import REFERENCE, Inputs
@@ -75,13 +76,25 @@ def test_card_shows_scores_and_parameters(inputs: Inputs) -> None:
 
 def test_card_script_when_the_base_model_is_sd(inputs: Inputs) -> None:
     script = script_of(card_of(inputs))
-    assert f'"stable-diffusion-v1-5/stable-diffusion-v1-5", revision="{REFERENCE.revision}"\n)' in script
+    assert f'"stable-diffusion-v1-5/stable-diffusion-v1-5", revision="{REFERENCE.revision}", ' in script
     assert 'load_textual_inversion("learned_embeds.safetensors")' in script
     assert 'pipeline("a photo of a <cat-toy>"' in script
 
 
+@pytest.mark.parametrize("sdxl", [False, True])
+def test_card_prints_the_lines_that_are_tested_by_running_them(sdxl: bool, make_inputs: Callable[..., Inputs]) -> None:
+    assert script_of(card_of(make_inputs(sdxl=sdxl))).strip() == usage_script(
+        REFERENCE,
+        is_sdxl=sdxl,
+        placeholder_token="<cat-toy>",
+        prompt="a photo of a <cat-toy>",
+        num_inference_steps=50,
+        guidance_scale=7.5,
+    )
+
+
 def test_card_script_when_weights_have_a_variant(make_inputs: Callable[..., Inputs]) -> None:
-    assert 'variant="fp16"\n)' in script_of(card_of(make_inputs(reference=FP16), FP16))
+    assert 'variant="fp16", ' in script_of(card_of(make_inputs(reference=FP16), FP16))
 
 
 def test_card_script_when_the_base_model_is_sdxl(make_inputs: Callable[..., Inputs]) -> None:

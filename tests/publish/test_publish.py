@@ -111,6 +111,28 @@ def test_publish_when_its_version_was_rolled_back(make_inputs: Callable[..., Inp
     assert move_alias(registry, "cat-toy", "champion", 2).version == 2
 
 
+def test_publish_when_placeholders_are_symbols_gives_each_its_own_concept(
+    make_inputs: Callable[..., Inputs], tmp_path: Path
+) -> None:
+    registry = str(tmp_path / "registry")
+    cat, dog = (publish(make_inputs(placeholder=token), registry, tmp_path / "out") for token in ("<🐱>", "<🐶>"))
+    assert (cat.version, dog.version) == (1, 1)
+    assert cat.concept != dog.concept
+    assert resolve(registry, cat.concept, "champion").facts.placeholder_token == "<🐱>"
+
+
+def test_publish_when_the_concept_has_another_placeholder_names_both(
+    make_inputs: Callable[..., Inputs], tmp_path: Path
+) -> None:
+    registry = str(tmp_path / "registry")
+    first = publish(make_inputs(), registry, tmp_path / "out")
+    with pytest.raises(InputError, match=r"cat-toy .* with the placeholder <cat-toy>, found <dog>: .*concept_name=dog"):
+        publish(make_inputs(placeholder="<dog>"), registry, tmp_path / "out", concept_name="cat-toy")
+    assert list_versions(registry, "cat-toy") == [first]
+    assert resolve(registry, "cat-toy", "champion") == first
+    assert publish(make_inputs(seed=5), registry, tmp_path / "out").version == 2
+
+
 def test_publish_when_no_alias_is_to_move(inputs: Inputs, tmp_path: Path) -> None:
     entry = publish(inputs, str(tmp_path / "registry"), tmp_path / "out", alias="")
     assert list_aliases(str(tmp_path / "registry"), entry.concept) == {}

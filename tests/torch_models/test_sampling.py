@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +250,17 @@ def test_load_concept_refuses_a_word_of_the_vocabulary(pipeline, tmp_path):
 def test_sampling_config_refuses(fields, message):
     with pytest.raises(ConfigError, match=message):
         SamplingConfig(**fields)
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionImg2ImgPipeline", "StableDiffusionPipelineSafe"])
+def test_pipeline_when_saved_as_another_class_of_the_same_parts_draws_from_text(
+    name: str, tiny_sd15: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_sd15, tmp_path / "model")
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps({**index, "_class_name": name}))
+    drawn, expected = (
+        sample(load_pipeline(folder, device=CPU, dtype=torch.float32), ["a toy"], [3], FAST)
+        for folder in (model, tiny_sd15)
+    )
+    np.testing.assert_array_equal(drawn, expected)

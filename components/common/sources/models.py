@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt")
 """Files that can be part of a model; others do not count in a folder's revision."""
+_SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_ADDRESS = re.compile(r"hf://(?P<name>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
 
 
@@ -53,12 +55,17 @@ class ModelSource(abc.ABC):
 
 
 def open_source(address: str, *, revision: str = "") -> ModelSource:
-    """The model at `address` as it is now, or for `hf://` at the commit `revision`.
+    """The model at `address` as it is now, or for `hf://` at the commit `revision`; `~` is the user's home.
 
     Raises:
         BaseModelError: if there is no model, or not that revision of it.
         StorageError: if the place does not answer or refuses access.
     """
+    if address.startswith("~"):
+        address = os.path.expanduser(address)
+    is_folder = Path(address).is_dir() or _HUB_ADDRESS.fullmatch(address)
+    if address.lower().endswith(_SINGLE_FILES) and not is_folder:
+        raise BaseModelError(f"{single_file_advice(address)}; expected the folder of a diffusers pipeline")
     source = _HubSource(address, revision) if scheme_of(address) == "hf" else _FolderSource(address)
     if revision and source.revision != revision:
         raise BaseModelError(
@@ -66,6 +73,14 @@ def open_source(address: str, *, revision: str = "") -> ModelSource:
             " was submitted; submit the run again"
         )
     return source
+
+
+def single_file_advice(name: str) -> str:
+    """What the single file `name` is taken for, and how a folder is made of it."""
+    return (
+        f"{name} looks like a single-file checkpoint: convert it with diffusers'"
+        " StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) and import FOLDER"
+    )
 
 
 def resolve_revision(source: str) -> str:
@@ -89,7 +104,11 @@ class _FolderSource(ModelSource):
         self.repository = self._store.uri
         listing = self._store.list()
         if not listing:
-            hint = "" if "://" in address else f"; a model of the Hugging Face Hub is written hf://{address}"
+            hint = (
+                f"; a model of the Hugging Face Hub is written hf://{address}" if _HUB_NAME.fullmatch(address) else ""
+            )
+            if "://" not in address and not Path(address).exists():
+                hint = f": there is no such folder on this machine{hint}"
             raise BaseModelError(f"found no files in {address}, expected the folder of a base model{hint}")
         self.files = {info.key: SourceFile(size=info.size) for info in listing}
         states = [[each.key, each.size, each.version] for each in listing if each.key.endswith(MODEL_SUFFIXES)]

@@ -10,22 +10,25 @@ import numpy as np
 from components.common.artifacts import InitialEmbedding
 from components.common.errors import TokenError
 from components.common.prompts import templates_for
+from components.common.tokenizer import limit_to_text_encoder
 
 
-def load_tokenizer(model: Path, embedding: InitialEmbedding, subfolder: str = "tokenizer") -> Any:
-    """The model's CLIP tokenizer with the placeholder's tokens added.
+def load_tokenizer(model: Path, embedding: InitialEmbedding) -> Any:
+    """The model's CLIP tokenizer with the placeholder's tokens added, for prompts as long as the text encoder takes.
 
     Raises:
+        BaseModelError: when the text encoder does not tell how many tokens it takes.
         TokenError: when they do not get the ids that the initial embedding was made with.
     """
     from transformers import CLIPTokenizer
 
-    tokenizer = CLIPTokenizer.from_pretrained(model / subfolder, local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
+    limit_to_text_encoder(tokenizer, model / "text_encoder")
     tokenizer.add_tokens(list(embedding.tokens))
     found = tokenizer.convert_tokens_to_ids(list(embedding.tokens))
     if tuple(found) != tuple(embedding.token_ids):
         raise TokenError(
-            f"the tokens {', '.join(embedding.tokens)} got the ids {found} in {model / subfolder}, expected "
+            f"the tokens {', '.join(embedding.tokens)} got the ids {found} in {model / 'tokenizer'}, expected "
             f"{list(embedding.token_ids)} as in the initial embedding: make it again from this base model"
         )
     return tokenizer

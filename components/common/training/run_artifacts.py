@@ -80,7 +80,7 @@ def run_fields(
         **key_fields(config, num_processes),
         "plan_version": PLAN_VERSION,
         "base_model": reference.digest,
-        "latent_set": latents.digest,
+        "latent_set": latents.training_digest,
         "initial_embedding": embedding.digest,
     }
 

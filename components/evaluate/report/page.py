@@ -7,7 +7,6 @@ a placeholder holds can only be text.
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 import jinja2
@@ -46,6 +45,4 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # A Python string literal, as text: what goes into a page is escaped after it.
-    environment.filters["literal"] = lambda text: json.dumps(text, ensure_ascii=False)
     return environment.get_template("template.html")

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding, Sample
+from components.common.base_model import ModelReference
 from components.common.prompts import trigger_word
+from components.common.usage import usage_script
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.samples import DrawnSamples
 from components.evaluate.report.charts import held_out_chart, interval_scale, loss_chart, norm_scale
@@ -35,7 +37,7 @@ class ReportContent:
     Attributes:
         config: how the samples were drawn and judged.
         learned: the embedding.
-        base_model: what `from_pretrained` takes: a Hub repository, or a folder.
+        reference: the base model.
         scoring_set: the concept's pictures that the samples were held against.
         drawn: the samples.
         held_out: the held-out loss, snapshot by snapshot.
@@ -48,7 +50,7 @@ class ReportContent:
 
     config: EvaluateOptions
     learned: LearnedEmbedding
-    base_model: str
+    reference: ModelReference
     scoring_set: ImageSet
     drawn: DrawnSamples
     held_out: HeldOutLosses
@@ -57,6 +59,11 @@ class ReportContent:
     checks: Sequence[Check]
     health: Sequence[EncoderHealth]
     settings: Mapping[str, Any]
+
+    @property
+    def base_model(self) -> str:
+        """The base model's name: a Hub repository, or an address."""
+        return self.reference.hub_repository or self.reference.source
 
     @property
     def passed(self) -> bool:
@@ -196,11 +203,19 @@ def _score_tables(content: ReportContent) -> list[dict[str, Any]]:
 
 def _usage(content: ReportContent) -> dict[str, str]:
     prompt = content.config.prompts_for(content.learned.learnable_property)[0]
-    trigger = trigger_word(content.learned.placeholder_token)
+    token = content.learned.placeholder_token
+    trigger = trigger_word(token)
     return {
         "file": LEARNED_EMBEDS,
         "trigger": trigger,
-        "prompt": prompt.replace("{}", content.learned.placeholder_token),
+        "script": usage_script(
+            content.reference,
+            is_sdxl="text_encoder_2" in content.learned.rows,
+            placeholder_token=token,
+            prompt=prompt.replace("{}", token),
+            num_inference_steps=content.config.num_inference_steps,
+            guidance_scale=content.config.guidance_scale,
+        ),
         "trigger_prompt": prompt.replace("{}", trigger),
         "comfy_prompt": prompt.replace("{}", f"embedding:{trigger}"),
     }

@@ -9,6 +9,7 @@ import pytest
 
 from components.common.artifacts import Sample
 from components.common.errors import TextualInversionError
+from components.common.usage import usage_script
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.report.page import render_report
 from components.evaluate.report.view import ReportContent
@@ -99,9 +100,18 @@ def test_report_scales_tiny_pictures_with_hard_pixels():
     assert not any("class" in a for a in Page(render_report(report_content(size=128))).all("img"))
 
 
-def test_report_shows_how_to_use_the_concept(page):
+def test_report_shows_how_to_use_the_concept(page, content):
+    lines = usage_script(
+        content.reference,
+        is_sdxl=False,
+        placeholder_token="<cat-toy>",
+        prompt="a photo of a <cat-toy>",
+        num_inference_steps=content.config.num_inference_steps,
+        guidance_scale=content.config.guidance_scale,
+    )
+    assert lines in page.text
     assert 'pipeline.load_textual_inversion("learned_embeds.safetensors")' in page.text
-    assert 'from_pretrained("owner/model")' in page.text
+    assert '"owner/model", revision="abc", torch_dtype=torch.float32' in page.text
     assert 'pipeline("a photo of a <cat-toy>"' in page.text
     assert "embeddings/cat-toy.safetensors" in page.text
     assert "a photo of a embedding:cat-toy" in page.text

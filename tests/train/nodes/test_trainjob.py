@@ -169,7 +169,7 @@ def test_digest_is_that_of_what_is_to_run() -> None:
 
 
 def test_runtimes_of_the_manifests_have_what_the_launcher_fills_in() -> None:
-    objects = render(MANIFESTS / "base")
+    objects = render(MANIFESTS / "overlays" / "on-prem")
     runtimes = {each["metadata"]["name"]: each for each in objects if each["kind"] == "TrainingRuntime"}
     assert runtimes.keys() == {framework.runtime for framework in FRAMEWORKS.values()}
     for framework in FRAMEWORKS:

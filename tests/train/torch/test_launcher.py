@@ -39,7 +39,9 @@ def test_precision_and_cpu_of_accelerate_are_the_flags_defaults(monkeypatch: pyt
     assert flag_defaults() == {"mixed_precision": "bf16", "accelerator": "cpu"}
 
 
-@pytest.mark.parametrize(("flag", "expected"), [((), "found 'fp8'"), (("--mixed-precision", "bf15"), "found 'bf15'")])
+@pytest.mark.parametrize(
+    ("flag", "expected"), [((), "found 'fp8'"), (("--mixed-precision", "bf15"), "invalid choice: 'bf15'")]
+)
 def test_flag_overrules_precision_of_accelerate(flag: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     places = ("latent-set", "base-model", "initial-embedding", "checkpoint-root", "output")
     ended = subprocess.run(
@@ -52,7 +54,7 @@ def test_flag_overrules_precision_of_accelerate(flag: tuple[str, ...], expected:
         check=False,
     )
     assert ended.returncode == ConfigError.exit_code
-    assert f"mixed_precision: {expected}, expected one of no, fp16, bf16" in ended.stderr
+    assert expected in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])

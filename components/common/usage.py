@@ -1,0 +1,73 @@
+"""The lines of diffusers that draw a learned concept, as the model card and the report print them."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import unquote, urlsplit
+
+from components.common.artifacts import LEARNED_EMBEDS
+from components.common.base_model import ModelReference
+
+
+def usage_script(
+    reference: ModelReference,
+    *,
+    is_sdxl: bool,
+    placeholder_token: str,
+    prompt: str,
+    num_inference_steps: int,
+    guidance_scale: float,
+) -> str:
+    """A script that runs as it is in the folder of the embedding, and draws `picture.png`.
+
+    A base model that is neither on the Hub nor in a local folder has to be copied to one first.
+
+    Args:
+        reference: the base model.
+        is_sdxl: whether there are rows for a second text encoder.
+        placeholder_token: what stands in the prompt.
+        prompt: what to draw.
+        num_inference_steps: denoising steps, as for the samples.
+        guidance_scale: weight of guidance, as for the samples.
+    """
+    kind = "StableDiffusionXLPipeline" if is_sdxl else "StableDiffusionPipeline"
+    lines = ["import torch", f"from diffusers import {kind}"]
+    lines += ["from safetensors.torch import load_file", ""] if is_sdxl else [""]
+    lines += _loading(kind, reference)
+    if is_sdxl:
+        lines.append(f'rows = load_file("{LEARNED_EMBEDS}")')
+        lines += [
+            f'pipeline.load_textual_inversion(rows["{key}"], token={_literal(placeholder_token)}, '
+            f"text_encoder=pipeline.text_encoder{suffix}, tokenizer=pipeline.tokenizer{suffix})"
+            for key, suffix in (("clip_l", ""), ("clip_g", "_2"))
+        ]
+    else:
+        lines.append(f'pipeline.load_textual_inversion("{LEARNED_EMBEDS}")')
+    settings = f"num_inference_steps={num_inference_steps}, guidance_scale={guidance_scale:g}"
+    lines.append(f'pipeline({_literal(prompt)}, {settings}).images[0].save("picture.png")')
+    return "\n".join(lines)
+
+
+def _loading(kind: str, reference: ModelReference) -> list[str]:
+    comment = [] if reference.hub_repository else [f"# the base model of {' '.join(reference.repository.split())}"]
+    arguments = [_literal(reference.hub_repository or _folder(reference))]
+    arguments += [f"revision={_literal(reference.revision)}"] if reference.hub_repository else []
+    arguments += [f"variant={_literal(reference.variant)}"] if reference.variant else []
+    # Without a type of its own, transformers keeps the one that its part is stored in, and diffusers takes float32.
+    arguments.append("torch_dtype=torch.float32")
+    return [
+        *comment,
+        f"pipeline = {kind}.from_pretrained(",
+        f"    {', '.join(arguments)}",
+        ').to("cuda" if torch.cuda.is_available() else "cpu")',
+    ]
+
+
+def _folder(reference: ModelReference) -> str:
+    address = urlsplit(reference.repository)
+    return unquote(address.path) if address.scheme == "file" else "path/to/base_model"
+
+
+def _literal(text: str) -> str:
+    """A string literal of Python."""
+    return json.dumps(text, ensure_ascii=False)

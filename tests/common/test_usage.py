@@ -1,0 +1,121 @@
+"""The printed lines run as they are printed, with models stored in every way."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
+from components.common.base_model import ModelFile, ModelReference
+from components.common.usage import usage_script
+from components.import_base_model.importing import import_base_model
+
+MODEL = Path(__file__).parents[2] / "examples" / "sprites" / "base_model"
+PARTS = ("text_encoder", "unet", "vae")
+
+
+def stored(folder: Path, dtype: type, *, variant_of: tuple[str, ...] = ()) -> Path:
+    """The tiny model with weights of `dtype`, which some parts have as the variant fp16."""
+    shutil.copytree(MODEL, folder)
+    for part in PARTS:
+        [file] = (folder / part).glob("*.safetensors")
+        tensors = load_file(file)
+        file.unlink()
+        name = file.with_suffix(".fp16.safetensors") if part in variant_of else file
+        as_stored = {key: value.astype(dtype) for key, value in tensors.items()}
+        save_file(as_stored, name, metadata={"format": "pt"})
+    return folder
+
+
+def write_concept(folder: Path, vectors: int) -> None:
+    rows = np.random.default_rng(0).normal(0, 0.3, (vectors, 96)).astype(np.float32)
+    (folder / LEARNED_EMBEDS).write_bytes(learned_embeds_bytes("<x>", {"text_encoder": rows}, {}))
+
+
+def run(script: str, folder: Path) -> np.ndarray:
+    """The picture that a script draws in a folder: it has nothing of this project."""
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with Image.open(folder / "picture.png") as picture:
+        return np.asarray(picture)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "variant_of", "variant"),
+    [
+        (np.float32, (), ""),
+        (np.float16, (), ""),
+        (np.float16, PARTS, "fp16"),
+        (np.float16, ("unet",), "fp16"),
+    ],
+)
+def test_script_when_run_as_printed_draws_the_concept(
+    dtype: type, variant_of: tuple[str, ...], variant: str, tmp_path: Path
+) -> None:
+    model = stored(tmp_path / "my model", dtype, variant_of=variant_of)
+    reference = import_base_model(str(model), str(tmp_path / "store"), tmp_path / "reference", variant=variant)
+    write_concept(tmp_path, vectors=2)
+    pictures = [
+        run(
+            usage_script(
+                reference,
+                is_sdxl=False,
+                placeholder_token="<x>",
+                prompt=prompt,
+                num_inference_steps=2,
+                guidance_scale=2.5,
+            ).replace("import torch\n", "import torch; torch.manual_seed(0)\n", 1),
+            tmp_path,
+        )
+        for prompt in ('a "<x>" photo', 'a "circle" photo')
+    ]
+    assert pictures[0].shape == (32, 32, 3)
+    assert np.abs(pictures[0].astype(int) - pictures[1].astype(int)).max() > 10
+
+
+@pytest.mark.parametrize(
+    ("source", "repository", "variant", "expected"),
+    [
+        ("hf://owner/sd@main", "owner/sd", "", r'"owner/sd", revision="abc", torch_dtype=torch\.float32'),
+        ("hf://owner/sd", "owner/sd", "fp16", r'"owner/sd", revision="abc", variant="fp16", torch_dtype='),
+        ("/my models/sd", "file:///my%20models/sd", "fp16", r'"/my models/sd", variant="fp16", torch_dtype='),
+        (
+            "gs://bucket/sd",
+            "gs://bucket/sd",
+            "",
+            r'(?s)base model of gs://bucket/sd\n.*"path/to/base_model", torch_dty',
+        ),
+    ],
+)
+def test_script_when_made_loads_the_model_from_where_it_is(
+    source: str, repository: str, variant: str, expected: str
+) -> None:
+    reference = ModelReference(
+        source=source,
+        repository=repository,
+        revision="abc",
+        kind="diffusion",
+        variant=variant,
+        store="/store",
+        files={"model_index.json": ModelFile(sha256="ab" * 32, size=1)},
+    )
+    for is_sdxl in (False, True):
+        script = usage_script(
+            reference,
+            is_sdxl=is_sdxl,
+            placeholder_token="<x>",
+            prompt="<x>",
+            num_inference_steps=50,
+            guidance_scale=7.5,
+        )
+        compile(script, "script", "exec")
+        assert re.search(expected, script)
+        assert script.count('token="<x>"') == (2 if is_sdxl else 0)
