@@ -19,6 +19,7 @@ from components.common.errors import BaseModelError, ConfigError, InputError, St
 from components.common.sources.models import resolve_revision
 from components.common.storage import open_store, retries
 from components.import_base_model.component import import_base_model as import_component
+from components.import_base_model.config import ImportConfig
 from components.import_base_model.importing import import_base_model
 from tests.model_folders import (
     make_clip_folder,
@@ -652,12 +653,8 @@ def test_component_when_run_writes_the_reference_and_its_metadata(model: Path, s
     artifact = dsl.Model(uri=str(tmp_path / "reference"))
 
     import_component.python_func(
-        source=str(model),
-        source_fingerprint=resolve_revision(str(model)),
-        store_uri=store,
-        reference=artifact,
-        kind="diffusion",
-        variant="",
+        ImportConfig(source=str(model), source_fingerprint=resolve_revision(str(model)), store_uri=store).to_json(),
+        artifact,
     )
 
     reference = read_reference(tmp_path / "reference")

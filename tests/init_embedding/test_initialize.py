@@ -168,7 +168,9 @@ def test_placeholder_when_it_has_capital_letters_is_of_one_vector(reference: Pat
 
 @pytest.mark.parametrize("placeholder", ["", " ", "a b", "<x>,", "<x>\n"])
 def test_placeholder_when_no_single_word_is_refused(placeholder: str, reference: Path) -> None:
-    with pytest.raises(ConfigError, match=r"placeholder_token: found .*expected one word"):
+    with pytest.raises(
+        ConfigError, match=r"placeholder_token: found .*(expected one word|expected it without white space)"
+    ):
         initialize(reference, placeholder)
 
 
@@ -189,7 +191,9 @@ def test_initializer_when_not_one_known_token_is_refused(initializer: str, messa
 
 @pytest.mark.parametrize("initializer", ["", "  "])
 def test_initializer_when_empty_is_refused(initializer: str, reference: Path) -> None:
-    with pytest.raises(ConfigError, match=r"initializer_token: found .*expected a word such as toy"):
+    with pytest.raises(
+        ConfigError, match=r"initializer_token: found .*expected (a word such as toy|it without white space)"
+    ):
         initialize(reference, initializer=initializer)
 
 
@@ -291,7 +295,7 @@ def test_command_when_torch_is_not_installed_writes_the_embedding(reference: Pat
         [sys.executable, "-c", _WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "init_embedding done in" in done.stderr
+    assert " done in " in done.stderr
     assert InitialEmbedding.read(tmp_path / "out").tokens == ("<cat-toy>", "<cat-toy>_1")
 
 

@@ -134,7 +134,7 @@ def test_publish_when_the_concept_has_another_placeholder_names_both(
 
 
 def test_publish_when_no_alias_is_to_move(inputs: Inputs, tmp_path: Path) -> None:
-    entry = publish(inputs, str(tmp_path / "registry"), tmp_path / "out", alias="")
+    entry = publish(inputs, str(tmp_path / "registry"), tmp_path / "out", registry_alias="")
     assert list_aliases(str(tmp_path / "registry"), entry.concept) == {}
 
 

@@ -145,7 +145,7 @@ def test_move_alias_when_the_version_is_absent(local_uri: str, publish_one: Publ
 
 def test_move_alias_to_where_another_alias_points(local_uri: str, publish_one: Publisher) -> None:
     publish_one(local_uri, 1)
-    publish_one(local_uri, 2, alias="candidate")
+    publish_one(local_uri, 2, registry_alias="candidate")
     assert registry.move_alias(local_uri, "cat-toy", "champion", "candidate").version == 2
 
 
