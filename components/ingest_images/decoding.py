@@ -6,9 +6,11 @@ import dataclasses
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from components.common.errors import ImageError
+from components.ingest_images.containers import take_apart
+from components.ingest_images.orientation import orientation_of, turned_upright
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _WITHOUT_8_BIT_COLOURS = ("F", "LAB", "HSV")
@@ -22,30 +24,33 @@ class Decoded:
         picture: mode RGB, EXIF orientation applied, transparent parts on white; colour profiles left aside.
         mask: mode L, the alpha channel, or None when everything is opaque.
         frames: how many frames the file has; the first is shown.
+        remark: why the orientation could not be read; empty where it could.
     """
 
     picture: Image.Image
     mask: Image.Image | None
     frames: int
+    remark: str = ""
 
 
 def decode_picture(data: bytes) -> Decoded:
-    """The picture that a file's bytes hold, decoded to the last pixel.
+    """The picture that a file's bytes hold, decoded to the last pixel; what lies beside the pixels may be damaged.
 
     Raises:
         ImageError: when the bytes are no picture, not all of one, or of a kind without 8-bit colours.
     """
     if not data:
         raise ImageError("the file is empty")
+    parts = take_apart(data)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(parts.pixels)) as image:
             image.verify()  # the checksums of a PNG, which decoding does not look at
-        with Image.open(io.BytesIO(data)) as image:
-            # A telephone's JPEG may hold previews and depth maps beside the picture; Pillow calls that MPO.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        with Image.open(io.BytesIO(parts.pixels)) as image:
+            frames = getattr(image, "n_frames", 1)
             image.load()
-            upright = ImageOps.exif_transpose(image)
-        return _without_transparency(_in_8_bits(upright), frames)
+            orientation, remark = _orientation(parts.exif, parts.xmp)
+            upright = _in_8_bits(turned_upright(image, orientation))
+        return dataclasses.replace(_without_transparency(upright, frames), remark=remark)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -54,6 +59,13 @@ def decode_picture(data: bytes) -> Decoded:
         raise ImageError(f"the picture is too large: {error}") from error
     except Exception as error:  # Pillow's decoders raise whatever their parsing runs into
         raise ImageError(f"the picture is damaged or cut short: {error}") from error
+
+
+def _orientation(exif: bytes, xmp: bytes) -> tuple[int, str]:
+    try:
+        return orientation_of(exif, xmp), ""
+    except ValueError as error:
+        return 1, f"its EXIF cannot be read ({error}), so it is taken as it is stored: check that it is upright"
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -137,6 +137,8 @@ def _prepare(data: bytes, key: str, caption: str | None, config: IngestConfig) -
 
 def _warnings(decoded: Decoded, config: IngestConfig) -> Iterator[str]:
     (width, height), side = decoded.picture.size, config.resolution
+    if decoded.remark:
+        yield decoded.remark
     if decoded.frames > 1:
         yield f"took the first of {decoded.frames} frames"
     if min(width, height) < side:
