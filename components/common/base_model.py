@@ -258,7 +258,8 @@ def _has_size(path: Path, size: int) -> bool:
 def _fill(folder: Path, files: Mapping[str, ModelFile], store: ObjectStore, cache: Path) -> None:
     started = time.monotonic()
     size = sum(file.size for file in files.values())
-    logger.info("%d files of a base model, %s, from %s to %s", len(files), human_size(size), store.uri, folder)
+    logger.info("%d files of a model, %s, from %s", len(files), human_size(size), store.uri)
+    logger.info("to %s", folder)
 
     def fetch(file: ModelFile) -> tuple[ModelFile, Path]:
         return file, _verified_blob(store, file, cache)

@@ -66,7 +66,8 @@ def import_base_model(
     key = reference_key(origin.repository, origin.revision, kind, variant)
     reference = _known_reference(store, key)
     if reference is None:
-        logger.info("importing %s at revision %s into %s", source, origin.revision, store.uri)
+        logger.info("importing %s", source)
+        logger.info("revision %.12s, into %s", origin.revision, store.uri)
         files = _import_files(origin, store, source, kind=kind, variant=variant)
         reference = ModelReference(
             source=source,
@@ -80,9 +81,10 @@ def import_base_model(
         # Last: a reference says that all of its files are there.
         store.write(key, json.dumps(reference_content(reference), indent=1).encode())
     else:
-        logger.info("%s at revision %s is in %s already", source, origin.revision, store.uri)
+        logger.info("there already: %s", source)
+        logger.info("revision %.12s, in %s", origin.revision, store.uri)
         reference = dataclasses.replace(reference, source=source, store=store.uri)
-    logger.info("%d files, %s, digest %s", len(reference.files), human_size(reference.size), reference.digest)
+    logger.info("%d files, %s, digest %.12s", len(reference.files), human_size(reference.size), reference.digest)
     write_reference(reference, output_path)
     return reference
 
