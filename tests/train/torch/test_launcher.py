@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.common.errors import ConfigError
+from components.common.errors import ArtifactError, ConfigError
 from components.train.accelerate_environment import flag_defaults
 from components.train.torch.launcher import check_launcher, check_processes
 
@@ -39,8 +39,14 @@ def test_precision_and_cpu_of_accelerate_are_the_flags_defaults(monkeypatch: pyt
     assert flag_defaults() == {"mixed_precision": "bf16", "accelerator": "cpu"}
 
 
-@pytest.mark.parametrize(("flag", "expected"), [((), "found 'fp8'"), (("--mixed-precision", "bf15"), "found 'bf15'")])
-def test_flag_overrules_precision_of_accelerate(flag: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flag", "code", "expected"),
+    [
+        ([], ConfigError.exit_code, "mixed_precision: found 'fp8', expected one of no, fp16, bf16"),
+        (["--mixed-precision=bf16", "--accelerator=cpu"], ArtifactError.exit_code, 'mixed_precision="bf16"'),
+    ],
+)
+def test_flag_overrules_precision_of_accelerate(flag: list[str], code: int, expected: str, tmp_path: Path) -> None:
     places = ("latent-set", "base-model", "initial-embedding", "checkpoint-root", "output")
     ended = subprocess.run(
         [sys.executable, "-m", "components.train", *(f"--{name}={tmp_path}" for name in places), *flag],
@@ -51,8 +57,8 @@ def test_flag_overrules_precision_of_accelerate(flag: tuple[str, ...], expected:
         timeout=120,
         check=False,
     )
-    assert ended.returncode == ConfigError.exit_code
-    assert f"mixed_precision: {expected}, expected one of no, fp16, bf16" in ended.stderr
+    assert ended.returncode == code
+    assert expected in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"])
