@@ -25,8 +25,7 @@ ABSENT = {
 NOT_NEEDED = {"dataset": {"jax"}, "launcher": {"transformers"}}
 """What an image lacks though its code names it.
 
-Preflight takes a noise schedule's settings, not its arrays; the pods of a TrainJob have the tokenizer, and the
-launcher has none.
+Preflight takes a noise schedule's settings, not its arrays; the launcher leaves prompts to the pods of its TrainJob.
 """
 
 

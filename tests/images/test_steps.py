@@ -129,7 +129,7 @@ def test_published_version_is_found_by_command_and_pipeline(run: Run, bucket: Pa
 
 
 def test_launcher_says_that_it_is_in_no_cluster(run: Run):
-    assert "--num-nodes" in run("launcher", command("train.nodes", "launch", "--help")).stdout
+    assert "--num-nodes" in run("launcher", command("train.nodes", "--help")).stdout
     artifacts = {
         name: f"gs://bucket/{name}" for name in ("latent_set", "base_model", "initial_embedding", "learned_embedding")
     }

@@ -16,10 +16,9 @@ from components.evaluate.evaluation import evaluate
 from components.import_base_model.importing import import_base_model
 from components.ingest_images.config import IngestConfig
 from components.ingest_images.ingest import ingest_images
-from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
-from components.preflight.options import check_options
-from components.train.train import train as step
+from components.preflight.options import CheckedOptions, check_options
+from components.train.train import train
 from pipelines.presets import SPRITES_DEMO
 from tests import flax_runs as runs
 
@@ -27,7 +26,7 @@ STEPS = 50
 LEARNING_RATE = 5e-3
 """A sixth of the demo's, whose steps are nearly as long as the row: there 3e-7 in the initial row are 2e-3 in the
 losses 40 steps later, in PyTorch alone. Here rounding stays what it is."""
-DEMO = check_options({**SPRITES_DEMO, "storage_uri": "/unused"})
+DEMO: CheckedOptions = check_options({**SPRITES_DEMO, "storage_uri": "unused"})
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +42,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"base_model": folder / "model", "latent_set": folder / "latents"}
 
 
-def train(
+def learned_by(
     framework: str, folder: Path, inputs: dict[str, Path], *, accelerator: str = "cpu", **changes: Any
 ) -> LearnedEmbedding:
-    """What a framework learns with checkpoints of its own: else the second one would go on from the first one's."""
-    return step(
+    """What a trainer learns with checkpoints of its own: else the second one would go on from the first one's."""
+    return train(
         dataclasses.replace(DEMO.training, **changes),
         framework=framework,
         **inputs,
@@ -59,8 +58,7 @@ def train(
 
 def initial(folder: Path, prepared: dict[str, Path], num_vectors: int) -> Path:
     """The initial embedding of the demo."""
-    tokens = {name: SPRITES_DEMO[name] for name in ("placeholder_token", "initializer_token")}
-    init_embedding(InitConfig(**tokens, num_vectors=num_vectors), prepared["base_model"], folder / "initial")
+    init_embedding(dataclasses.replace(DEMO.word, num_vectors=num_vectors), prepared["base_model"], folder / "initial")
     return folder / "initial"
 
 
@@ -68,8 +66,8 @@ def initial(folder: Path, prepared: dict[str, Path], num_vectors: int) -> Path:
 def test_fifty_steps_equal_torch(tmp_path: Path, prepared: dict[str, Path], num_vectors: int) -> None:
     inputs = {**prepared, "initial_embedding": initial(tmp_path, prepared, num_vectors)}
     changes = {"train_batch_size": 2, "max_train_steps": STEPS, "learning_rate": LEARNING_RATE}
-    theirs = train("torch", tmp_path / "torch", inputs, **changes)
-    ours = train("flax", tmp_path / "flax", inputs, **changes)
+    theirs = learned_by("torch", tmp_path / "torch", inputs, **changes)
+    ours = learned_by("flax", tmp_path / "flax", inputs, **changes)
 
     assert len(ours.losses) == STEPS and np.ptp(theirs.losses) > 0.01
     np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-4)
@@ -97,7 +95,7 @@ def test_demo_scores_on_tpus_as_in_torch(
     for framework, accelerator in (("torch", "cpu"), ("flax", "tpu")):
         folder = tmp_path / accelerator
         inputs = {**prepared, "initial_embedding": start}
-        train(framework, folder, inputs, accelerator=accelerator, train_batch_size=4)
+        learned_by(framework, folder, inputs, accelerator=accelerator, train_batch_size=4)
         evaluation = evaluate(
             dataclasses.replace(DEMO.evaluation, images_per_prompt=4),
             base_model=prepared["base_model"],
