@@ -21,13 +21,13 @@ from components.common.base_model import (
     write_reference,
 )
 from components.common.errors import ArtifactError, BaseModelError, ObjectNotFoundError
+from components.common.sources.checks import check_file, read_json
 from components.common.sources.models import ModelSource, open_source
+from components.common.sources.selection import select_files
 from components.common.storage import ObjectStore, open_store
 from components.common.storage.local_files import local_errors
 from components.common.storage.store import run_parallel
-from components.import_base_model.checks import check_file, read_json
 from components.import_base_model.progress import Progress
-from components.import_base_model.selection import select_files
 
 logger = logging.getLogger(__name__)
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping
 from typing import Any
 
 from components.common.accelerators import PodAccelerators
 from components.common.images import training_image
-from components.common.sources.models import SourceFile
 from components.preflight.options import CheckedOptions
 
 GIB = 2**30
 _LARGE = GIB
 """Bytes of weights from which on a step has use for more than one processor."""
-
-MODEL_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-"""The folders of a diffusers model that hold weights."""
 
 _FRAMEWORK_GIB = 2
 """What Python, PyTorch or JAX and the libraries around them take before a model is loaded."""
@@ -44,28 +39,6 @@ class Pod:
     accelerator: str
     accelerator_count: str
     node_selector: Mapping[str, str]
-
-
-def weight_bytes(files: Mapping[str, SourceFile], *, variant: str = "", parts: Collection[str] = ()) -> int:
-    """The size in bytes of a model's weights: of a variant's where there are such, else of the plain ones.
-
-    Args:
-        files: the files of the model's source.
-        variant: such as `fp16`; empty for the plain weights.
-        parts: the folders that hold weights; none: the model's folder itself does.
-    """
-    return sum(_of_folder(files, folder, variant) for folder in (parts or (".",)))
-
-
-def _of_folder(files: Mapping[str, SourceFile], folder: str, variant: str) -> int:
-    weights = [
-        (name.name, file.size)
-        for name, file in ((PurePosixPath(path), file) for path, file in files.items())
-        if str(name.parent) == folder and name.suffix == ".safetensors"
-    ]
-    of_variant = [size for name, size in weights if variant and f".{variant}." in name]
-    plain = [size for name, size in weights if "." not in name.removesuffix(".safetensors")]
-    return sum(of_variant or plain)
 
 
 def encoding_pod(options: CheckedOptions, *, model: int) -> Pod:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from components.common.errors import InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
-from components.common.sources.models import ModelSource, open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
 from components.encode_latents.config import EncodeConfig
@@ -18,15 +17,14 @@ from components.evaluate.config import EvaluateConfig
 from components.import_base_model.config import ImportConfig
 from components.ingest_images.config import IngestConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
+from components.preflight.model_files import ModelFiles, check_model_files
 from components.preflight.options import CheckedOptions, check_options
 from components.preflight.pods import (
-    MODEL_PARTS,
     encoding_pod,
     evaluation_pod,
     outputs_of,
     training_image_and_pod,
     training_pod,
-    weight_bytes,
 )
 from components.publish.config import PublishConfig
 
@@ -85,8 +83,8 @@ class _Sources:
 
     images_fingerprint: str
     scoring_images_fingerprint: str
-    base_model: ModelSource
-    scorer: ModelSource
+    base_model: ModelFiles
+    scorer: ModelFiles
 
 
 def preflight(
@@ -132,7 +130,16 @@ def _check_sources(options: CheckedOptions) -> _Sources:
 
     images = attempt(fingerprint_images, run.images_uri)
     scoring_images = attempt(fingerprint_images, run.scoring_images_uri or run.images_uri)
-    base_model, scorer = attempt(open_source, run.base_model), attempt(open_source, run.scorer)
+    base_model = attempt(
+        functools.partial(
+            check_model_files,
+            kind="diffusion",
+            variant=run.base_model_variant,
+            resolution=options.pictures.resolution,
+        ),
+        run.base_model,
+    )
+    scorer = attempt(functools.partial(check_model_files, kind="clip"), run.scorer)
     attempt(_check_writable, run.storage)
     launching = options.launching(cpu="1", memory="1Gi")
     if launching.framework_name(run.accelerator) == "flax" and base_model is not None:
@@ -158,8 +165,7 @@ def _check_writable(storage_uri: str) -> str:
 
 def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[str, str]) -> Checked:
     run, pictures = options.run, vars(options.pictures)
-    model = weight_bytes(sources.base_model.files, variant=run.base_model_variant, parts=MODEL_PARTS)
-    scorer = weight_bytes(sources.scorer.files)
+    model, scorer = sources.base_model.weight_bytes, sources.scorer.weight_bytes
     trains = training_pod(options, model=model)
     name, step = training_image_and_pod(options, trains)
     configs = {

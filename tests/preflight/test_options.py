@@ -207,7 +207,7 @@ def test_framework_is_that_of_the_accelerator_or_the_one_that_is_given(framework
 
 
 def test_torch_is_refused_on_tpus():
-    with pytest.raises(ConfigError, match="accelerator: found 'tpu', expected one of cpu, gpu"):
+    with pytest.raises(ConfigError, match="framework: found torch with accelerator tpu, expected auto or flax"):
         checked(framework="torch", accelerator="tpu")
 
 

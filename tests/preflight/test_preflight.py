@@ -17,7 +17,6 @@ from components.common.errors import BaseModelError, ConfigError, ImageError, St
 from components.common.images import image
 from components.common.storage import open_store
 from components.evaluate.config import EvaluateConfig
-from components.flax_models.model_check import CONFIG_FILES
 from components.init_embedding.config import InitConfig
 from components.preflight.preflight import PROBE, Checked, preflight
 from components.train.config import TrainStepConfig
@@ -30,9 +29,8 @@ def given(tmp_path: Path) -> dict[str, Any]:
     """Parameters whose sources are all there."""
     (tmp_path / "images").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "images" / "1.png")
-    for name in ("model", "clip"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"name": name}))
+    shutil.copytree(SPRITES / "base_model", tmp_path / "model")
+    shutil.copytree(SPRITES / "clip", tmp_path / "clip")
     return {
         "storage_uri": (tmp_path / "storage").as_uri(),
         "images_uri": str(tmp_path / "images"),
@@ -41,6 +39,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
         "placeholder_token": "<dot>",
         "initializer_token": "dot",
         "accelerator": "cpu",
+        "resolution": 32,
     }
 
 
@@ -86,16 +85,15 @@ def test_nothing_is_written_when_an_option_is_wrong(given: dict[str, Any], tmp_p
     assert not (tmp_path / "storage").exists()
 
 
-def model_of(folder: Path, gigabytes: float) -> None:
-    """A folder whose weights are as large, and take no room on the disk."""
-    for name in ("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        with (folder / name).open("wb") as file:
-            file.truncate(int(gigabytes * 2**30))
+def enlarge(folder: Path, gigabytes: float) -> None:
+    """Makes the weights of the UNet as large, without room on the disk, and those of a variant twice as large."""
+    for suffix, size in (("safetensors", gigabytes), ("fp16.safetensors", 2 * gigabytes)):
+        with (folder / "unet" / f"diffusion_pytorch_model.{suffix}").open("wb") as file:
+            file.truncate(int(size * 2**30))
 
 
 def test_pods_of_a_small_model_fit_a_small_node(given: dict[str, Any]):
-    checked = preflight({**given, "base_model": str(SPRITES / "base_model"), "scorer": str(SPRITES / "clip")})
+    checked = preflight(given)
     for pod in ("encoding", "training", "evaluation"):
         assert float(getattr(checked, f"{pod}_cpu")) <= 2
         assert float(getattr(checked, f"{pod}_memory").removesuffix("Gi")) <= 4
@@ -103,7 +101,7 @@ def test_pods_of_a_small_model_fit_a_small_node(given: dict[str, Any]):
 
 
 def test_pods_grow_with_the_model_and_the_gpus_unless_they_are_given(given: dict[str, Any], tmp_path: Path):
-    model_of(tmp_path / "model", 3)
+    enlarge(tmp_path / "model", 2.99)
     one = preflight({**given, "accelerator": "gpu"})
     assert (one.training_cpu, one.training_memory, one.encoding_memory) == ("4", "11Gi", "8Gi")
     assert (one.training_accelerator, one.training_accelerator_count) == ("nvidia.com/gpu", "1")
@@ -161,11 +159,8 @@ def test_preflight_refuses_storage_that_cannot_be_written(given: dict[str, Any],
 
 
 @pytest.fixture
-def given_for_tpus(given: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """Parameters of a run on TPUs, with the JSON files of a model that the Flax modules compute."""
-    for name in CONFIG_FILES:
-        (tmp_path / "model" / name).parent.mkdir(parents=True)
-        shutil.copyfile(SPRITES / "base_model" / name, tmp_path / "model" / name)
+def given_for_tpus(given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a run on TPUs."""
     return {**given, "accelerator": "tpu", "accelerator_count": 4}
 
 
@@ -203,8 +198,7 @@ def test_evaluation_of_more_steps_than_the_model_has_is_refused_for_tpus(given_f
 
 def test_model_in_a_bucket_is_looked_at_for_tpus(given_for_tpus: dict[str, Any], s3_bucket_uri: str):
     store = open_store(f"{s3_bucket_uri}/model")
-    for name in CONFIG_FILES:
-        store.write(name, (Path(given_for_tpus["base_model"]) / name).read_bytes())
+    store.upload_folder(Path(given_for_tpus["base_model"]), "")
     checked = preflight({**given_for_tpus, "base_model": store.uri})
     assert told(checked, "import_base_model")["source_fingerprint"]
     store.write("vae/config.json", json.dumps({"_class_name": "AutoencoderTiny"}).encode())
@@ -214,7 +208,7 @@ def test_model_in_a_bucket_is_looked_at_for_tpus(given_for_tpus: dict[str, Any],
 
 def test_folder_without_the_files_of_a_model_is_refused_for_tpus(given_for_tpus: dict[str, Any], tmp_path: Path):
     (tmp_path / "model" / "vae" / "config.json").unlink()
-    with pytest.raises(BaseModelError, match=r"lacks vae/config\.json, expected a Stable Diffusion model"):
+    with pytest.raises(BaseModelError, match=r"cannot be imported: vae/config\.json is missing"):
         preflight(given_for_tpus)
 
 
@@ -241,3 +235,55 @@ def test_command_ends_with_one_line_and_the_exit_code_of_an_input_error(given: d
     assert done.returncode == 2
     assert "ERROR resolution: found 0" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SOURCE = {
+    "another family": ("model_index.json", {"_class_name": "FluxPipeline"}, "model_index.json is of a FluxPipeline"),
+    "inpainting": ("model_index.json", {"_class_name": "StableDiffusionInpaintPipeline"}, r"Pipeline \(inpainting\)"),
+    "other channels": ("unet/config.json", {"in_channels": 9}, "the UNet takes 9 channels, the VAE's latents have 4"),
+    "another text encoder": (
+        "model_index.json",
+        {"text_encoder": ["transformers", "T5EncoderModel"]},
+        "T5EncoderModel",
+    ),
+    "another VAE": ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae is a AutoencoderTiny"),
+    "no VAE": ("model_index.json", {"vae": [None, None]}, "names no vae"),
+    "another prediction": (
+        "scheduler/scheduler_config.json",
+        {"prediction_type": "sample"},
+        "prediction type 'sample'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SOURCE)
+def test_model_that_no_trainer_takes_is_refused_before_its_weights_are_read(
+    given: dict[str, Any], tmp_path: Path, case: str
+):
+    name, fields, told = SOURCE[case]
+    change(tmp_path / "model" / name, **fields)
+    for weights in (tmp_path / "model").rglob("*.safetensors"):
+        weights.chmod(0)
+        weights.write_bytes(b"")
+    with pytest.raises(BaseModelError, match=told):
+        preflight(given)
+
+
+@pytest.mark.parametrize("resolution", [33, 35.0, "31"])
+def test_resolution_that_the_vae_cannot_take_is_refused(given: dict[str, Any], resolution: Any):
+    with pytest.raises(BaseModelError, match=rf"resolution: found {int(resolution)}, expected a multiple of \d"):
+        preflight({**given, "resolution": resolution})
+
+
+def test_scorer_that_is_no_clip_model_is_refused(given: dict[str, Any], tmp_path: Path):
+    (tmp_path / "clip" / "preprocessor_config.json").unlink()
+    with pytest.raises(BaseModelError, match=r"clip cannot be imported: preprocessor_config\.json is missing"):
+        preflight(given)
+
+
+def test_mistakes_of_all_sources_are_told_at_once(given: dict[str, Any], tmp_path: Path):
+    change(tmp_path / "model" / "unet" / "config.json", in_channels=9)
+    (tmp_path / "clip" / "preprocessor_config.json").unlink()
+    with pytest.raises(ImageError) as refused:
+        preflight({**given, "images_uri": str(tmp_path / "nowhere")})
+    assert len(refused.value.mistakes) == 3

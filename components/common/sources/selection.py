@@ -9,8 +9,8 @@ from typing import Any
 
 from components.common.base_model import MODEL_KINDS
 from components.common.errors import BaseModelError, ConfigError
+from components.common.sources.families import channel_problems, config_of, described, pipeline_problems
 from components.common.sources.models import single_file_advice
-from components.import_base_model.families import channel_problems, config_of, described, pipeline_problems
 
 logger = logging.getLogger(__name__)
 

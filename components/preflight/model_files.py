@@ -1,0 +1,74 @@
+"""What a run takes of a model, told from its listing and its few JSON files before a file of weights is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import BaseModelError
+from components.common.sources.checks import read_json
+from components.common.sources.models import open_source
+from components.common.sources.selection import select_files
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+"""What the trainers let a UNet predict: the noise, or the velocity (arXiv 2202.00512)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model as a run will import it.
+
+    Attributes:
+        revision: the state of its source.
+        weight_bytes: size of the weights that are imported.
+    """
+
+    revision: str
+    weight_bytes: int
+
+
+def check_model_files(address: str, *, kind: str, variant: str = "", resolution: int = 0) -> ModelFiles:
+    """What a run takes of the model at `address`.
+
+    Args:
+        address: `hf://`, `gs://`, `s3://` or a folder.
+        kind: `diffusion` or `clip`.
+        variant: such as `fp16`; empty for the plain weights.
+        resolution: side of the pictures in pixels that a diffusion model is to learn from.
+
+    Raises:
+        BaseModelError: naming everything for which it is no model of that kind, or cannot learn from such pictures.
+        StorageError: when its files cannot be read.
+    """
+    source = open_source(address)
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def read(name: str) -> Any:
+            return read_json(source.fetch(name, Path(scratch)), f"{address}/{name}")
+
+        selected = select_files(address, source.files, kind=kind, variant=variant, read_json=read)
+        if kind == "diffusion":
+            vae, scheduler = read(selected["vae/config.json"]), read(selected["scheduler/scheduler_config.json"])
+            if problems := [*_resolution_problems(vae, resolution), *_scheduler_problems(address, scheduler)]:
+                raise BaseModelError(*problems)
+    weights = [name for name in selected.values() if name.endswith(".safetensors")]
+    return ModelFiles(revision=source.revision, weight_bytes=sum(source.files[name].size for name in weights))
+
+
+def _resolution_problems(vae: dict[str, Any], resolution: int) -> Iterable[str]:
+    levels = vae.get("block_out_channels")
+    factor = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 1
+    if resolution % factor:
+        yield f"resolution: found {resolution}, expected a multiple of {factor}: so much the VAE shrinks pictures"
+
+
+def _scheduler_problems(address: str, scheduler: dict[str, Any]) -> Iterable[str]:
+    found = scheduler.get("prediction_type", PREDICTION_TYPES[0])
+    if found not in PREDICTION_TYPES:
+        yield (
+            f"base_model: found the prediction type {found!r} in {address}/scheduler/scheduler_config.json, expected "
+            f"one of {', '.join(PREDICTION_TYPES)}: choose another base model"
+        )
