@@ -12,14 +12,14 @@ from components.common.artifacts import InitialEmbedding
 from components.common.base_model import materialize, read_reference
 from components.common.errors import BaseModelError
 from components.common.tokenizer import limit_to_text_encoder
-from components.init_embedding.config import InitConfig
-from components.init_embedding.token_table import read_token_row
-from components.init_embedding.vocabulary import (
+from components.common.vocabulary import (
     add_placeholder,
     check_prompt_length,
     initializer_id,
     load_tokenizer,
 )
+from components.init_embedding.config import InitConfig
+from components.init_embedding.token_table import read_token_row
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from kfp import dsl
 from components.common.images import image
 
 
-@dsl.component(base_image=image("dataset"), install_kfp_package=False)
+@dsl.component(base_image=image("tokenizer"), install_kfp_package=False)
 def preflight(
     storage_uri: str,
     images_uri: str,

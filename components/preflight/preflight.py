@@ -18,6 +18,7 @@ from components.import_base_model.config import ImportConfig
 from components.ingest_images.config import IngestConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
 from components.preflight.model_files import ModelFiles, check_model_files
+from components.preflight.new_word import check_new_word
 from components.preflight.options import CheckedOptions, check_options
 from components.preflight.pods import (
     encoding_pod,
@@ -140,6 +141,14 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         run.base_model,
     )
     scorer = attempt(functools.partial(check_model_files, kind="clip"), run.scorer)
+    if base_model is not None:
+        word = functools.partial(
+            check_new_word,
+            word=options.word,
+            evaluation=options.evaluation,
+            learnable_property=options.training.learnable_property,
+        )
+        attempt(word, run.base_model)
     attempt(_check_writable, run.storage)
     launching = options.launching(cpu="1", memory="1Gi")
     if launching.framework_name(run.accelerator) == "flax" and base_model is not None:

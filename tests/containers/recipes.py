@@ -15,8 +15,8 @@ LIGHT = ("dataset", "tokenizer", "publish", "launcher")
 """The images without a neural network."""
 
 RUNS = {
-    "dataset": ("preflight", "import_base_model", "ingest_images"),
-    "tokenizer": ("init_embedding",),
+    "dataset": ("import_base_model", "ingest_images"),
+    "tokenizer": ("preflight", "init_embedding"),
     "train-torch": ("encode_latents", "train/torch"),
     "train-flax": ("train/flax",),
     "train-flax-gpu": ("train/flax",),

@@ -22,7 +22,7 @@ ABSENT = {
 }
 """The frameworks that are not in an image."""
 
-NOT_NEEDED = {"dataset": {"jax"}, "launcher": {"transformers"}}
+NOT_NEEDED = {"tokenizer": {"jax"}, "launcher": {"transformers"}}
 """What an image lacks though its code names it.
 
 Preflight takes a noise schedule's settings, not its arrays; the launcher leaves prompts to the pods of its TrainJob.

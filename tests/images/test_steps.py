@@ -66,10 +66,10 @@ def base_model(run: Run, bucket: Path) -> Path:
 def test_preflight_gives_what_the_other_steps_need(run: Run, bucket: Path):
     options = {**_in_container(SPRITES_DEMO), "storage_uri": INSIDE}
     form = {**as_form(options, PIPELINE["root"]["inputDefinitions"]["parameters"]), "training_images": {}}
-    run("dataset", pod_command("preflight", form, output=f"{INSIDE}/preflight/output.json"))
+    run("tokenizer", pod_command("preflight", form, output=f"{INSIDE}/preflight/output.json"))
     given = json.loads((bucket / "preflight/output.json").read_text())["parameterValues"]
     (bucket / "parameters.json").write_text(json.dumps(options))
-    printed = run("dataset", command("preflight", f"{INSIDE}/parameters.json")).stdout
+    printed = run("tokenizer", command("preflight", f"{INSIDE}/parameters.json")).stdout
     assert json.loads(printed) == given
     assert json.loads(given["publish"])["registry_uri"].startswith(INSIDE)
 

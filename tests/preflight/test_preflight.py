@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.common.errors import BaseModelError, ConfigError, ImageError, StorageError
+from components.common.errors import BaseModelError, ConfigError, ImageError, StorageError, TokenError
 from components.common.images import image
 from components.common.storage import open_store
 from components.evaluate.config import EvaluateConfig
@@ -37,7 +37,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
         "base_model": str(tmp_path / "model"),
         "scorer": str(tmp_path / "clip"),
         "placeholder_token": "<dot>",
-        "initializer_token": "dot",
+        "initializer_token": "circle",
         "accelerator": "cpu",
         "resolution": 32,
     }
@@ -287,3 +287,37 @@ def test_mistakes_of_all_sources_are_told_at_once(given: dict[str, Any], tmp_pat
     with pytest.raises(ImageError) as refused:
         preflight({**given, "images_uri": str(tmp_path / "nowhere")})
     assert len(refused.value.mistakes) == 3
+
+
+LONG = "a photo of " + "very " * 90 + "nice {}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"initializer_token": "purple star"}, "initializer_token: 'purple star' is 2 tokens"),
+        ({"placeholder_token": "circle"}, "placeholder_token: the tokenizer has 'circle' already"),
+        ({"num_vectors": 70}, "num_vectors: found 70, expected at most"),
+        ({"evaluation_prompts": [LONG]}, r"evaluation_prompts: found 'a photo of very .*\.\.\.' of \d+ tokens"),
+        ({"evaluation_prompts": ["a {}", LONG]}, "evaluation_prompts: found"),
+        ({"evaluation_reference_prompt": "red " * 80}, "evaluation_prompts: found"),
+        ({"evaluation_negative_prompt": "red " * 80}, "evaluation_negative_prompt: found 'red red"),
+    ],
+)
+def test_word_or_prompt_that_the_model_cannot_take_is_refused(
+    given: dict[str, Any], changes: dict[str, Any], told: str
+):
+    with pytest.raises(TokenError, match=told):
+        preflight({**given, **changes})
+
+
+def test_mistakes_of_the_word_are_told_at_once(given: dict[str, Any]):
+    with pytest.raises(TokenError) as refused:
+        preflight(
+            {**given, "placeholder_token": "star", "initializer_token": "purple star", "evaluation_prompts": [LONG]}
+        )
+    assert [mistake.partition(":")[0] for mistake in refused.value.mistakes] == [
+        "initializer_token",
+        "placeholder_token",
+        "evaluation_prompts",
+    ]
