@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from components.common.errors import InputError, StorageError, TextualInversionError
+from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
+from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.encode_latents.config import EncodeConfig
 from components.evaluate.config import EvaluateConfig
 from components.import_base_model.config import ImportConfig
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 PROBE = "preflight-probe"
 """The object that is written, and deleted again, to see whether the storage can be."""
+
+_SHOWN_NAMES = 5
 
 Answer = TypeVar("Answer")
 
@@ -150,6 +153,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         )
         attempt(word, run.base_model)
     attempt(_check_writable, run.storage)
+    attempt(functools.partial(_check_checkpoint, options.training.resume_from_checkpoint), run.checkpoints_uri)
     launching = options.launching(cpu="1", memory="1Gi")
     if launching.framework_name(run.accelerator) == "flax" and base_model is not None:
         steps = options.evaluation.num_inference_steps
@@ -170,6 +174,21 @@ def _check_writable(storage_uri: str) -> str:
     except StorageError as error:
         logger.warning("%s stays: it cannot be deleted (%s)", store.uri_of(PROBE), error)
     return store.uri
+
+
+def _check_checkpoint(wanted: str, checkpoints_uri: str) -> str:
+    """The checkpoint to go on from; whether it is of this very training shows when the training begins."""
+    if wanted in ("latest", "none"):
+        return wanted
+    found = filter(None, (CHECKPOINT_KEY.fullmatch(info.key) for info in open_store(checkpoints_uri).list()))
+    names = sorted({match["name"] for match in found})
+    if wanted.removesuffix(".safetensors") not in names:
+        there = ", ".join(names[-_SHOWN_NAMES:]) or "none at all"
+        raise ConfigError(
+            f"resume_from_checkpoint: found {wanted!r}, expected latest, none, or the name of a checkpoint in "
+            f"{checkpoints_uri}, which has {there}"
+        )
+    return wanted
 
 
 def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[str, str]) -> Checked:

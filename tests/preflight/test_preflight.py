@@ -321,3 +321,16 @@ def test_mistakes_of_the_word_are_told_at_once(given: dict[str, Any]):
         "placeholder_token",
         "evaluation_prompts",
     ]
+
+
+@pytest.mark.parametrize("wanted", ["", "Latest", "checkpoint-500", "step-00000300"])
+def test_checkpoint_that_is_not_there_is_refused_with_those_that_are(
+    given: dict[str, Any], tmp_path: Path, wanted: str
+):
+    with pytest.raises(ConfigError, match=r"resume_from_checkpoint: found .*, which has none at all"):
+        preflight({**given, "resume_from_checkpoint": wanted})
+    open_store(given["storage_uri"] + "/checkpoints").write(f"{'a' * 64}/step-00000200.safetensors", b"")
+    with pytest.raises(ConfigError, match=r"resume_from_checkpoint: found .*, which has step-00000200"):
+        preflight({**given, "resume_from_checkpoint": wanted})
+    for name in ("step-00000200", "step-00000200.safetensors", "latest", "none"):
+        preflight({**given, "resume_from_checkpoint": name})
