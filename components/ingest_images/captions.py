@@ -10,6 +10,7 @@ from typing import Any
 from components.common.errors import ImageError
 from components.common.sources.picture_listing import CAPTION_ENDING, METADATA_NAME, Listing
 from components.common.sources.pictures import Source
+from components.common.storage.local_files import readable_name
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +43,15 @@ def _captions_of_metadata(source: Source, key: str, pictures: set[str]) -> dict[
     for number, line in enumerate(_text(source, key).splitlines(), start=1):
         if not line.strip():
             continue
-        name, text = _entry(line, f"{source.uri}: line {number} of {key}")
+        name, text = _entry(line, f"{source.uri}: line {number} of {readable_name(key)}")
         picture = str(PurePosixPath(key).parent / name)
         if picture in pictures:
             captions[picture] = text
         else:
             strangers.append(name)
     if strangers:
-        logger.warning("%s: %s names %s, which is no picture here", source.uri, key, ", ".join(strangers[:5]))
+        name = readable_name(key)
+        logger.warning("%s: %s names %s, which is no picture here", source.uri, name, ", ".join(strangers[:5]))
     return captions
 
 
@@ -70,4 +72,5 @@ def _text(source: Source, key: str) -> str:
     try:
         return source.read(key).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ImageError(f"{source.uri}: {key} is no UTF-8 text ({error}): save it as UTF-8") from error
+        where = f"{source.uri}: {readable_name(key)}"
+        raise ImageError(f"{where} is no UTF-8 text ({error}): save it as UTF-8") from error

@@ -16,6 +16,7 @@ from components.common.artifacts import ImageSet, Picture
 from components.common.errors import ImageError
 from components.common.sources.picture_listing import Listing, list_pictures
 from components.common.sources.pictures import Source, open_source
+from components.common.storage.local_files import readable_name
 from components.ingest_images.captions import read_captions
 from components.ingest_images.config import IngestConfig
 from components.ingest_images.decoding import Decoded, decode_picture
@@ -91,7 +92,7 @@ def _prepare_all(source: Source, listing: Listing, config: IngestConfig) -> list
         try:
             return _prepare(source.read(key), key, captions.get(key), config)
         except ImageError as error:
-            return f"{key}: {error}"
+            return f"{readable_name(key)}: {error}"
 
     prepared, errors = [], []
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -122,7 +123,7 @@ def _prepare(data: bytes, key: str, caption: str | None, config: IngestConfig) -
 
     return Prepared(
         picture=Picture(
-            source=key,
+            source=readable_name(key),
             caption=caption,
             original_size=(height, width),
             crop_top_left=crop_top_left(width, height, side, config.center_crop),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,3 +161,106 @@ def test_write_when_the_file_system_refuses_says_where() -> None:
     with pytest.raises(StorageError, match="file:///proc/textual-inversion/key") as caught:
         open_store("/proc/textual-inversion").write("key", b"")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [("../blobs/0", "../blobs/0"), ("a.png", "a.png"), ("whole/below", "whole/below")],
+    ids=["nothing there", "itself", "below a file"],
+)
+def test_list_when_a_link_leads_nowhere_says_where(tmp_path: Path, target: str, shown: str) -> None:
+    (tmp_path / "whole").write_bytes(b"content")
+    (tmp_path / "a.png").symlink_to(target)
+
+    with pytest.raises(
+        StorageError, match=rf"found 1 symbolic links that lead nowhere.*: a\.png -> {shown}: bring back"
+    ):
+        open_store(str(tmp_path)).list()
+
+
+def test_list_when_many_links_lead_nowhere_counts_them(tmp_path: Path) -> None:
+    for index in range(7):
+        (tmp_path / f"{index}.png").symlink_to("nowhere")
+
+    with pytest.raises(StorageError, match=r"found 7 symbolic links .*4\.png -> nowhere and 2 more: bring back"):
+        open_store(str(tmp_path)).list()
+    (tmp_path / "nowhere").write_bytes(b"content")
+    assert len(open_store(str(tmp_path)).list()) == 8
+
+
+def test_list_when_a_hidden_link_leads_nowhere_leaves_it_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.png").write_bytes(b"content")
+    (tmp_path / ".#notes.txt").symlink_to("somebody@host.123:456")
+
+    assert [info.key for info in open_store(str(tmp_path)).list()] == ["a.png"]
+    assert "left out links that lead nowhere: .#notes.txt -> somebody@host.123:456" in caplog.text
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def as_another_user() -> Iterator[None]:
+    """Whoever runs the tests, permissions hold inside: root becomes nobody for a while."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("what", ["a", "a/b"])
+def test_list_when_a_folder_cannot_be_read_says_so(open_folder: Path, what: str) -> None:
+    (open_folder / "a" / "b").mkdir(parents=True)
+    (open_folder / "a" / "b" / "1.png").write_bytes(b"content")
+    (open_folder / "2.png").write_bytes(b"content")
+    (open_folder / what).chmod(0)
+    try:
+        with as_another_user():
+            for use in (
+                lambda: open_store(str(open_folder)).list(),
+                lambda: open_store(str(open_folder / "out")).upload_folder(open_folder, "copy"),
+            ):
+                with pytest.raises(StorageError, match=rf"Permission denied \({open_folder}/{what}\): give the user"):
+                    use()
+    finally:
+        (open_folder / what).chmod(0o755)
+
+
+def test_list_when_there_is_no_folder_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+
+    assert open_store(str(tmp_path / "absent")).list() == []
+    assert open_store(str(tmp_path)).list("file/") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [(b"k\xe4tzchen.png", "k%E4tzchen.png"), ("kätzchen.png".encode(), "k%C3%A4tzchen.png"), (b"\xff", "%FF")],
+)
+def test_file_when_its_name_is_any_bytes_is_read_by_it(tmp_path: Path, name: bytes, quoted: str) -> None:
+    (tmp_path / os.fsdecode(name)).write_bytes(b"content")
+    store = open_store(str(tmp_path))
+
+    (info,) = store.list()
+
+    assert store.read(info.key) == b"content"
+    assert store.uri_of(info.key) == f"file://{tmp_path}/{quoted}"
+    parent, found = split_uri(store.uri_of(info.key))
+    assert open_store(parent).read(found) == b"content"
+
+
+def test_upload_when_a_name_is_no_utf8_says_which(tmp_path: Path, gcs_bucket_uri: str, s3_bucket_uri: str) -> None:
+    (tmp_path / os.fsdecode(b"k\xe4tzchen.png")).write_bytes(b"content")
+
+    for uri in (gcs_bucket_uri, s3_bucket_uri):
+        with pytest.raises(InputError, match=r"found the name copy/k\\xe4tzchen\.png, expected UTF-8"):
+            open_store(uri).upload_folder(tmp_path, "copy")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 
 from components.common.artifacts import ImageSet
-from components.common.errors import ArtifactError, ConfigError, ImageError, InputError
+from components.common.errors import ArtifactError, ConfigError, ImageError, InputError, StorageError
 from components.common.sources.picture_listing import fingerprint_images
 from components.ingest_images.config import INTERPOLATIONS, IngestConfig
 from components.ingest_images.ingest import ingest_images
@@ -367,3 +369,43 @@ def test_output_when_it_holds_other_things_is_refused(three_pictures: Path) -> N
 def test_config_when_a_value_cannot_be_right_names_the_field(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         IngestConfig(**{"images_uri": "x", **settings})
+
+
+def test_names_when_they_are_no_utf8_are_shown_escaped(three_pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for ending in (".png", ".txt"):
+        (three_pictures / f"0{ending}").rename(three_pictures / os.fsdecode(b"k\xe4tzchen" + ending.encode()))
+    pictures = {picture.source: picture.caption for picture in ingest(three_pictures).pictures}
+    assert pictures == {"1.png": None, "2.png": None, "k\\xe4tzchen.png": "a toy cat"}
+    assert "k\\xe4tzchen.png: 40 x 40" in caplog.text
+    assert len(fingerprint_images(str(three_pictures))) == 64
+
+
+def test_fingerprint_when_names_are_utf8_stays_what_it_was(folder: Path) -> None:
+    for name in ("słowo.png", "a b.png", "100%.png", "x\\xe4.png"):
+        (folder / name).write_bytes(b"x")
+    version = hashlib.sha256(b"x").hexdigest()
+    names = sorted(["słowo.png", "a b.png", "100%.png", "x\\xe4.png"])
+    listed = json.dumps([[name, 1, version] for name in names], separators=(",", ":"), ensure_ascii=False)
+    assert fingerprint_images(str(folder)) == hashlib.sha256(listed.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("key", ["a.png", "0.txt", "notes.pdf"])
+def test_source_when_one_file_is_a_dead_link_is_refused(three_pictures: Path, key: str) -> None:
+    (three_pictures / key).unlink(missing_ok=True)
+    (three_pictures / key).symlink_to("../gone")
+    for use in (lambda: ingest(three_pictures), lambda: fingerprint_images(str(three_pictures))):
+        with pytest.raises(StorageError, match=rf"{key} -> \.\./gone: bring back"):
+            use()
+
+
+def test_source_when_it_is_a_dead_link_says_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "pictures").symlink_to("volume/pictures")
+    with pytest.raises(ImageError, match=r"leads nowhere, .*/pictures -> volume/pictures"):
+        ingest(tmp_path / "pictures")
+
+
+def test_orientation_when_exif_is_damaged_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(random_pixels(40, 40)).save(folder / "0.png", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert len(ingest(folder).pictures) == 1
+    assert "0.png: its EXIF cannot be read (its directory lies outside of it)" in caplog.text

@@ -10,6 +10,7 @@ from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ImageError
 from components.common.sources.pictures import Source, open_source
 from components.common.storage import ObjectInfo
+from components.common.storage.local_files import readable_name
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Listing:
     def fingerprint(self) -> str:
         """A digest of names, sizes and versions of everything that the prepared pictures depend on."""
         used = (*self.pictures, *self.captions, *self.metadata)
-        return sha256_of(canonical_json([[info.key, info.size, info.version] for info in used]))
+        return sha256_of(canonical_json([[readable_name(info.key), info.size, info.version] for info in used]))
 
 
 def fingerprint_images(uri: str) -> str:
@@ -104,5 +105,5 @@ def _kind(key: str) -> str:
 
 
 def _named(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
+    shown = ", ".join(map(readable_name, names[:_NAMES_SHOWN]))
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"

@@ -45,6 +45,8 @@ def open_source(uri: str) -> Source:
 def _check_folder(folder: Path, uri: str) -> None:
     if folder.is_dir():
         return
+    if folder.is_symlink() and not folder.exists():
+        raise ImageError(f"found a symbolic link that leads nowhere, {folder} -> {folder.readlink()}: mend it")
     if folder.exists():
         raise ImageError(f"found a file at {folder}, expected a folder of pictures: give the folder it lies in")
     hint = ""

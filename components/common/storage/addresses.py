@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from components.common.errors import InputError, StorageError
 from components.common.storage.store import ObjectStore
@@ -55,7 +56,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     if not name or (scheme and not parent and scheme != "file"):
         raise InputError(f"found {uri!r}, expected the address of one object, such as gs://bucket/folder/name")
     if scheme == "file":
-        name = unquote(name)
+        name = os.fsdecode(unquote_to_bytes(name))
     return f"{scheme}{separator}{parent or slash or '.'}", name
 
 
@@ -74,7 +75,7 @@ def local_path(uri: str) -> Path:
         if not uri:
             raise InputError(f"found an empty storage address, expected one of {EXPECTED}")
         return Path(uri).expanduser().absolute()
-    path = unquote(uri.partition("://")[2])
+    path = os.fsdecode(unquote_to_bytes(uri.partition("://")[2]))
     if not path.startswith("/"):
         raise InputError(f"found {uri!r}, expected file:/// and an absolute path")
     return Path(path)
@@ -82,4 +83,4 @@ def local_path(uri: str) -> Path:
 
 def local_uri(path: Path) -> str:
     """The `file://` URI of an absolute path; `local_path` gives the path back."""
-    return "file://" + quote(path.as_posix())
+    return "file://" + quote(os.fsencode(path))

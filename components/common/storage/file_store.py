@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from components.common.errors import InputError, ObjectNotFoundError, PreconditionError, StorageError
@@ -17,12 +19,17 @@ from components.common.storage.local_files import (
     flush_to_disk,
     local_errors,
     locked_file,
+    readable_name,
     temporary_beside,
 )
 from components.common.storage.store import ObjectInfo, ObjectInfos, ObjectStore, check_condition, checked_key
 
+logger = logging.getLogger(__name__)
+
 HASHED_BYTES = 2**20
 """Up to here a version is the content's digest; above, size and time: listing must not read gigabytes."""
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_NAMES_SHOWN = 5
 _LOCK_NAME = RESERVED_PREFIX + "lock"
 
 
@@ -65,17 +72,24 @@ class FileStore(ObjectStore):
             return _info(key, self._existing(key))
 
     def list(self, prefix: str = "") -> ObjectInfos:
-        """See `ObjectStore.list`; files that vanish meanwhile are left out."""
+        """See `ObjectStore.list`; files that vanish meanwhile are left out.
+
+        Links that lead nowhere are refused; hidden ones, as editors make for locks, are left out with a warning.
+        """
         start = self.folder / checked_key(prefix.rpartition("/")[0]) if "/" in prefix else self.folder
-        found = []
+        found, dead = [], []
         with local_errors(self.uri):
             for path in files_below(start):
                 key = path.relative_to(self.folder).as_posix()
                 if key.startswith(prefix):
                     try:
                         found.append(_info(key, path))
-                    except FileNotFoundError:
-                        continue
+                    except OSError as error:
+                        if error.errno not in _NOWHERE:
+                            raise
+                        if path.is_symlink():
+                            dead.append(key)
+        self._tell_of_dead_links(dead)
         return sorted(found, key=lambda info: info.key)
 
     def delete(self, key: str) -> None:
@@ -98,6 +112,21 @@ class FileStore(ObjectStore):
             _copy(self._existing(key), temporary)
             flush_to_disk(temporary)
             os.replace(temporary, path)
+
+    def _tell_of_dead_links(self, keys: Sequence[str]) -> None:
+        hidden = [key for key in keys if any(part.startswith(".") for part in key.split("/"))]
+        if hidden:
+            logger.warning("%s: left out links that lead nowhere: %s", self.uri, self._links(hidden))
+        if seen := [key for key in keys if key not in hidden]:
+            raise StorageError(
+                f"{self.uri}: found {len(seen)} symbolic links that lead nowhere, expected files:"
+                f" {self._links(seen)}: bring back what they point to, or remove them"
+            )
+
+    def _links(self, keys: Sequence[str]) -> str:
+        shown = sorted(keys)[:_NAMES_SHOWN]
+        links = [f"{readable_name(key)} -> {readable_name((self.folder / key).readlink())}" for key in shown]
+        return ", ".join(links) + (f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else "")
 
     def _existing(self, key: str) -> Path:
         path = self.path_of(key)

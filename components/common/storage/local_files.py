@@ -16,6 +16,11 @@ RESERVED_PREFIX = ".textual-inversion-"
 """How the names of temporary and lock files begin; no object has such a name."""
 
 
+def readable_name(name: str | Path) -> str:
+    r"""A file's name as text: bytes that are no UTF-8, which Python keeps as surrogates, are written as `\xe4`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
     """A name for a file to move to `path`, in the same folder; what is left at the end is removed."""
@@ -53,7 +58,7 @@ def local_errors(uri: str) -> Iterator[None]:
 
 def local_problem(uri: str, error: OSError) -> StorageError:
     """The error to raise for a failure of the local file system while working on `uri`."""
-    where = f"{uri}: {error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+    where = f"{uri}: {error.strerror or error}" + (f" ({readable_name(error.filename)})" if error.filename else "")
     match error.errno:
         case errno.ENOENT:
             return ObjectNotFoundError(f"{uri}: there is no such file")
@@ -68,10 +73,19 @@ def local_problem(uri: str, error: OSError) -> StorageError:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, also through links, but no temporary or lock files."""
-    for where, folders, files in os.walk(folder, followlinks=True):
+    """Every file below a folder, also through links, but no temporary or lock files; links that lead nowhere too.
+
+    Raises:
+        OSError: if a folder cannot be read. One that is not there, or vanishes meanwhile, has no files.
+    """
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=_unless_absent):
         here = os.path.realpath(where) + os.sep
         folders[:] = [
             name for name in folders if not here.startswith(os.path.realpath(os.path.join(where, name)) + os.sep)
         ]
         yield from (Path(where, name) for name in files if not name.startswith(RESERVED_PREFIX))
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import InputError, ObjectNotFoundError
-from components.common.storage.local_files import files_below
+from components.common.storage.local_files import files_below, local_errors, readable_name
 
 FOLDER_WORKERS = 8
 """Files of a folder that are transferred at the same time."""
@@ -143,7 +143,8 @@ class ObjectStore(abc.ABC):
         """
         if not folder.is_dir():
             raise InputError(f"found no folder {folder} to upload to {self.uri}/{prefix}")
-        files = sorted(files_below(folder))
+        with local_errors(str(folder)):
+            files = sorted(files_below(folder))
         keys = [_below(prefix, path.relative_to(folder).as_posix()) for path in files]
         run_parallel(self.upload_file, zip(files, keys, strict=True))
 
@@ -178,7 +179,15 @@ class BucketStore(ObjectStore):
         self.prefix = f"{checked_key(prefix)}/" if prefix else ""
 
     def full_name(self, key: str) -> str:
-        """The object's name in its bucket."""
+        """The object's name in its bucket.
+
+        Raises:
+            InputError: if the key is none, or no UTF-8.
+        """
+        if readable_name(key) != key:
+            raise InputError(
+                f"found the name {readable_name(key)}, expected UTF-8, as in every bucket: rename the file"
+            )
         return self.prefix + checked_key(key)
 
 
