@@ -21,7 +21,8 @@ class _OwnLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        text = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
+        record.message = record.getMessage()
+        text = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.message}"
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 

@@ -154,13 +154,6 @@ def test_source_when_the_scheme_is_unknown_names_those_that_are(tmp_path: Path) 
         ingest_images(IngestConfig(images_uri="ftp://host/pictures"), tmp_path / "out")
 
 
-def test_fallback_when_images_uri_is_empty_is_used(three_pictures: Path, tmp_path: Path) -> None:
-    config = IngestConfig(images_uri="", fallback_images_uri=str(three_pictures), resolution=32)
-    assert len(ingest_images(config, tmp_path / "out").pictures) == 3
-    config = IngestConfig(images_uri=str(three_pictures), fallback_images_uri="s3://nowhere/x", resolution=32)
-    assert len(ingest_images(config, tmp_path / "out").pictures) == 3
-
-
 def test_pictures_when_several_are_bad_are_all_named(three_pictures: Path) -> None:
     good = (three_pictures / "0.png").read_bytes()
     (three_pictures / "3.png").write_bytes(good[: len(good) // 2])
@@ -358,7 +351,7 @@ def test_output_when_it_holds_other_things_is_refused(three_pictures: Path) -> N
     ("settings", "message"),
     [
         ({"images_uri": ""}, "images_uri: found nothing, expected a folder of example pictures"),
-        ({"images_uri": "  "}, "images_uri: found nothing"),
+        ({"images_uri": "  "}, "images_uri: found .  ., expected it without white space around it"),
         ({"resolution": 0}, "resolution: found 0"),
         ({"resolution": -512}, "resolution: found -512"),
         ({"interpolation": "hamming"}, "interpolation: found 'hamming', expected one of linear, bilinear, bicu"),
