@@ -19,7 +19,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 
 from components.common.errors import InputError, ObjectNotFoundError, PreconditionError, StorageError
 from components.common.storage.local_files import local_problem, temporary_beside
-from components.common.storage.retries import one_line, with_retries
+from components.common.storage.retries import one_line, shortened, with_retries
 from components.common.storage.store import BucketStore, ObjectInfo, ObjectInfos, check_condition, media_type
 
 PAGE = 1000
@@ -32,6 +32,8 @@ _CREDENTIALS_HINT = (
     "give the pod's account access (Workload Identity), set GOOGLE_APPLICATION_CREDENTIALS,"
     " or run `gcloud auth application-default login`"
 )
+_PERMISSION_REASONS = ("forbidden", "insufficientPermissions", "")
+"""Other refusals of status 403 are about the account or the project, such as billing: no grant mends them."""
 _LARGE_BYTES = 8 * 2**20
 """Up to this size the client library sends a file in one request, and honours a condition in every emulator."""
 _INSIDE_LARGE_FILE = DEFAULT_RETRY.with_timeout(60.0)
@@ -48,13 +50,11 @@ class GsStore(BucketStore):
 
         Raises:
             InputError: if the URI names no bucket.
-            StorageError: if there are no credentials.
+            StorageError: if there are no credentials, or who is to give them does not for as long as
+                `with_retries` tries.
         """
         super().__init__(uri)
-        try:
-            self._client = storage.Client(project=None)
-        except auth.GoogleAuthError as error:
-            raise StorageError(f"{uri}: no Google credentials: {_CREDENTIALS_HINT}") from error
+        self._client = self._call(None, lambda _: storage.Client(project=None))
         self._bucket = self._client.bucket(self.bucket_name)
 
     def read_versioned(self, key: str) -> tuple[bytes, str]:
@@ -63,7 +63,7 @@ class GsStore(BucketStore):
         def download(attempt: int) -> tuple[bytes, str]:
             blob = self._blob(key)
             data = blob.download_as_bytes(checksum="crc32c", retry=None)
-            return data, str(blob.generation)  # from the headers of this very download
+            return data, self._generation(blob)  # from the headers of this very download
 
         return self._call(key, download)
 
@@ -88,7 +88,7 @@ class GsStore(BucketStore):
         blob = self._call(key, lambda attempt: self._bucket.get_blob(self.full_name(key), retry=None))
         if blob is None:
             raise ObjectNotFoundError(f"{self.uri_of(key)}: there is no such object")
-        return _info(key, blob)
+        return self._info(key, blob)
 
     def list(self, prefix: str = "") -> ObjectInfos:
         """See `ObjectStore.list`."""
@@ -101,13 +101,9 @@ class GsStore(BucketStore):
                 fields="items(name,size,generation,timeCreated),nextPageToken",
                 retry=None,
             )
-            return [
-                _info(blob.name[len(self.prefix) :], blob)
-                for blob in blobs
-                if not blob.name.endswith("/")  # what consoles make to show an empty folder
-            ]
+            return [self._info(blob.name[len(self.prefix) :], blob) for blob in blobs]
 
-        return sorted(self._call(None, fetch), key=lambda info: info.key)
+        return self.listed(self._call(None, fetch))
 
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`."""
@@ -188,9 +184,25 @@ class GsStore(BucketStore):
                 if stored is None or stored.crc32c != checksum():
                     raise
                 blob = stored
-            return str(blob.generation)
+            return self._generation(blob)
 
         return self._call(key, upload)
+
+    def _info(self, key: str, blob: storage.Blob) -> ObjectInfo:
+        size = self._given(blob, "size", blob.size)
+        return ObjectInfo(key=key, size=size, version=self._generation(blob), modified=blob.time_created)
+
+    def _generation(self, blob: storage.Blob) -> str:
+        return str(self._given(blob, "generation", blob.generation))
+
+    def _given(self, blob: storage.Blob, name: str, value: int | None) -> int:
+        """A part of an answer that every server gives."""
+        if value is None:
+            raise StorageError(
+                f"gs://{self.bucket_name}/{blob.name}: the answer has no {name}, and without it nobody knows which"
+                " version of an object is there: use a server that gives it, as Google Cloud Storage does"
+            )
+        return value
 
     def _blob(self, key: str) -> storage.Blob:
         return self._bucket.blob(self.full_name(key))
@@ -206,23 +218,38 @@ class GsStore(BucketStore):
                 return self._missing(uri)
             case api.PreconditionFailed():
                 return PreconditionError(f"{uri}: exists already or was changed by somebody else")
+            case api.MethodNotImplemented():
+                return StorageError(
+                    f"{uri}: {_answer(error)[0]}: the server cannot do this: use one with conditional writes, as"
+                    " Google Cloud Storage is"
+                )
             case api.TooManyRequests() | api.ServerError() | api.RetryError() | DataCorruption():
                 return None
-            case auth.TransportError() | api.GoogleAPICallError(code=408):
+            case api.GoogleAPICallError(code=408):
                 return None
-            case api.Unauthorized() | auth.GoogleAuthError():
-                return StorageError(f"{uri}: Google refuses the credentials: {_CREDENTIALS_HINT} ({one_line(error)})")
-            case api.Forbidden():
+            case auth.DefaultCredentialsError() if not isinstance(error, auth.InvalidOperation):
+                if os.environ.get("GCE_METADATA_HOST"):  # there is a metadata server, and it is away
+                    return None
+                return StorageError(f"{uri}: {one_line(error)}: no Google credentials: {_CREDENTIALS_HINT}")
+            case auth.GoogleAuthError():
+                if _is_away(error):
+                    return None
+                return StorageError(f"{uri}: {one_line(error)}: Google refuses the credentials: {_CREDENTIALS_HINT}")
+            case api.Unauthorized():
+                return StorageError(f"{uri}: {_answer(error)[0]}: Google refuses the credentials: {_CREDENTIALS_HINT}")
+            case api.Forbidden() if _answer(error)[1] in _PERMISSION_REASONS:
                 return StorageError(
-                    f"{uri}: permission denied: grant roles/storage.objectUser on gs://{self.bucket_name} to"
-                    f" the account that runs this step ({one_line(error)})"
+                    f"{uri}: {_answer(error)[0]}: permission denied: grant roles/storage.objectUser on"
+                    f" gs://{self.bucket_name} to the account that runs this step"
                 )
             case requests.ConnectionError() | requests.Timeout():
                 return None
             case requests.exceptions.ChunkedEncodingError() | ConnectionError() | TimeoutError():
                 return None
+            case api.GoogleAPICallError():
+                return StorageError(f"{uri}: {_answer(error)[0]}: Google Cloud Storage refuses the request")
             case api.GoogleAPIError() | requests.RequestException():
-                return StorageError(f"{uri}: Google Cloud Storage refuses the request: {one_line(error)}")
+                return StorageError(f"{uri}: {one_line(error)}: Google Cloud Storage refuses the request")
             case OSError():
                 return local_problem(uri, error)
         return error
@@ -231,20 +258,31 @@ class GsStore(BucketStore):
         """Tells a missing object from a missing bucket, which only a list reports in another way."""
         try:
             next(iter(self._client.list_blobs(self._bucket, max_results=1, retry=None)), None)
-        except api.NotFound:
+        except api.NotFound as error:
             return StorageError(
-                f"{uri}: there is no bucket {self.bucket_name}: create it"
+                f"{uri}: {_answer(error)[0]}: there is no bucket {self.bucket_name}: create it"
                 f" (`gcloud storage buckets create gs://{self.bucket_name}`) or correct the address"
             )
         except api.Forbidden:  # an account that may read but not list: the bucket is there
             return ObjectNotFoundError(f"{uri}: there is no such object")
-        except (api.ServerError, requests.RequestException):
+        except (api.ServerError, requests.RequestException, auth.GoogleAuthError):
             return None
         return ObjectNotFoundError(f"{uri}: there is no such object")
 
 
-def _info(key: str, blob: storage.Blob) -> ObjectInfo:
-    return ObjectInfo(key=key, size=blob.size, version=str(blob.generation), modified=blob.time_created)
+def _answer(error: api.GoogleAPICallError) -> tuple[str, str]:
+    """What the server itself says, and its name for this reason, empty where it gives none."""
+    try:
+        said = error.response.json()["error"]
+        reasons = [str(each.get("reason", "")) for each in said.get("errors", [])]
+        return shortened(f"{error.code} {said['message']}").rstrip("."), (reasons or [""])[0]
+    except (AttributeError, KeyError, TypeError, ValueError):  # no answer, or none of Google's
+        return shortened(f"{error.code} {error.message}").rstrip("."), ""
+
+
+def _is_away(error: auth.GoogleAuthError) -> bool:
+    """Whether who gives the credentials, such as the metadata server of a node, may answer a moment later."""
+    return error.retryable or isinstance(error, auth.TransportError) or isinstance(error.__cause__, auth.TransportError)
 
 
 def _crc32c(checksum: google_crc32c.Checksum) -> str:
