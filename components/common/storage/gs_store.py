@@ -18,8 +18,9 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from components.common.errors import InputError, ObjectNotFoundError, PreconditionError, StorageError
-from components.common.storage.local_files import local_problem, temporary_beside
-from components.common.storage.retries import one_line, shortened, with_retries
+from components.common.storage.gs_errors import gs_problem, no_bucket
+from components.common.storage.local_files import temporary_beside
+from components.common.storage.retries import with_retries
 from components.common.storage.store import BucketStore, ObjectInfo, ObjectInfos, check_condition, media_type
 
 PAGE = 1000
@@ -28,12 +29,6 @@ PARALLEL_DOWNLOAD_BYTES = 64 * 2**20
 """From this size on a file is fetched in several ranges at once."""
 _RANGE_BYTES = 32 * 2**20
 _RANGE_WORKERS = 4
-_CREDENTIALS_HINT = (
-    "give the pod's account access (Workload Identity), set GOOGLE_APPLICATION_CREDENTIALS,"
-    " or run `gcloud auth application-default login`"
-)
-_PERMISSION_REASONS = ("forbidden", "insufficientPermissions", "")
-"""Other refusals of status 403 are about the account or the project, such as billing: no grant mends them."""
 _LARGE_BYTES = 8 * 2**20
 """Up to this size the client library sends a file in one request, and honours a condition in every emulator."""
 _INSIDE_LARGE_FILE = DEFAULT_RETRY.with_timeout(60.0)
@@ -209,80 +204,23 @@ class GsStore(BucketStore):
 
     def _call(self, key: str | None, operation: Callable[[int], Result]) -> Result:
         uri = self.uri if key is None else self.uri_of(key)
-        return with_retries(uri, operation, lambda error: self._problem(uri, error))
 
-    def _problem(self, uri: str, error: Exception) -> Exception | None:
-        """The error to raise for a failure of the client library; None when trying again can help."""
-        match error:
-            case api.NotFound():
-                return self._missing(uri)
-            case api.PreconditionFailed():
-                return PreconditionError(f"{uri}: exists already or was changed by somebody else")
-            case api.MethodNotImplemented():
-                return StorageError(
-                    f"{uri}: {_answer(error)[0]}: the server cannot do this: use one with conditional writes, as"
-                    " Google Cloud Storage is"
-                )
-            case api.TooManyRequests() | api.ServerError() | api.RetryError() | DataCorruption():
-                return None
-            case api.GoogleAPICallError(code=408):
-                return None
-            case auth.DefaultCredentialsError() if not isinstance(error, auth.InvalidOperation):
-                if os.environ.get("GCE_METADATA_HOST"):  # there is a metadata server, and it is away
-                    return None
-                return StorageError(f"{uri}: {one_line(error)}: no Google credentials: {_CREDENTIALS_HINT}")
-            case auth.GoogleAuthError():
-                if _is_away(error):
-                    return None
-                return StorageError(f"{uri}: {one_line(error)}: Google refuses the credentials: {_CREDENTIALS_HINT}")
-            case api.Unauthorized():
-                return StorageError(f"{uri}: {_answer(error)[0]}: Google refuses the credentials: {_CREDENTIALS_HINT}")
-            case api.Forbidden() if _answer(error)[1] in _PERMISSION_REASONS:
-                return StorageError(
-                    f"{uri}: {_answer(error)[0]}: permission denied: grant roles/storage.objectUser on"
-                    f" gs://{self.bucket_name} to the account that runs this step"
-                )
-            case requests.ConnectionError() | requests.Timeout():
-                return None
-            case requests.exceptions.ChunkedEncodingError() | ConnectionError() | TimeoutError():
-                return None
-            case api.GoogleAPICallError():
-                return StorageError(f"{uri}: {_answer(error)[0]}: Google Cloud Storage refuses the request")
-            case api.GoogleAPIError() | requests.RequestException():
-                return StorageError(f"{uri}: {one_line(error)}: Google Cloud Storage refuses the request")
-            case OSError():
-                return local_problem(uri, error)
-        return error
+        def problem(error: Exception) -> Exception | None:
+            return self._missing(uri) if isinstance(error, api.NotFound) else gs_problem(uri, self.bucket_name, error)
+
+        return with_retries(uri, operation, problem)
 
     def _missing(self, uri: str) -> Exception | None:
         """Tells a missing object from a missing bucket, which only a list reports in another way."""
         try:
             next(iter(self._client.list_blobs(self._bucket, max_results=1, retry=None)), None)
         except api.NotFound as error:
-            return StorageError(
-                f"{uri}: {_answer(error)[0]}: there is no bucket {self.bucket_name}: create it"
-                f" (`gcloud storage buckets create gs://{self.bucket_name}`) or correct the address"
-            )
+            return no_bucket(uri, self.bucket_name, error)
         except api.Forbidden:  # an account that may read but not list: the bucket is there
             return ObjectNotFoundError(f"{uri}: there is no such object")
         except (api.ServerError, requests.RequestException, auth.GoogleAuthError):
             return None
         return ObjectNotFoundError(f"{uri}: there is no such object")
-
-
-def _answer(error: api.GoogleAPICallError) -> tuple[str, str]:
-    """What the server itself says, and its name for this reason, empty where it gives none."""
-    try:
-        said = error.response.json()["error"]
-        reasons = [str(each.get("reason", "")) for each in said.get("errors", [])]
-        return shortened(f"{error.code} {said['message']}").rstrip("."), (reasons or [""])[0]
-    except (AttributeError, KeyError, TypeError, ValueError):  # no answer, or none of Google's
-        return shortened(f"{error.code} {error.message}").rstrip("."), ""
-
-
-def _is_away(error: auth.GoogleAuthError) -> bool:
-    """Whether who gives the credentials, such as the metadata server of a node, may answer a moment later."""
-    return error.retryable or isinstance(error, auth.TransportError) or isinstance(error.__cause__, auth.TransportError)
 
 
 def _crc32c(checksum: google_crc32c.Checksum) -> str:

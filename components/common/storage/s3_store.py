@@ -10,41 +10,19 @@ from typing import Any, TypeVar
 
 import boto3
 import botocore.exceptions as boto
-from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from components.common.errors import InputError, ObjectNotFoundError, PreconditionError, StorageError
-from components.common.storage.local_files import local_problem, temporary_beside
-from components.common.storage.retries import one_line, shortened, with_retries
+from components.common.errors import InputError, PreconditionError, StorageError
+from components.common.storage.local_files import temporary_beside
+from components.common.storage.retries import one_line, with_retries
+from components.common.storage.s3_errors import code_of, no_bucket, s3_problem, status_of
 from components.common.storage.store import BucketStore, ObjectInfo, ObjectInfos, check_condition, media_type
 
 PAGE = 1000
 """Objects that one request lists; S3 gives no more."""
 _PART_BYTES = 16 * 2**20
 _PART_WORKERS = 4
-_CREDENTIALS_HINT = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster from a secret such as"
-    " mlpipeline-minio-artifact), or give the pod's service account a role"
-)
-_CREDENTIAL_CODES = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "AuthFailure",
-}
-_PERMISSION_CODES = {"AccessDenied", "AllAccessDisabled", "403"}
-"""Other refusals of status 403 are about the account, the clock or the object, and no permission mends them."""
-_TRANSIENT_CODES = {
-    "SlowDown",
-    "RequestTimeout",
-    "ConditionalRequestConflict",
-    "OperationAborted",
-    "BadDigest",
-    "IDPCommunicationError",
-}
-
 Result = TypeVar("Result")
 
 
@@ -88,11 +66,11 @@ class S3Store(BucketStore):
                 return self._etag(self._client.put_object(**self._typed(key), Body=data, **condition), key)
             except boto.ClientError as error:
                 # After a lost answer the condition fails by one's own write: then the content is ours.
-                if _status(error) == 412 and attempt > 1:
+                if status_of(error) == 412 and attempt > 1:
                     stored, version = self.read_versioned(key)
                     if stored == data:
                         return version
-                if if_version and _code(error) == "NoSuchKey":
+                if if_version and code_of(error) == "NoSuchKey":
                     raise PreconditionError(f"{self.uri_of(key)}: is gone, expected version {if_version}") from error
                 raise
 
@@ -176,7 +154,7 @@ class S3Store(BucketStore):
             with path.open("rb") as body:
                 self._client.put_object(**self._typed(key), Body=body, IfNoneMatch="*")
         except boto.ClientError as error:
-            if _status(error) != 412 or attempt == 1 or self.stat(key).version != _md5_of_file(path):
+            if status_of(error) != 412 or attempt == 1 or self.stat(key).version != _md5_of_file(path):
                 raise
 
     def _head(self, key: str) -> dict[str, Any]:
@@ -184,7 +162,7 @@ class S3Store(BucketStore):
         try:
             answer: dict[str, Any] = self._client.head_object(**self._at(key))
         except boto.ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 self._check_bucket(self.uri_of(key))
             raise
         return answer
@@ -193,8 +171,8 @@ class S3Store(BucketStore):
         try:
             self._client.head_bucket(Bucket=self.bucket_name)
         except boto.ClientError as error:
-            if _status(error) == 404:
-                raise self._no_bucket(uri, error) from error
+            if status_of(error) == 404:
+                raise no_bucket(uri, self.bucket_name, error) from error
             raise
 
     def _etag(self, answer: dict[str, Any], key: str | None) -> str:
@@ -210,12 +188,6 @@ class S3Store(BucketStore):
             )
         return answer[name]
 
-    def _no_bucket(self, uri: str, error: boto.ClientError) -> StorageError:
-        return StorageError(
-            f"{uri}: {_reason(error)}: there is no bucket {self.bucket_name}: create it"
-            f" (`aws s3 mb s3://{self.bucket_name}`) or correct the address"
-        )
-
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket_name, "Key": self.full_name(key)}
 
@@ -224,55 +196,7 @@ class S3Store(BucketStore):
 
     def _call(self, key: str | None, operation: Callable[[int], Result]) -> Result:
         uri = self.uri if key is None else self.uri_of(key)
-        return with_retries(uri, operation, lambda error: self._problem(uri, error))
-
-    def _problem(self, uri: str, error: Exception) -> Exception | None:
-        """The error to raise for a failure of the client library; None when trying again can help."""
-        if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, boto.ClientError):
-            error = error.__context__
-        match error:
-            case boto.ClientError():
-                return self._refusal(uri, error)
-            case boto.CredentialRetrievalError() if error.kwargs.get("provider") != "custom-process":
-                return None  # who gives a pod or a machine its role is away for a moment
-            case boto.NoCredentialsError() | boto.PartialCredentialsError() | boto.CredentialRetrievalError():
-                return StorageError(f"{uri}: {one_line(error)}: no S3 credentials: {_CREDENTIALS_HINT}")
-            case boto.SSLError() | boto.ProxyConnectionError():
-                return StorageError(f"{uri}: {one_line(error)}: no secure connection")
-            case boto.ConnectionError() | boto.HTTPClientError() | boto.IncompleteReadError():
-                return None
-            case boto.FlexibleChecksumError() | RetriesExceededError() | ConnectionError() | TimeoutError():
-                return None
-            case boto.BotoCoreError() | Boto3Error():
-                return StorageError(f"{uri}: {one_line(error)}: the S3 client refuses the request")
-            case OSError():
-                return local_problem(uri, error)
-        return error
-
-    def _refusal(self, uri: str, error: boto.ClientError) -> Exception | None:
-        code, status = _code(error), _status(error)
-        if code == "NoSuchBucket":
-            return self._no_bucket(uri, error)
-        if status == 404:
-            return ObjectNotFoundError(f"{uri}: there is no such object")
-        if status == 501:
-            return StorageError(
-                f"{uri}: {_reason(error)}: the server cannot do this: use one with conditional writes (If-None-Match,"
-                " If-Match), such as Amazon S3, SeaweedFS or MinIO"
-            )
-        if status == 412:
-            return PreconditionError(f"{uri}: exists already or was changed by somebody else")
-        if code in _TRANSIENT_CODES or status == 429 or status >= 500:
-            return None
-        said = f"{uri}: {_reason(error)}"
-        if code in _CREDENTIAL_CODES or status == 401 or error.operation_name.startswith("Assume"):
-            return StorageError(f"{said}: the server refuses the credentials: {_CREDENTIALS_HINT}")
-        if code in _PERMISSION_CODES:
-            return StorageError(
-                f"{said}: permission denied: allow s3:GetObject, s3:PutObject, s3:DeleteObject and"
-                f" s3:ListBucket on {self.bucket_name}"
-            )
-        return StorageError(f"{said}: the server refuses the request ({error.operation_name}, status {status})")
+        return with_retries(uri, operation, lambda error: s3_problem(uri, self.bucket_name, error))
 
 
 def _client(session: boto3.session.Session, uri: str, *, attempts: int) -> Any:
@@ -285,20 +209,6 @@ def _client(session: boto3.session.Session, uri: str, *, attempts: int) -> Any:
             f"{uri}: {one_line(error)}: the S3 settings in the environment cannot be used (AWS_ENDPOINT_URL,"
             " AWS_PROFILE, AWS_REGION)"
         ) from error
-
-
-def _reason(error: boto.ClientError) -> str:
-    """What the server itself says, such as `AccessDenied: Access Denied`; a HEAD request has the status alone."""
-    message = str(error.response.get("Error", {}).get("Message", ""))
-    return shortened(f"{_code(error)}: {message}".strip(": ."))
-
-
-def _code(error: boto.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _status(error: boto.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _md5_of_file(path: Path) -> str:
