@@ -167,7 +167,9 @@ def test_write_when_the_account_may_only_read_names_the_permission(
 
     assert store.read("key") == b"one"
     for use in (lambda: store.write("key", b"two"), lambda: store.upload_file(tmp_path / "file", "key")):
-        with pytest.raises(StorageError, match=rf"{s3_bucket_uri}/key: permission denied: allow .*s3:PutObject"):
+        with pytest.raises(
+            StorageError, match=rf"{s3_bucket_uri}/key: AccessDenied: .*: permission denied: allow .*s3:PutObject"
+        ):
             use()
 
 

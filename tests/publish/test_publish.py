@@ -155,5 +155,5 @@ def test_publish_when_the_registry_can_only_be_read(
 ) -> None:
     for name, value in s3_server.reading_environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(StorageError, match=r"versions/1/claim\.json: permission denied"):
+    with pytest.raises(StorageError, match=r"versions/1/claim\.json: AccessDenied: .*permission denied"):
         publish(inputs, s3_bucket_uri, tmp_path / "out")

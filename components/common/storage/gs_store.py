@@ -18,8 +18,9 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from components.common.errors import InputError, ObjectNotFoundError, PreconditionError, StorageError
-from components.common.storage.local_files import local_problem, temporary_beside
-from components.common.storage.retries import one_line, with_retries
+from components.common.storage.gs_errors import gs_problem, no_bucket
+from components.common.storage.local_files import temporary_beside
+from components.common.storage.retries import with_retries
 from components.common.storage.store import BucketStore, ObjectInfo, ObjectInfos, check_condition, media_type
 
 PAGE = 1000
@@ -28,10 +29,6 @@ PARALLEL_DOWNLOAD_BYTES = 64 * 2**20
 """From this size on a file is fetched in several ranges at once."""
 _RANGE_BYTES = 32 * 2**20
 _RANGE_WORKERS = 4
-_CREDENTIALS_HINT = (
-    "give the pod's account access (Workload Identity), set GOOGLE_APPLICATION_CREDENTIALS,"
-    " or run `gcloud auth application-default login`"
-)
 _LARGE_BYTES = 8 * 2**20
 """Up to this size the client library sends a file in one request, and honours a condition in every emulator."""
 _INSIDE_LARGE_FILE = DEFAULT_RETRY.with_timeout(60.0)
@@ -48,13 +45,11 @@ class GsStore(BucketStore):
 
         Raises:
             InputError: if the URI names no bucket.
-            StorageError: if there are no credentials.
+            StorageError: if there are no credentials, or who is to give them does not for as long as
+                `with_retries` tries.
         """
         super().__init__(uri)
-        try:
-            self._client = storage.Client(project=None)
-        except auth.GoogleAuthError as error:
-            raise StorageError(f"{uri}: no Google credentials: {_CREDENTIALS_HINT}") from error
+        self._client = self._call(None, lambda _: storage.Client(project=None))
         self._bucket = self._client.bucket(self.bucket_name)
 
     def read_versioned(self, key: str) -> tuple[bytes, str]:
@@ -63,7 +58,7 @@ class GsStore(BucketStore):
         def download(attempt: int) -> tuple[bytes, str]:
             blob = self._blob(key)
             data = blob.download_as_bytes(checksum="crc32c", retry=None)
-            return data, str(blob.generation)  # from the headers of this very download
+            return data, self._generation(blob)  # from the headers of this very download
 
         return self._call(key, download)
 
@@ -88,7 +83,7 @@ class GsStore(BucketStore):
         blob = self._call(key, lambda attempt: self._bucket.get_blob(self.full_name(key), retry=None))
         if blob is None:
             raise ObjectNotFoundError(f"{self.uri_of(key)}: there is no such object")
-        return _info(key, blob)
+        return self._info(key, blob)
 
     def list(self, prefix: str = "") -> ObjectInfos:
         """See `ObjectStore.list`."""
@@ -101,13 +96,9 @@ class GsStore(BucketStore):
                 fields="items(name,size,generation,timeCreated),nextPageToken",
                 retry=None,
             )
-            return [
-                _info(blob.name[len(self.prefix) :], blob)
-                for blob in blobs
-                if not blob.name.endswith("/")  # what consoles make to show an empty folder
-            ]
+            return [self._info(blob.name[len(self.prefix) :], blob) for blob in blobs]
 
-        return sorted(self._call(None, fetch), key=lambda info: info.key)
+        return self.listed(self._call(None, fetch))
 
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`."""
@@ -188,63 +179,48 @@ class GsStore(BucketStore):
                 if stored is None or stored.crc32c != checksum():
                     raise
                 blob = stored
-            return str(blob.generation)
+            return self._generation(blob)
 
         return self._call(key, upload)
+
+    def _info(self, key: str, blob: storage.Blob) -> ObjectInfo:
+        size = self._given(blob, "size", blob.size)
+        return ObjectInfo(key=key, size=size, version=self._generation(blob), modified=blob.time_created)
+
+    def _generation(self, blob: storage.Blob) -> str:
+        return str(self._given(blob, "generation", blob.generation))
+
+    def _given(self, blob: storage.Blob, name: str, value: int | None) -> int:
+        """A part of an answer that every server gives."""
+        if value is None:
+            raise StorageError(
+                f"gs://{self.bucket_name}/{blob.name}: the answer has no {name}, and without it nobody knows which"
+                " version of an object is there: use a server that gives it, as Google Cloud Storage does"
+            )
+        return value
 
     def _blob(self, key: str) -> storage.Blob:
         return self._bucket.blob(self.full_name(key))
 
     def _call(self, key: str | None, operation: Callable[[int], Result]) -> Result:
         uri = self.uri if key is None else self.uri_of(key)
-        return with_retries(uri, operation, lambda error: self._problem(uri, error))
 
-    def _problem(self, uri: str, error: Exception) -> Exception | None:
-        """The error to raise for a failure of the client library; None when trying again can help."""
-        match error:
-            case api.NotFound():
-                return self._missing(uri)
-            case api.PreconditionFailed():
-                return PreconditionError(f"{uri}: exists already or was changed by somebody else")
-            case api.TooManyRequests() | api.ServerError() | api.RetryError() | DataCorruption():
-                return None
-            case auth.TransportError() | api.GoogleAPICallError(code=408):
-                return None
-            case api.Unauthorized() | auth.GoogleAuthError():
-                return StorageError(f"{uri}: Google refuses the credentials: {_CREDENTIALS_HINT} ({one_line(error)})")
-            case api.Forbidden():
-                return StorageError(
-                    f"{uri}: permission denied: grant roles/storage.objectUser on gs://{self.bucket_name} to"
-                    f" the account that runs this step ({one_line(error)})"
-                )
-            case requests.ConnectionError() | requests.Timeout():
-                return None
-            case requests.exceptions.ChunkedEncodingError() | ConnectionError() | TimeoutError():
-                return None
-            case api.GoogleAPIError() | requests.RequestException():
-                return StorageError(f"{uri}: Google Cloud Storage refuses the request: {one_line(error)}")
-            case OSError():
-                return local_problem(uri, error)
-        return error
+        def problem(error: Exception) -> Exception | None:
+            return self._missing(uri) if isinstance(error, api.NotFound) else gs_problem(uri, self.bucket_name, error)
+
+        return with_retries(uri, operation, problem)
 
     def _missing(self, uri: str) -> Exception | None:
         """Tells a missing object from a missing bucket, which only a list reports in another way."""
         try:
             next(iter(self._client.list_blobs(self._bucket, max_results=1, retry=None)), None)
-        except api.NotFound:
-            return StorageError(
-                f"{uri}: there is no bucket {self.bucket_name}: create it"
-                f" (`gcloud storage buckets create gs://{self.bucket_name}`) or correct the address"
-            )
+        except api.NotFound as error:
+            return no_bucket(uri, self.bucket_name, error)
         except api.Forbidden:  # an account that may read but not list: the bucket is there
             return ObjectNotFoundError(f"{uri}: there is no such object")
-        except (api.ServerError, requests.RequestException):
+        except (api.ServerError, requests.RequestException, auth.GoogleAuthError):
             return None
         return ObjectNotFoundError(f"{uri}: there is no such object")
-
-
-def _info(key: str, blob: storage.Blob) -> ObjectInfo:
-    return ObjectInfo(key=key, size=blob.size, version=str(blob.generation), modified=blob.time_created)
 
 
 def _crc32c(checksum: google_crc32c.Checksum) -> str:

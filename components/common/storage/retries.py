@@ -88,5 +88,10 @@ def retry_seconds() -> float:
 
 def one_line(error: BaseException, *, longest: int = 300) -> str:
     """The type and message of an error as one line of a log."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return shortened(f"{type(error).__name__}: {error}", longest=longest)
+
+
+def shortened(text: str, *, longest: int = 300) -> str:
+    """A text on one line, cut where it is too long for a message."""
+    text = " ".join(text.split())
     return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -10,38 +10,19 @@ from typing import Any, TypeVar
 
 import boto3
 import botocore.exceptions as boto
-from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from components.common.errors import InputError, ObjectNotFoundError, PreconditionError, StorageError
-from components.common.storage.local_files import local_problem, temporary_beside
+from components.common.errors import InputError, PreconditionError, StorageError
+from components.common.storage.local_files import temporary_beside
 from components.common.storage.retries import one_line, with_retries
+from components.common.storage.s3_errors import code_of, no_bucket, s3_problem, status_of
 from components.common.storage.store import BucketStore, ObjectInfo, ObjectInfos, check_condition, media_type
 
 PAGE = 1000
 """Objects that one request lists; S3 gives no more."""
 _PART_BYTES = 16 * 2**20
 _PART_WORKERS = 4
-_CREDENTIALS_HINT = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster from a secret such as"
-    " mlpipeline-minio-artifact), or give the pod's service account a role"
-)
-_CREDENTIAL_CODES = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "AuthFailure",
-}
-_TRANSIENT_CODES = {
-    "SlowDown",
-    "RequestTimeout",
-    "ConditionalRequestConflict",
-    "OperationAborted",
-    "BadDigest",
-}
-
 Result = TypeVar("Result")
 
 
@@ -53,12 +34,14 @@ class S3Store(BucketStore):
 
         Raises:
             InputError: if the URI names no bucket.
-            StorageError: if the endpoint or the profile in the environment cannot be used.
+            StorageError: if the endpoint or the profile in the environment cannot be used, or who is to give
+                credentials does not for as long as `with_retries` tries.
         """
         super().__init__(uri)
         # One session for each store: boto3's default one would keep the credentials of its first use for ever.
         session = boto3.session.Session()
-        self._client = _client(session, uri, attempts=1)  # of a conditional write every attempt has to be known
+        # Of a conditional write every attempt has to be known.
+        self._client = self._call(None, lambda _: _client(session, uri, attempts=1))
         self._transfers = _client(session, uri, attempts=5)  # a part may fail, its file does not begin anew
         self._config = TransferConfig(multipart_chunksize=_PART_BYTES, max_concurrency=_PART_WORKERS)
 
@@ -67,25 +50,27 @@ class S3Store(BucketStore):
 
         def download(attempt: int) -> tuple[bytes, str]:
             answer = self._client.get_object(**self._at(key))
-            return answer["Body"].read(), _etag(answer)
+            return answer["Body"].read(), self._etag(answer, key)
 
         return self._call(key, download)
 
     def write(self, key: str, data: bytes, *, if_version: str | None = None, if_absent: bool = False) -> str:
         """See `ObjectStore.write`."""
         check_condition(if_version, if_absent)
-        condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": f'"{if_version}"'} if if_version else {}
+        condition = (
+            {"IfNoneMatch": "*"} if if_absent else {"IfMatch": f'"{if_version}"'} if if_version is not None else {}
+        )
 
         def upload(attempt: int) -> str:
             try:
-                return _etag(self._client.put_object(**self._typed(key), Body=data, **condition))
+                return self._etag(self._client.put_object(**self._typed(key), Body=data, **condition), key)
             except boto.ClientError as error:
                 # After a lost answer the condition fails by one's own write: then the content is ours.
-                if _status(error) == 412 and attempt > 1:
+                if status_of(error) == 412 and attempt > 1:
                     stored, version = self.read_versioned(key)
                     if stored == data:
                         return version
-                if if_version and _code(error) == "NoSuchKey":
+                if if_version and code_of(error) == "NoSuchKey":
                     raise PreconditionError(f"{self.uri_of(key)}: is gone, expected version {if_version}") from error
                 raise
 
@@ -94,7 +79,12 @@ class S3Store(BucketStore):
     def stat(self, key: str) -> ObjectInfo:
         """See `ObjectStore.stat`."""
         answer = self._call(key, lambda attempt: self._client.head_object(**self._at(key)))
-        return ObjectInfo(key=key, size=answer["ContentLength"], version=_etag(answer), modified=answer["LastModified"])
+        return ObjectInfo(
+            key=key,
+            size=self._given(answer, "ContentLength", key),
+            version=self._etag(answer, key),
+            modified=answer.get("LastModified"),
+        )
 
     def list(self, prefix: str = "") -> ObjectInfos:
         """See `ObjectStore.list`."""
@@ -106,16 +96,15 @@ class S3Store(BucketStore):
             return [
                 ObjectInfo(
                     key=each["Key"][len(self.prefix) :],
-                    size=each["Size"],
-                    version=_etag(each),
-                    modified=each["LastModified"],
+                    size=self._given(each, "Size", None),
+                    version=self._etag(each, None),
+                    modified=each.get("LastModified"),
                 )
                 for page in pages
                 for each in page.get("Contents", [])
-                if not each["Key"].endswith("/")  # what consoles make to show an empty folder
             ]
 
-        return sorted(self._call(None, fetch), key=lambda info: info.key)
+        return self.listed(self._call(None, fetch))
 
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`."""
@@ -151,7 +140,7 @@ class S3Store(BucketStore):
         """See `ObjectStore.download_file`."""
 
         def fetch(attempt: int) -> None:
-            expected = self._head(key)["ContentLength"]
+            expected = self._given(self._head(key), "ContentLength", key)
             with temporary_beside(path) as temporary:
                 self._transfers.download_file(*self._at(key).values(), str(temporary), Config=self._config)
                 if temporary.stat().st_size != expected:
@@ -165,7 +154,7 @@ class S3Store(BucketStore):
             with path.open("rb") as body:
                 self._client.put_object(**self._typed(key), Body=body, IfNoneMatch="*")
         except boto.ClientError as error:
-            if _status(error) != 412 or attempt == 1 or self.stat(key).version != _md5_of_file(path):
+            if status_of(error) != 412 or attempt == 1 or self.stat(key).version != _md5_of_file(path):
                 raise
 
     def _head(self, key: str) -> dict[str, Any]:
@@ -173,7 +162,7 @@ class S3Store(BucketStore):
         try:
             answer: dict[str, Any] = self._client.head_object(**self._at(key))
         except boto.ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 self._check_bucket(self.uri_of(key))
             raise
         return answer
@@ -182,15 +171,22 @@ class S3Store(BucketStore):
         try:
             self._client.head_bucket(Bucket=self.bucket_name)
         except boto.ClientError as error:
-            if _status(error) == 404:
-                raise self._no_bucket(uri) from error
+            if status_of(error) == 404:
+                raise no_bucket(uri, self.bucket_name, error) from error
             raise
 
-    def _no_bucket(self, uri: str) -> StorageError:
-        return StorageError(
-            f"{uri}: there is no bucket {self.bucket_name}: create it (`aws s3 mb s3://{self.bucket_name}`) or"
-            " correct the address"
-        )
+    def _etag(self, answer: dict[str, Any], key: str | None) -> str:
+        return str(self._given(answer, "ETag", key)).strip('"')
+
+    def _given(self, answer: dict[str, Any], name: str, key: str | None) -> Any:
+        """A part of an answer that every S3 server gives, of one object or of a list."""
+        if answer.get(name) in (None, "", '""'):
+            uri = f"{self.uri}: the list" if key is None else f"{self.uri_of(key)}: the answer"
+            raise StorageError(
+                f"{uri} has no {name}, and without it nobody knows which version of an object is there: use a"
+                " server that gives it, as Amazon S3, SeaweedFS and MinIO do"
+            )
+        return answer[name]
 
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket_name, "Key": self.full_name(key)}
@@ -200,69 +196,19 @@ class S3Store(BucketStore):
 
     def _call(self, key: str | None, operation: Callable[[int], Result]) -> Result:
         uri = self.uri if key is None else self.uri_of(key)
-        return with_retries(uri, operation, lambda error: self._problem(uri, error))
-
-    def _problem(self, uri: str, error: Exception) -> Exception | None:
-        """The error to raise for a failure of the client library; None when trying again can help."""
-        if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, boto.ClientError):
-            error = error.__context__
-        match error:
-            case boto.ClientError():
-                return self._refusal(uri, error)
-            case boto.NoCredentialsError() | boto.PartialCredentialsError() | boto.CredentialRetrievalError():
-                return StorageError(f"{uri}: no S3 credentials: {_CREDENTIALS_HINT} ({one_line(error)})")
-            case boto.SSLError() | boto.ProxyConnectionError():
-                return StorageError(f"{uri}: no secure connection: {one_line(error)}")
-            case boto.ConnectionError() | boto.HTTPClientError() | boto.IncompleteReadError():
-                return None
-            case boto.FlexibleChecksumError() | RetriesExceededError() | ConnectionError() | TimeoutError():
-                return None
-            case boto.BotoCoreError() | Boto3Error():
-                return StorageError(f"{uri}: the S3 client refuses the request: {one_line(error)}")
-            case OSError():
-                return local_problem(uri, error)
-        return error
-
-    def _refusal(self, uri: str, error: boto.ClientError) -> Exception | None:
-        code, status = _code(error), _status(error)
-        if code == "NoSuchBucket":
-            return self._no_bucket(uri)
-        if status == 404:
-            return ObjectNotFoundError(f"{uri}: there is no such object")
-        if status == 412:
-            return PreconditionError(f"{uri}: exists already or was changed by somebody else")
-        if code in _TRANSIENT_CODES or status == 429 or status >= 500:
-            return None
-        if code in _CREDENTIAL_CODES or status == 401:
-            return StorageError(f"{uri}: the server refuses the credentials: {_CREDENTIALS_HINT} ({one_line(error)})")
-        if status == 403:
-            return StorageError(
-                f"{uri}: permission denied: allow s3:GetObject, s3:PutObject, s3:DeleteObject and"
-                f" s3:ListBucket on {self.bucket_name} ({one_line(error)})"
-            )
-        return StorageError(f"{uri}: the server refuses the request: {one_line(error)}")
+        return with_retries(uri, operation, lambda error: s3_problem(uri, self.bucket_name, error))
 
 
 def _client(session: boto3.session.Session, uri: str, *, attempts: int) -> Any:
     try:
         return session.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": attempts}))
+    except boto.CredentialRetrievalError:
+        raise
     except (boto.BotoCoreError, ValueError) as error:
         raise StorageError(
-            f"{uri}: the S3 settings in the environment cannot be used (AWS_ENDPOINT_URL, AWS_PROFILE,"
-            f" AWS_REGION): {one_line(error)}"
+            f"{uri}: {one_line(error)}: the S3 settings in the environment cannot be used (AWS_ENDPOINT_URL,"
+            " AWS_PROFILE, AWS_REGION)"
         ) from error
-
-
-def _etag(answer: dict[str, Any]) -> str:
-    return str(answer["ETag"]).strip('"')
-
-
-def _code(error: boto.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _status(error: boto.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _md5_of_file(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import concurrent.futures
 import datetime
+import logging
 import mimetypes
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,8 +15,11 @@ from typing import Any, TypeVar
 from components.common.errors import InputError, ObjectNotFoundError
 from components.common.storage.local_files import files_below, local_errors, readable_name
 
+logger = logging.getLogger(__name__)
+
 FOLDER_WORKERS = 8
 """Files of a folder that are transferred at the same time."""
+_NAMES_SHOWN = 5
 
 Result = TypeVar("Result")
 
@@ -190,6 +194,29 @@ class BucketStore(ObjectStore):
             )
         return self.prefix + checked_key(key)
 
+    def listed(self, infos: Iterable[ObjectInfo]) -> ObjectInfos:
+        """What a list shows of the objects that the bucket names, sorted by key.
+
+        Left out are the empty objects that consoles make to show a folder, and, with a warning, objects whose
+        names are no keys: a bucket takes names with empty or `..` parts, which mean something else in a folder.
+        """
+        found, strange = [], []
+        for info in infos:
+            if _is_key(info.key):
+                found.append(info)
+            elif info.size > 0 or not (self.prefix + info.key).endswith("/"):
+                strange.append(self.prefix + info.key)
+        if strange:
+            more = f" and {len(strange) - _NAMES_SHOWN} more" if len(strange) > _NAMES_SHOWN else ""
+            logger.warning(
+                "%s: left out %s%s: a name with an empty, '.' or '..' part, a slash at its end or a control character"
+                " cannot be used here: rename the object",
+                self.uri,
+                ", ".join(map(repr, sorted(strange)[:_NAMES_SHOWN])),
+                more,
+            )
+        return sorted(found, key=lambda info: info.key)
+
 
 def checked_key(key: str) -> str:
     """The key itself, when it stays below the store's URI.
@@ -197,9 +224,13 @@ def checked_key(key: str) -> str:
     Raises:
         InputError: if the key is empty, absolute, has an empty, `.` or `..` part, or a control character.
     """
-    if not all(part not in ("", ".", "..") for part in key.split("/")) or any(ord(letter) < 32 for letter in key):
+    if not _is_key(key):
         raise InputError(f"found the object key {key!r}, expected a relative name such as folder/name, without '..'")
     return key
+
+
+def _is_key(key: str) -> bool:
+    return all(part not in ("", ".", "..") for part in key.split("/")) and all(ord(letter) >= 32 for letter in key)
 
 
 def check_condition(if_version: str | None, if_absent: bool) -> None:
