@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from components.train.nodes.config import mistakes_of_quantity
 STORAGE_VARIABLE = "TEXTUAL_INVERSION_STORAGE_URI"
 """Environment variable of the steps that says where a namespace keeps what its runs share."""
 
+_VARIANT = re.compile(r"[A-Za-z0-9_-]*")
 _BY_SIZE = "in Kubernetes' notation; empty: by the model's size"
 
 
@@ -100,6 +102,8 @@ class RunOptions(Config):
         for name in ("images_uri", "base_model", "scorer"):
             if not getattr(self, name):
                 yield f"{name}: found nothing, expected hf://..., gs://..., s3://... or a local folder"
+        if not _VARIANT.fullmatch(self.base_model_variant):
+            yield f"base_model_variant: found {self.base_model_variant!r}, expected a word such as fp16, or nothing"
         for name in ("cpu_per_node", "encoding_cpu", "evaluation_cpu"):
             yield from self._mistakes_of_quantity(name)
         for name in ("memory_per_node", "encoding_memory", "evaluation_memory"):

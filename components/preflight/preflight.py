@@ -20,7 +20,7 @@ from components.ingest_images.config import IngestConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
 from components.preflight.model_files import ModelFiles, check_model_files
 from components.preflight.new_word import check_new_word
-from components.preflight.options import CheckedOptions, check_options
+from components.preflight.options import CheckedOptions, check_options, known_options
 from components.preflight.pods import (
     encoding_pod,
     evaluation_pod,
@@ -125,16 +125,19 @@ def preflight(
 def _check_sources(options: CheckedOptions) -> _Sources:
     run, problems = options.run, list[TextualInversionError]()
 
-    def attempt(function: Callable[[str], Answer], address: str) -> Answer | None:
+    def attempt(name: str, function: Callable[[str], Answer], address: str) -> Answer | None:
         try:
             return function(address)
         except (InputError, StorageError) as error:
-            problems.append(error)
+            problems.append(type(error)(*(_by_name(name, mistake) for mistake in error.mistakes)))
             return None
 
-    images = attempt(fingerprint_images, run.images_uri)
-    scoring_images = attempt(fingerprint_images, run.scoring_images_uri or run.images_uri)
+    images = attempt("images_uri", fingerprint_images, run.images_uri)
+    scoring_images = images
+    if run.scoring_images_uri:
+        scoring_images = attempt("scoring_images_uri", fingerprint_images, run.scoring_images_uri)
     base_model = attempt(
+        "base_model",
         functools.partial(
             check_model_files,
             kind="diffusion",
@@ -143,7 +146,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         ),
         run.base_model,
     )
-    scorer = attempt(functools.partial(check_model_files, kind="clip"), run.scorer)
+    scorer = attempt("scorer", functools.partial(check_model_files, kind="clip"), run.scorer)
     if base_model is not None:
         word = functools.partial(
             check_new_word,
@@ -151,19 +154,25 @@ def _check_sources(options: CheckedOptions) -> _Sources:
             evaluation=options.evaluation,
             learnable_property=options.training.learnable_property,
         )
-        attempt(word, run.base_model)
-    attempt(_check_writable, run.storage)
-    attempt(functools.partial(_check_checkpoint, options.training.resume_from_checkpoint), run.checkpoints_uri)
+        attempt("base_model", word, run.base_model)
+    attempt("storage_uri", _check_writable, run.storage)
+    checkpoint = functools.partial(_check_checkpoint, options.training.resume_from_checkpoint)
+    attempt("resume_from_checkpoint", checkpoint, run.checkpoints_uri)
     launching = options.launching(cpu="1", memory="1Gi")
     if launching.framework_name(run.accelerator) == "flax" and base_model is not None:
         steps = options.evaluation.num_inference_steps
-        attempt(functools.partial(check_that_flax_computes, num_inference_steps=steps), run.base_model)
+        attempt("base_model", functools.partial(check_that_flax_computes, num_inference_steps=steps), run.base_model)
     if problems or images is None or scoring_images is None or base_model is None or scorer is None:
         # One kind of error for all: the first one's, since that decides what a person looks at first.
         raise type(problems[0])(*(mistake for problem in problems for mistake in problem.mistakes))
     return _Sources(
         images_fingerprint=images, scoring_images_fingerprint=scoring_images, base_model=base_model, scorer=scorer
     )
+
+
+def _by_name(name: str, mistake: str) -> str:
+    """The mistake, which begins with the option that it is about: `name`, unless it names one itself."""
+    return mistake if mistake.partition(":")[0] in known_options() else f"{name}: {mistake}"
 
 
 def _check_writable(storage_uri: str) -> str:
