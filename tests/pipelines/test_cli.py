@@ -65,7 +65,7 @@ def test_missing_source_fails_in_preflight_with_its_message_as_the_last_line(
 ):
     assert main(sprites(tmp_path / "out", "--images-uri", str(tmp_path / "nowhere"))) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("textual-inversion: found no folder")
+    assert last.startswith("textual-inversion: images_uri: found no folder")
     assert "nowhere" in last
     assert not (tmp_path / "out" / "summary.json").exists()
 
