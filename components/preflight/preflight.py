@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
+from components.common.sources.models import open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
 from components.common.training.checkpoints import CHECKPOINT_KEY
@@ -108,7 +109,10 @@ def preflight(
         InputError: when a source is not there or is nothing that can be used.
         StorageError: when a source cannot be read or the storage cannot be written.
     """
-    options = check_options(given, more_options)
+    try:
+        options = check_options(given, more_options)
+    except ConfigError as error:
+        raise ConfigError(*error.mistakes, *_missing_sources({**given, **(more_options or {})})) from error
     logger.info("options: all of them can be right")
     images = training_images or {name: image(name) for name in TRAINING_IMAGES}
     checked = _given_to_steps(options, _check_sources(options), images)
@@ -120,6 +124,23 @@ def preflight(
         logger.info("%s asks for %s CPUs, %s, %s x %s", name, cpu, memory, accelerators, resource)
     logger.info("training runs in %s", checked.training_image)
     return checked
+
+
+def _missing_sources(values: Mapping[str, Any]) -> Iterable[str]:
+    """What of the sources is not there: told together with the mistakes of options, so that nobody tries twice."""
+    look: dict[str, Callable[[str], Any]] = {
+        "images_uri": fingerprint_images,
+        "scoring_images_uri": fingerprint_images,
+        "base_model": open_source,
+        "scorer": open_source,
+    }
+    for name, function in look.items():
+        address = values.get(name)
+        if isinstance(address, str) and address and address == address.strip():
+            try:
+                function(address)
+            except (InputError, StorageError) as error:
+                yield from (_by_name(name, mistake) for mistake in error.mistakes)
 
 
 def _check_sources(options: CheckedOptions) -> _Sources:

@@ -157,3 +157,14 @@ def test_four_mistakes_are_told_at_once(models: Path, tmp_path: Path):
     wrong = {"learning_rate": NAN, "resolution": 0, "num_vectors": 0, "images_uri": ""}
     mistakes = refused(models, tmp_path, **wrong)
     assert {mistake.partition(":")[0] for mistake in mistakes} == set(wrong)
+
+
+def test_sources_that_are_not_there_are_told_with_the_mistakes_of_options(models: Path, tmp_path: Path):
+    wrong = {
+        "learning_rate": 0,
+        "images_uri": "nowhere/at/all",
+        "scorer": "hf://only-a-name",
+        "scoring_images_uri": " ",
+    }
+    mistakes = refused(models, tmp_path, **wrong)
+    assert sorted(mistake.partition(":")[0] for mistake in mistakes) == sorted(wrong)
