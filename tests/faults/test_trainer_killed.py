@@ -60,6 +60,7 @@ def whole(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     return Whole(learned=folder / "learned", to_first_step=to_first_step, to_end=time.monotonic() - begun)
 
 
+@pytest.mark.timeout(1200)  # as long as a busy machine needs: every kill waits for a share of a whole training
 def test_rows_are_bit_identical_when_killed_again_and_again(
     tmp_path: Path, inputs: dict[str, Path], whole: Whole, count_faults: Callable[[int, str], None]
 ) -> None:
