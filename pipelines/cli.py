@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code: int = parsed.command(parsed)
     except TextualInversionError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail("\n".join(error.mistakes), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
     return code

@@ -38,6 +38,14 @@ def test_bad_parameter_is_one_line_and_exit_code_2_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
+def test_several_bad_parameters_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(sprites(tmp_path / "out", "--learning-rate", "0", "--resolution", "0")) == 2
+    assert capsys.readouterr().err.strip().splitlines() == [
+        "textual-inversion: resolution: found 0, expected 1 or more",
+        "learning_rate: found 0.0, expected more than 0",
+    ]
+
+
 def test_unknown_flag_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stopped:
         main(sprites(tmp_path, "--lerning-rate", "1"))
