@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,6 +81,7 @@ def add_config_flags(
     parser: argparse._ActionsContainer,
     config: type[Config],
     *,
+    only: Collection[str] | None = None,
     prefix: str = "",
     suppress: bool = False,
     shown: Mapping[str, Any] | None = None,
@@ -90,11 +91,14 @@ def add_config_flags(
     Args:
         parser: the parser, or a group of its flags.
         config: the config's class.
+        only: the fields to take; None takes all.
         prefix: what goes before each name.
         suppress: whether a flag that is not given leaves no attribute, and none is required.
         shown: what help shows as a flag's default, by name, where that is not the field's own.
     """
     for field, hint in typed_fields(config):
+        if only is not None and field.name not in only:
+            continue
         name, option, default = prefix + field.name, option_of(field), default_of(field)
         required = default is dataclasses.MISSING
         told = (shown or {}).get(name, default)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from components.common.artifact_addresses import deliver, fetched, written_to
 from components.common.cli import add_config_flags, config_from_flags
-from components.common.options import default_of, option_of, typed_fields
 from components.common.training.config import TrainConfig
 from components.train.accelerate_environment import flag_defaults
 from components.train.config import TrainStepConfig
@@ -81,23 +80,8 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of a `TrainingCommand`."""
     for name, what in ADDRESSES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, help=_WHERE + what)
-    _add_step_flag(parser, "checkpoint_root")
-    _add_step_flag(parser, "accelerator")
+    add_config_flags(parser, TrainStepConfig, only=("checkpoint_root", "accelerator"))
     add_config_flags(parser, TrainConfig)
-
-
-def _add_step_flag(parser: argparse.ArgumentParser, name: str) -> None:
-    """Adds the flag of one field of the step's config."""
-    (field,) = (field for field, _ in typed_fields(TrainStepConfig) if field.name == name)
-    option, default = option_of(field), default_of(field)
-    required = default is dataclasses.MISSING
-    parser.add_argument(
-        f"--{name.replace('_', '-')}",
-        required=required,
-        default=None if required else default,
-        choices=option.choices or None,
-        help=f"{option.description} ({'required' if required else f'default: {default!r}'})",
-    )
 
 
 def training_command(parsed: argparse.Namespace) -> TrainingCommand:
@@ -123,7 +107,7 @@ def parse_training_flags(description: str | None) -> tuple[str, TrainingCommand]
     said = ", ".join(f"{name} {value!r}" for name, value in decided.items())
     epilog = f"defaults from accelerate's configuration here: {said}" if said else None
     parser = argparse.ArgumentParser(prog="python -m components.train", description=description, epilog=epilog)
-    _add_step_flag(parser, "framework")
+    add_config_flags(parser, TrainStepConfig, only=("framework",))
     add_training_flags(parser)
     parser.set_defaults(**decided)
     parsed = parser.parse_args()
