@@ -16,7 +16,8 @@ from components.init_embedding.config import InitConfig
 from components.preflight.config import RunOptions
 from components.publish.config import PublishOptions
 from components.train.config import TrainStepConfig
-from components.train.nodes.config import LaunchConfig, NodesOptions
+from components.train.frameworks import framework_for, mistakes_with_flax
+from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY, LaunchConfig, NodesOptions
 
 GROUPS: tuple[type[Config], ...] = (
     RunOptions,
@@ -82,8 +83,17 @@ class CheckedOptions:
     evaluation: EvaluateOptions
     registry: PublishOptions
 
-    def launching(self, *, cpu: str, memory: str) -> LaunchConfig:
-        """What each of the pods that train is asked for, be it one or several.
+    @property
+    def framework(self) -> str:
+        """`torch` or `flax`: what trains.
+
+        Raises:
+            ConfigError: when the one that is asked for does not train on the accelerator.
+        """
+        return framework_for(self.run.framework, self.run.accelerator)
+
+    def launching(self, *, cpu: str = MODEL_CPU, memory: str = MODEL_MEMORY) -> LaunchConfig:
+        """How the cluster is asked for the pods that train, be it one or several.
 
         Args:
             cpu: processors of each.
@@ -92,7 +102,6 @@ class CheckedOptions:
         pod = self.run.training_pod
         return LaunchConfig(
             **vars(self.nodes),
-            framework=self.run.framework,
             accelerator_count=pod.count,
             accelerator_resource=pod.resource,
             accelerator_node_selector=pod.node_selector,
@@ -157,9 +166,8 @@ def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Ite
 def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
     """What no config can see alone."""
     run, nodes = options.run, options.nodes
-    launching = options.launching(cpu="1", memory="1Gi")
     try:
-        launching.pod_accelerators(run.accelerator)
+        options.launching().pod_accelerators(options.framework, run.accelerator)
     except ConfigError as error:
         yield str(error)
         return
@@ -171,10 +179,8 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
                 "the labels of a slice of one node: one pod draws the samples, and no pod gets one node of a larger "
                 "slice"
             )
-    if launching.framework_name(run.accelerator) == "flax":
-        for name in ("enable_xformers_memory_efficient_attention", "cuda_graphs"):
-            if getattr(options.training, name):
-                yield f"{name}: found True with Flax, expected False: it is for PyTorch"
+    if options.framework == "flax":
+        yield from mistakes_with_flax(options.training)
 
 
 def _mistakes_for_tpus(run: RunOptions, training: TrainConfig) -> Iterable[str]:

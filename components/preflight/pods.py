@@ -10,6 +10,7 @@ from typing import Any
 from components.common.accelerators import PodAccelerators
 from components.common.images import training_image
 from components.preflight.options import CheckedOptions
+from components.train.frameworks import FRAMEWORKS
 
 GIB = 2**30
 _LARGE = GIB
@@ -59,8 +60,7 @@ def training_pod(options: CheckedOptions, *, model: int) -> Pod:
     A CPU, and a compiler for TPUs, hold activations as well.
     """
     run = options.run
-    launching = options.launching(cpu="1", memory="1Gi")
-    processes = launching.num_processes_per_node(run.accelerator)
+    processes = max(1, run.training_pod.count) if FRAMEWORKS[options.framework].process_per_device else 1
     times = 3 if run.accelerator == "gpu" else 4
     memory = run.memory_per_node or _memory(times * model, processes=processes)
     return _pod(run.training_pod, run.cpu_per_node or _cpu(model, processes=processes), memory)
@@ -70,8 +70,7 @@ def training_image_and_pod(options: CheckedOptions, trains: Pod) -> tuple[str, P
     """The name of the training step's image, and what its pod asks for: to train, or to wait for those that do."""
     if options.nodes.num_nodes > 1:
         return training_image("nodes"), _pod(PodAccelerators(kind="cpu", count=0), **_LAUNCHER)
-    framework = options.launching(cpu=trains.cpu, memory=trains.memory).framework_name(options.run.accelerator)
-    return training_image(framework, options.run.accelerator), trains
+    return training_image(options.framework, options.run.accelerator), trains
 
 
 def outputs_of(name: str, pod: Pod) -> dict[str, Any]:

@@ -179,8 +179,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
     attempt("storage_uri", _check_writable, run.storage)
     checkpoint = functools.partial(_check_checkpoint, options.training.resume_from_checkpoint)
     attempt("resume_from_checkpoint", checkpoint, run.checkpoints_uri)
-    launching = options.launching(cpu="1", memory="1Gi")
-    if launching.framework_name(run.accelerator) == "flax" and base_model is not None:
+    if options.framework == "flax" and base_model is not None:
         steps = options.evaluation.num_inference_steps
         attempt("base_model", functools.partial(check_that_flax_computes, num_inference_steps=steps), run.base_model)
     if problems or images is None or scoring_images is None or base_model is None or scorer is None:

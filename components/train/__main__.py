@@ -10,12 +10,12 @@ join several.
 
 from __future__ import annotations
 
-import functools
 import os
 
 from components.common.cli import step_boundary
 from components.common.errors import LostProcessError
 from components.train.command import parse_training_flags
+from components.train.frameworks import framework_for
 
 
 def main() -> None:
@@ -23,7 +23,8 @@ def main() -> None:
     framework = ""
     try:
         with step_boundary("train"):
-            framework, command = parse_training_flags(__doc__)
+            command = parse_training_flags(__doc__)
+            framework = framework_for(command.framework, command.accelerator)
             from components.train.train import train
 
             run = command.run
@@ -31,7 +32,7 @@ def main() -> None:
                 from components.train.torch.launcher import recorded
 
                 run = recorded(run)
-            run(functools.partial(train, framework=framework))
+            run(train)
     except SystemExit as end:
         if framework == "flax" and isinstance(end.__context__, LostProcessError):
             # At an ordinary exit JAX waits for the lost process, 100 s, and then aborts (jax 0.10, CPU).

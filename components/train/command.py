@@ -14,7 +14,6 @@ from components.common.cli import add_config_flags, config_from_flags
 from components.common.training.config import TrainConfig
 from components.train.accelerate_environment import flag_defaults
 from components.train.config import TrainStepConfig
-from components.train.frameworks import framework_for
 
 Result = TypeVar("Result")
 
@@ -25,6 +24,7 @@ ADDRESSES = {
     "output": "the LearnedEmbedding that is made",
 }
 """The artifacts of a training, each a folder or an address in object storage."""
+_STEP_FIELDS = ("checkpoint_root", "accelerator", "framework")
 _WHERE = "folder, or gs://, s3:// or minio:// address, of "
 
 
@@ -39,6 +39,7 @@ class TrainingCommand:
         initial_embedding: where the InitialEmbedding is.
         checkpoint_root: where checkpoints are kept.
         accelerator: `cpu`, `gpu` or `tpu`.
+        framework: what trains, see `framework_for`.
         output: where the LearnedEmbedding is to be.
     """
 
@@ -48,11 +49,12 @@ class TrainingCommand:
     initial_embedding: str
     checkpoint_root: str
     accelerator: str
+    framework: str
     output: str
 
     def arguments(self) -> list[str]:
         """The flags that the command parses back to this."""
-        places = {name: getattr(self, name) for name in (*ADDRESSES, "checkpoint_root", "accelerator")}
+        places = {name: getattr(self, name) for name in (*ADDRESSES, *_STEP_FIELDS)}
         return [f"--{name.replace('_', '-')}={value}" for name, value in {**places, **self.config.as_json()}.items()]
 
     def run(self, train: Callable[..., Result]) -> Result:
@@ -70,6 +72,7 @@ class TrainingCommand:
                 initial_embedding=fetched(self.initial_embedding, Path(scratch, "initial_embedding")),
                 checkpoint_root=self.checkpoint_root,
                 accelerator=self.accelerator,
+                framework=self.framework,
                 output=output,
             )
             deliver(output, self.output)
@@ -80,7 +83,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of a `TrainingCommand`."""
     for name, what in ADDRESSES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, help=_WHERE + what)
-    add_config_flags(parser, TrainStepConfig, only=("checkpoint_root", "accelerator"))
+    add_config_flags(parser, TrainStepConfig, only=_STEP_FIELDS)
     add_config_flags(parser, TrainConfig)
 
 
@@ -90,12 +93,12 @@ def training_command(parsed: argparse.Namespace) -> TrainingCommand:
     Raises:
         ConfigError: for a value that cannot be right.
     """
-    places = {name: getattr(parsed, name) for name in (*ADDRESSES, "checkpoint_root", "accelerator")}
+    places = {name: getattr(parsed, name) for name in (*ADDRESSES, *_STEP_FIELDS)}
     return TrainingCommand(config=config_from_flags(TrainConfig, parsed), **places)
 
 
-def parse_training_flags(description: str | None) -> tuple[str, TrainingCommand]:
-    """The framework, `torch` or `flax`, and what it is to do, from the command line.
+def parse_training_flags(description: str | None) -> TrainingCommand:
+    """What is to be trained, from the command line and from what accelerate is configured for.
 
     Args:
         description: what `--help` begins with.
@@ -107,8 +110,6 @@ def parse_training_flags(description: str | None) -> tuple[str, TrainingCommand]
     said = ", ".join(f"{name} {value!r}" for name, value in decided.items())
     epilog = f"defaults from accelerate's configuration here: {said}" if said else None
     parser = argparse.ArgumentParser(prog="python -m components.train", description=description, epilog=epilog)
-    add_config_flags(parser, TrainStepConfig, only=("framework",))
     add_training_flags(parser)
     parser.set_defaults(**decided)
-    parsed = parser.parse_args()
-    return framework_for(parsed.framework, parsed.accelerator), training_command(parsed)
+    return training_command(parser.parse_args())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from components.common.errors import ConfigError
-from components.common.training.config import ACCELERATORS, FLAX_ACCELERATORS, check_accelerator
+from components.common.training.config import ACCELERATORS, FLAX_ACCELERATORS, TrainConfig, check_accelerator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,18 +29,23 @@ class Framework:
 FRAMEWORKS = {
     "torch": Framework(
         accelerators=ACCELERATORS,
-        command=("torchrun", "-m", "components.train", "--framework=torch"),
+        command=("torchrun", "-m", "components.train"),
         runtime="textual-inversion-torch",
         process_per_device=True,
     ),
     "flax": Framework(
         accelerators=FLAX_ACCELERATORS,
-        command=("python3", "-m", "components.train", "--framework=flax"),
+        command=("python3", "-m", "components.train"),
         runtime="textual-inversion-jax",
         process_per_device=False,
     ),
 }
 """Kubeflow Trainer tells torchrun (PET_*) or JAX (JAX_*) how many nodes there are, and which one a pod is."""
+
+_TORCH_ALONE = {
+    "enable_xformers_memory_efficient_attention": "xFormers is for PyTorch, and attention is as lean without it",
+    "cuda_graphs": "it is for PyTorch; XLA captures command buffers on GPUs by itself",
+}
 
 AUTO = "auto"
 FRAMEWORK_CHOICES = (AUTO, *FRAMEWORKS)
@@ -64,3 +70,10 @@ def framework_for(framework: str, accelerator: str) -> str:
             f"{framework} trains on {trains_on}"
         )
     return framework
+
+
+def mistakes_with_flax(config: TrainConfig) -> Iterator[str]:
+    """What Flax cannot do of a training, each as `field: found ..., expected ...`."""
+    for name, reason in _TORCH_ALONE.items():
+        if getattr(config, name):
+            yield f"{name}: found True, expected False with Flax: {reason}"

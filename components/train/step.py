@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -49,6 +48,7 @@ def run_step(
             initial_embedding=place(initial_embedding),
             checkpoint_root=config.checkpoint_root,
             accelerator=config.accelerator,
+            framework=config.framework,
             output=place(learned_embedding),
         )
 
@@ -63,4 +63,4 @@ def run_step(
         return train_on_every_gpu(here)
     from components.train.train import train
 
-    return here.run(functools.partial(train, framework="flax"))
+    return here.run(train)

@@ -35,7 +35,9 @@ def make_command(where: str) -> TrainingCommand:
     for name in INPUTS:
         open_store(f"{where}/{name}").write("deep/file", name.encode())
     places = {name: f"{where}/{name}" for name in (*INPUTS, "output")}
-    return TrainingCommand(config=TrainConfig(), checkpoint_root=f"{where}/c", accelerator="cpu", **places)
+    return TrainingCommand(
+        config=TrainConfig(), checkpoint_root=f"{where}/c", accelerator="cpu", framework="auto", **places
+    )
 
 
 @pytest.fixture(params=["gs", "s3", "minio", "file", "folder"])
@@ -93,7 +95,7 @@ def test_missing_input_is_named(gcs_bucket_uri: str) -> None:
 def test_arguments_parse_back() -> None:
     config = TrainConfig(seed=2**40, learning_rate=1e-9, adam_beta2=0.9995, allow_tf32=True, fuse_micro_batches=False)
     places = {name: f"gs://bucket/a folder/{name}=1" for name in (*INPUTS, "output")}
-    command = TrainingCommand(config=config, checkpoint_root="s3://b/c", accelerator="tpu", **places)
+    command = TrainingCommand(config=config, checkpoint_root="s3://b/c", accelerator="tpu", framework="flax", **places)
     parser = argparse.ArgumentParser()
     add_training_flags(parser)
     assert training_command(parser.parse_args(command.arguments())) == command

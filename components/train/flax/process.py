@@ -19,6 +19,7 @@ from components.flax_models.noise_schedule import load_noise_schedule
 from components.train.flax.compiled_steps import compiler_for
 from components.train.flax.micro_batches import sizes_that_fit
 from components.train.flax.trainer import FlaxTrainer
+from components.train.frameworks import mistakes_with_flax
 from components.train.process import Process, TrainerInputs
 
 
@@ -50,16 +51,8 @@ def join_flax(config: TrainConfig, accelerator: str) -> Process:
 
 def _check(config: TrainConfig) -> None:
     weight_dtype(config.mixed_precision)
-    if config.enable_xformers_memory_efficient_attention:
-        raise ConfigError(
-            "enable_xformers_memory_efficient_attention: found True, expected False with Flax: xFormers is for "
-            "PyTorch, and attention here is as lean without it"
-        )
-    if config.cuda_graphs:
-        raise ConfigError(
-            "cuda_graphs: found True, expected False with Flax: it is for PyTorch; XLA captures command buffers on "
-            "GPUs by itself"
-        )
+    if mistakes := list(mistakes_with_flax(config)):
+        raise ConfigError(*mistakes)
 
 
 def _build(mesh: Mesh, inputs: TrainerInputs) -> tuple[FlaxTrainer, int]:

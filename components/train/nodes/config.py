@@ -10,11 +10,10 @@ from typing import Any
 from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
 from components.common.errors import ConfigError
 from components.common.options import Config, option, option_of
-from components.train.frameworks import AUTO, FRAMEWORK_CHOICES, FRAMEWORKS, Framework, framework_for
+from components.train.frameworks import FRAMEWORKS
 
 MODEL_CPU, MODEL_MEMORY = "4", "16Gi"
 """What a pod takes that holds a model of Stable Diffusion's size."""
-
 
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -56,9 +55,6 @@ class LaunchConfig(NodesOptions):
         "of Google Cloud",
         (),
     )
-    framework: str = option(
-        "what trains; auto takes flax with tpu, and torch elsewhere", AUTO, choices=FRAMEWORK_CHOICES
-    )
     processes_per_node: int = option(
         "processes of each node; 0 takes one for each GPU with torch, and one with flax", 0, least=0
     )
@@ -84,21 +80,12 @@ class LaunchConfig(NodesOptions):
             yield from mistakes_of_quantity(name, getattr(self, name))
         yield from _mistakes_of_names(self, runtime=_NAME, service_account=_NAME, run_id=_LABEL)
 
-    def framework_on(self, accelerator: str) -> Framework:
-        """The framework that trains on `accelerator`: `cpu`, `gpu` or `tpu`."""
-        return FRAMEWORKS[self.framework_name(accelerator)]
-
-    def framework_name(self, accelerator: str) -> str:
-        """`torch` or `flax`: what trains on `accelerator`, see `framework_for`."""
-        return framework_for(self.framework, accelerator)
-
-    def pod_accelerators(self, accelerator: str) -> PodAccelerators:
-        """What each pod asks for when training is to run on `accelerator`.
+    def pod_accelerators(self, framework: str, accelerator: str) -> PodAccelerators:
+        """What each pod asks for when `framework`, `torch` or `flax`, is to train on `accelerator`.
 
         Raises:
-            ConfigError: when the framework does not train there, or nodes, processes and accelerators do not fit.
+            ConfigError: when nodes, processes and accelerators do not fit.
         """
-        framework = self.framework_on(accelerator)
         pod = PodAccelerators(
             kind=accelerator,
             count=self.accelerator_count,
@@ -107,20 +94,15 @@ class LaunchConfig(NodesOptions):
             tolerations=self.accelerator_tolerations,
         )
         pod.check_nodes(self.num_nodes)
-        expected = pod.count if framework.process_per_device else 1
+        process_per_device = FRAMEWORKS[framework].process_per_device
+        expected = pod.count if process_per_device else 1
         if expected and self.processes_per_node not in (0, expected):
-            reason = "one for each GPU" if framework.process_per_device else "one process has all of a node's devices"
+            reason = "one for each GPU" if process_per_device else "one process has all of a node's devices"
             raise ConfigError(
-                f"processes_per_node: found {self.processes_per_node} with {self.framework_name(accelerator)} on "
-                f"{accelerator}, expected {expected} or 0: {reason}"
+                f"processes_per_node: found {self.processes_per_node} with {framework} on {accelerator}, expected "
+                f"{expected} or 0: {reason}"
             )
         return pod
-
-    def num_processes_per_node(self, accelerator: str) -> int:
-        """How many processes train on each node."""
-        if not self.framework_on(accelerator).process_per_device:
-            return 1
-        return self.processes_per_node or max(1, self.accelerator_count)
 
 
 def mistakes_of_quantity(name: str, value: str) -> Iterable[str]:

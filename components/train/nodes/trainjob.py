@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from components.common.accelerators import PodAccelerators
 from components.common.artifact_addresses import is_remote
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ConfigError
 from components.common.storage.addresses import scheme_of
 from components.train.command import ADDRESSES, TrainingCommand
+from components.train.frameworks import FRAMEWORKS, framework_for
 from components.train.nodes.config import LaunchConfig
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -82,7 +84,8 @@ def check_addresses(command: TrainingCommand) -> None:
 
 
 def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
-    framework, accelerators = config.framework_on(command.accelerator), config.pod_accelerators(command.accelerator)
+    name = framework_for(command.framework, command.accelerator)
+    framework, accelerators = FRAMEWORKS[name], config.pod_accelerators(name, command.accelerator)
     resources = {"cpu": config.cpu_per_node, "memory": config.memory_per_node, **accelerators.resources}
     trainer: dict[str, Any] = {
         "command": list(framework.command),
@@ -93,18 +96,17 @@ def _spec(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
     if config.trainer_image:
         trainer["image"] = config.trainer_image
     if framework.process_per_device:
-        trainer["numProcPerNode"] = config.num_processes_per_node(command.accelerator)
+        trainer["numProcPerNode"] = config.processes_per_node or max(1, accelerators.count)
     return {
         "runtimeRef": {"apiGroup": GROUP, "kind": "TrainingRuntime", "name": config.runtime or framework.runtime},
         "trainer": trainer,
-        "runtimePatches": [{"manager": _MANAGER, "trainingRuntimeSpec": _patch(config, command)}],
+        "runtimePatches": [{"manager": _MANAGER, "trainingRuntimeSpec": _patch(config, accelerators)}],
         "activeDeadlineSeconds": config.trainjob_timeout_seconds,
     }
 
 
-def _patch(config: LaunchConfig, command: TrainingCommand) -> dict[str, Any]:
+def _patch(config: LaunchConfig, accelerators: PodAccelerators) -> dict[str, Any]:
     """What the pods have beyond their runtime: the run's label, nodes, shared memory, and a service account."""
-    accelerators = config.pod_accelerators(command.accelerator)
     pod: dict[str, Any] = {"tolerations": accelerators.all_tolerations}
     if accelerators.node_selector:
         pod["nodeSelector"] = dict(accelerators.node_selector)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import tempfile
@@ -42,7 +41,7 @@ def train_on_every_gpu(command: TrainingCommand, num_processes: int = 0) -> Lear
     if num_processes > 1:
         _launch(command.arguments(), num_processes)
         return LearnedEmbedding.read(Path(command.output))
-    return command.run(functools.partial(train, framework="torch"))
+    return command.run(train)
 
 
 def _launch(arguments: Sequence[str], num_processes: int) -> None:
@@ -50,8 +49,7 @@ def _launch(arguments: Sequence[str], num_processes: int) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="textual-inversion-") as errors:
             launcher = ["--standalone", f"--nproc-per-node={num_processes}", f"--monitor-interval={MONITOR_SECONDS}"]
-            module = ["-m", "components.train", "--framework=torch"]
-            run(parse_args([*launcher, f"--log-dir={errors}", *module, *arguments]))
+            run(parse_args([*launcher, f"--log-dir={errors}", "-m", "components.train", *arguments]))
     except SignalException as stop:
         raise InterruptedTraining(f"{stop.sigval.name}: {num_processes} processes were asked to stop") from stop
     except ChildFailedError as error:

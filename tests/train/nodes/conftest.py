@@ -42,7 +42,13 @@ def command(tmp_path: Path) -> TrainingCommand:
 def make_command(folder: str, **changes: Any) -> TrainingCommand:
     """A training whose artifacts are below an address."""
     places = {name: f"{folder}/{name}" for name in ("latent_set", "base_model", "initial_embedding", "output")}
-    fields = {**places, "checkpoint_root": f"{folder}/checkpoints", "accelerator": "cpu", "config": TrainConfig()}
+    fields = {
+        **places,
+        "checkpoint_root": f"{folder}/checkpoints",
+        "accelerator": "cpu",
+        "framework": "auto",
+        "config": TrainConfig(),
+    }
     return TrainingCommand(**{**fields, **changes})
 
 

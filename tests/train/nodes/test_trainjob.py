@@ -20,8 +20,10 @@ SLICE = {"cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice", "cloud.google.
 TPU = {"accelerator_count": 4, "accelerator_node_selector": SLICE}
 
 
-def job_of(accelerator: str = "cpu", **changes: Any) -> dict[str, Any]:
-    return train_job(make_config(**changes), make_command(BUCKET, accelerator=accelerator))
+def job_of(
+    accelerator: str = "cpu", *, framework: str = "auto", owner: Owner | None = None, **changes: Any
+) -> dict[str, Any]:
+    return train_job(make_config(**changes), make_command(BUCKET, accelerator=accelerator, framework=framework), owner)
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def pod_of(job: dict[str, Any]) -> dict[str, Any]:
 )
 def test_trainer_models_take_every_body_whole(accelerator: str, changes: dict[str, Any]) -> None:
     owner = Owner(name="step-pod", uid="u-1")
-    job = train_job(make_config(**changes), make_command(BUCKET, accelerator=accelerator), owner)
+    job = job_of(accelerator, owner=owner, **changes)
     assert problem_of(job) is None
     assert job["metadata"]["ownerReferences"] == [{"apiVersion": "v1", "kind": "Pod", "name": "step-pod", "uid": "u-1"}]
 
@@ -83,12 +85,12 @@ def test_command_of_a_pod_parses_back_to_the_training(monkeypatch: pytest.Monkey
     config = TrainConfig(
         learnable_property="style", learning_rate=3.3e-7, fuse_micro_batches=False, scale_lr=True, seed=7
     )
-    asked = make_command("gs://bucket/a run", config=config, accelerator="gpu")
     for framework, program in (("torch", ["torchrun", "-m"]), ("flax", ["python3", "-m"])):
-        trainer = train_job(make_config(framework=framework, accelerator_count=1), asked)["spec"]["trainer"]
+        asked = make_command("gs://bucket/a run", config=config, accelerator="gpu", framework=framework)
+        trainer = train_job(make_config(accelerator_count=1), asked)["spec"]["trainer"]
         assert trainer["command"][:3] == [*program, "components.train"]
         monkeypatch.setattr("sys.argv", [*trainer["command"][2:], *trainer["args"]])
-        assert parse_training_flags(None) == (framework, asked)
+        assert parse_training_flags(None) == asked
 
 
 def test_torch_takes_a_process_for_each_gpu_and_flax_one_for_each_node() -> None:
@@ -191,6 +193,7 @@ def test_owner_is_the_pod_of_the_step() -> None:
     ("accelerator", "changes", "message"),
     [
         ("tpu", {"framework": "torch"}, "framework: found torch with accelerator tpu, expected auto or flax"),
+        ("cpu", {"framework": "tensorflow"}, "framework: found 'tensorflow', expected one of auto, torch, flax"),
         ("cuda", {"framework": "flax"}, "accelerator: found 'cuda', expected one of cpu, gpu, tpu"),
         ("gpu", {}, "accelerator_count: found 0 with gpu, expected 1 or more"),
         ("cpu", {"accelerator_count": 1}, "accelerator_count: found 1 with cpu, expected 0"),
@@ -222,7 +225,6 @@ def test_local_folder_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"framework": "tensorflow"}, "framework: found 'tensorflow', expected one of auto, torch, flax"),
         ({"num_nodes": 0}, "num_nodes: found 0, expected 1 or more"),
         ({"processes_per_node": -1}, "processes_per_node: found -1"),
         ({"trainjob_timeout_seconds": 0}, "trainjob_timeout_seconds: found 0"),

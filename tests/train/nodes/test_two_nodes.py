@@ -6,7 +6,6 @@ Kubeflow Trainer adds the variables below to each pod; only the addresses of the
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import subprocess
 import sys
@@ -100,12 +99,13 @@ def check_two_nodes_learn_what_one_does(
     variables: Callable[[int, int], dict[str, str]],
     folder: Path,
 ) -> None:
-    job = train_job(make_config(framework=framework), command)
+    command = dataclasses.replace(command, framework=framework)
+    job = train_job(make_config(), command)
     logs = run_as_pods(job, variables, folder)
     learned = LearnedEmbedding.read(fetched(command.output, folder / "learned"))
     twice = dataclasses.replace(CONFIG, train_batch_size=2 * CONFIG.train_batch_size)
     places = {"output": f"{command.output}-of-one", "checkpoint_root": f"{command.checkpoint_root}-of-one"}
-    dataclasses.replace(command, config=twice, **places).run(functools.partial(train, framework=framework))
+    dataclasses.replace(command, config=twice, **places).run(train)
     alone = LearnedEmbedding.read(fetched(places["output"], folder / "alone"))
 
     assert learned.training_key == alone.training_key and learned.steps == STEPS

@@ -25,7 +25,7 @@ from components.train.command import parse_training_flags
 from components.train.torch.local_processes import train_on_every_gpu
 
 with step_boundary("train"):
-    train_on_every_gpu(parse_training_flags(None)[1], 2)
+    train_on_every_gpu(parse_training_flags(None), 2)
 """
 """The step's body in a process of its own, whose main thread answers signals."""
 
@@ -44,6 +44,7 @@ def command(inputs: dict[str, Path], folder: Path, **changes: object) -> Trainin
         **{name: str(path) for name, path in inputs.items()},
         checkpoint_root=str(folder / "checkpoints"),
         accelerator="cpu",
+        framework="torch",
         output=str(folder / "learned"),
     )
 
