@@ -23,6 +23,17 @@ TPU_TYPE = "cloud.google.com/gke-tpu-accelerator"
 TPU_TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 """The label that says how the chips of a whole slice are arranged, such as 2x4."""
 
+RESOURCE_MEANING = f"Kubernetes resource of the accelerator; empty takes {' or '.join(RESOURCES.values())}"
+NODE_SELECTOR_MEANING = (
+    "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
+    f'{{"{TPU_TYPE}": "tpu-v5-lite-podslice", "{TPU_TOPOLOGY}": "2x2"}}'
+)
+TOLERATIONS_MEANING = (
+    "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator itself and for spot nodes of "
+    "Google Cloud"
+)
+"""What the options mean by which a person chooses accelerators and their nodes."""
+
 SHARED_MEMORY = "2Gi"
 """Size of /dev/shm in a pod with GPUs, which talk through it; a container's usual 64 MiB are too few for NCCL."""
 

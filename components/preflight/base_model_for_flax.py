@@ -1,4 +1,4 @@
-"""Whether a base model can be trained on TPUs, told from the few JSON files that say what it is."""
+"""Whether JAX can train and draw with a base model, told from the few JSON files that say what it is."""
 
 from __future__ import annotations
 
@@ -7,26 +7,23 @@ import tempfile
 from pathlib import Path
 
 from components.common.errors import BaseModelError
-from components.common.sources.models import open_source
+from components.common.sources.models import ModelSource
 from components.flax_models.model_check import CONFIG_FILES, check_model
 
 
-def check_that_flax_computes(address: str, *, num_inference_steps: int) -> str:
-    """The model's revision, when the Flax modules compute all of it.
+def check_that_flax_computes(address: str, source: ModelSource, *, accelerator: str, num_inference_steps: int) -> None:
+    """Returns when the Flax modules compute all of a base model that has `CONFIG_FILES`.
 
     Args:
-        address: the base model: `hf://`, `gs://`, `s3://` or a folder.
+        address: where the model is, for messages.
+        source: the model as it is now.
+        accelerator: where it is to be trained, for messages.
         num_inference_steps: denoising steps of the evaluation's pictures.
 
     Raises:
         BaseModelError: naming everything that they do not compute.
         StorageError: when the files cannot be read.
     """
-    source = open_source(address)
-    if missing := [name for name in CONFIG_FILES if name not in source.files]:
-        raise BaseModelError(
-            f"{address} lacks {', '.join(missing)}, expected a Stable Diffusion model in the folders of diffusers"
-        )
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
         for name in CONFIG_FILES:
@@ -36,5 +33,4 @@ def check_that_flax_computes(address: str, *, num_inference_steps: int) -> str:
             check_model(model, num_inference_steps=num_inference_steps)
         except BaseModelError as error:
             told = str(error).replace(str(model), address.rstrip("/"))
-            raise BaseModelError(f"accelerator tpu: {told}") from error
-    return source.revision
+            raise BaseModelError(f"with Flax on accelerator {accelerator}: {told}") from error

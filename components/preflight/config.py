@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
+from components.common.accelerators import (
+    NODE_SELECTOR_MEANING,
+    RESOURCE_MEANING,
+    TOLERATIONS_MEANING,
+    PodAccelerators,
+)
 from components.common.errors import ConfigError
 from components.common.options import Config, option
+from components.common.sources.selection import VARIANT
 from components.common.training.config import FLAX_ACCELERATORS
-from components.train.frameworks import FRAMEWORK_CHOICES
+from components.train.frameworks import AUTO, FRAMEWORK_CHOICES, FRAMEWORK_MEANING
 from components.train.nodes.config import mistakes_of_quantity
 
 STORAGE_VARIABLE = "TEXTUAL_INVERSION_STORAGE_URI"
 """Environment variable of the steps that says where a namespace keeps what its runs share."""
 
-_VARIANT = re.compile(r"[A-Za-z0-9_-]*")
 _BY_SIZE = "in Kubernetes' notation; empty: by the model's size"
 
 
@@ -54,30 +58,16 @@ class RunOptions(Config):
         "gpu",
         choices=FLAX_ACCELERATORS,
     )
-    framework: str = option(
-        "what trains: torch on cpu and gpu, flax (JAX) on all; auto takes flax with tpu, and torch elsewhere",
-        "auto",
-        choices=FRAMEWORK_CHOICES,
-    )
-    accelerator_resource: str = option(
-        "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()), ""
-    )
+    framework: str = option(FRAMEWORK_MEANING, AUTO, choices=FRAMEWORK_CHOICES)
+    accelerator_resource: str = option(RESOURCE_MEANING, "")
     accelerator_count: int = option(
         "accelerators of each node that trains; of no effect with cpu; with tpu all chips of a node; pictures are "
         "encoded and samples drawn on one GPU, or on all chips of one node",
         1,
         least=0,
     )
-    accelerator_node_selector: Mapping[str, str] = option(
-        "labels of the nodes to use, as JSON; on Google Cloud tpu needs "
-        f'{{"{TPU_TYPE}": "tpu-v5-lite-podslice", "{TPU_TOPOLOGY}": "2x2"}}',
-        {},
-    )
-    accelerator_tolerations: tuple[Mapping[str, Any], ...] = option(
-        "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator itself and for spot nodes "
-        "of Google Cloud",
-        (),
-    )
+    accelerator_node_selector: Mapping[str, str] = option(NODE_SELECTOR_MEANING, {})
+    accelerator_tolerations: tuple[Mapping[str, Any], ...] = option(TOLERATIONS_MEANING, ())
     evaluation_node_selector: Mapping[str, str] = option(
         "labels of the nodes to draw samples on, as JSON; empty takes those of training; with tpu and several nodes "
         "those of a slice of one node, for no pod gets one node of a larger slice",
@@ -102,7 +92,7 @@ class RunOptions(Config):
         for name in ("images_uri", "base_model", "scorer"):
             if not getattr(self, name):
                 yield f"{name}: found nothing, expected hf://..., gs://..., s3://... or a local folder"
-        if not _VARIANT.fullmatch(self.base_model_variant):
+        if not VARIANT.fullmatch(self.base_model_variant):
             yield f"base_model_variant: found {self.base_model_variant!r}, expected a word such as fp16, or nothing"
         for name in ("cpu_per_node", "encoding_cpu", "evaluation_cpu"):
             yield from self._mistakes_of_quantity(name)

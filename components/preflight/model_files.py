@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,31 +9,19 @@ from typing import Any
 
 from components.common.errors import BaseModelError
 from components.common.sources.checks import read_json
-from components.common.sources.models import open_source
+from components.common.sources.models import ModelSource
 from components.common.sources.selection import select_files
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What the trainers let a UNet predict: the noise, or the velocity (arXiv 2202.00512)."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """A model as a run will import it.
-
-    Attributes:
-        revision: the state of its source.
-        weight_bytes: size of the weights that are imported.
-    """
-
-    revision: str
-    weight_bytes: int
-
-
-def check_model_files(address: str, *, kind: str, variant: str = "", resolution: int = 0) -> ModelFiles:
-    """What a run takes of the model at `address`.
+def check_model_files(address: str, source: ModelSource, *, kind: str, variant: str = "", resolution: int = 0) -> int:
+    """The size in bytes of the weights that a run takes of a model.
 
     Args:
-        address: `hf://`, `gs://`, `s3://` or a folder.
+        address: where the model is, for messages.
+        source: the model as it is now.
         kind: `diffusion` or `clip`.
         variant: such as `fp16`; empty for the plain weights.
         resolution: side of the pictures in pixels that a diffusion model is to learn from.
@@ -43,7 +30,6 @@ def check_model_files(address: str, *, kind: str, variant: str = "", resolution:
         BaseModelError: naming everything for which it is no model of that kind, or cannot learn from such pictures.
         StorageError: when its files cannot be read.
     """
-    source = open_source(address)
     with tempfile.TemporaryDirectory() as scratch:
 
         def read(name: str) -> Any:
@@ -55,7 +41,7 @@ def check_model_files(address: str, *, kind: str, variant: str = "", resolution:
             if problems := [*_resolution_problems(vae, resolution), *_scheduler_problems(address, scheduler)]:
                 raise BaseModelError(*problems)
     weights = [name for name in selected.values() if name.endswith(".safetensors")]
-    return ModelFiles(revision=source.revision, weight_bytes=sum(source.files[name].size for name in weights))
+    return sum(source.files[name].size for name in weights)
 
 
 def _resolution_problems(vae: dict[str, Any], resolution: int) -> Iterable[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import TokenError
-from components.common.sources.models import open_source
+from components.common.sources.models import ModelSource
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import add_placeholder, check_prompt_length, initializer_id, load_tokenizer
 from components.evaluate.config import EvaluateOptions
@@ -19,12 +19,12 @@ _TOKENIZER, _TEXT_ENCODER = "tokenizer/", "text_encoder/config.json"
 
 
 def check_new_word(
-    address: str, *, word: InitConfig, evaluation: EvaluateOptions, learnable_property: str
+    source: ModelSource, *, word: InitConfig, evaluation: EvaluateOptions, learnable_property: str
 ) -> tuple[int, ...]:
     """The ids that the placeholder's tokens get in the tokenizer of a model, of which only small files are read.
 
     Args:
-        address: a diffusers model: `hf://`, `gs://`, `s3://` or a folder.
+        source: a diffusers model.
         word: the placeholder and its initializer.
         evaluation: the prompts that samples are drawn from.
         learnable_property: `object` or `style`, which decides about prompts where none are given.
@@ -35,7 +35,6 @@ def check_new_word(
         TokenError: naming everything: an initializer of several tokens, a placeholder that the tokenizer knows, prompts
             for which the text encoder has no room.
     """
-    source = open_source(address)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
         for name in source.files:

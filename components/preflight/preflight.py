@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from components.evaluate.config import EvaluateConfig
 from components.import_base_model.config import ImportConfig
 from components.ingest_images.config import IngestConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
-from components.preflight.model_files import ModelFiles, check_model_files
+from components.preflight.model_files import check_model_files
 from components.preflight.new_word import check_new_word
 from components.preflight.options import CheckedOptions, check_options, known_options
 from components.preflight.pods import (
@@ -84,12 +83,14 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sources:
-    """What there is of the sources: the state of the pictures, and the models as they are now."""
+    """What there is of the sources: the state of each, and the size in bytes of the weights that a run takes."""
 
     images_fingerprint: str
     scoring_images_fingerprint: str
-    base_model: ModelFiles
-    scorer: ModelFiles
+    base_model_revision: str
+    base_model_bytes: int
+    scorer_revision: str
+    scorer_bytes: int
 
 
 def preflight(
@@ -146,9 +147,9 @@ def _missing_sources(values: Mapping[str, Any]) -> Iterable[str]:
 def _check_sources(options: CheckedOptions) -> _Sources:
     run, problems = options.run, list[TextualInversionError]()
 
-    def attempt(name: str, function: Callable[[str], Answer], address: str) -> Answer | None:
+    def attempt(name: str, function: Callable[..., Answer], *arguments: Any, **more: Any) -> Answer | None:
         try:
-            return function(address)
+            return function(*arguments, **more)
         except (InputError, StorageError) as error:
             problems.append(type(error)(*(_by_name(name, mistake) for mistake in error.mistakes)))
             return None
@@ -157,36 +158,49 @@ def _check_sources(options: CheckedOptions) -> _Sources:
     scoring_images = images
     if run.scoring_images_uri:
         scoring_images = attempt("scoring_images_uri", fingerprint_images, run.scoring_images_uri)
-    base_model = attempt(
+    base_model, scorer = attempt("base_model", open_source, run.base_model), attempt("scorer", open_source, run.scorer)
+    base_model_bytes = base_model and attempt(
         "base_model",
-        functools.partial(
-            check_model_files,
-            kind="diffusion",
-            variant=run.base_model_variant,
-            resolution=options.pictures.resolution,
-        ),
+        check_model_files,
         run.base_model,
+        base_model,
+        kind="diffusion",
+        variant=run.base_model_variant,
+        resolution=options.pictures.resolution,
     )
-    scorer = attempt("scorer", functools.partial(check_model_files, kind="clip"), run.scorer)
-    if base_model is not None:
-        word = functools.partial(
+    scorer_bytes = scorer and attempt("scorer", check_model_files, run.scorer, scorer, kind="clip")
+    if base_model is not None and base_model_bytes is not None:
+        attempt(
+            "base_model",
             check_new_word,
+            base_model,
             word=options.word,
             evaluation=options.evaluation,
             learnable_property=options.training.learnable_property,
         )
-        attempt("base_model", word, run.base_model)
+        if options.framework == "flax":
+            attempt(
+                "base_model",
+                check_that_flax_computes,
+                run.base_model,
+                base_model,
+                accelerator=run.accelerator,
+                num_inference_steps=options.evaluation.num_inference_steps,
+            )
     attempt("storage_uri", _check_writable, run.storage)
-    checkpoint = functools.partial(_check_checkpoint, options.training.resume_from_checkpoint)
-    attempt("resume_from_checkpoint", checkpoint, run.checkpoints_uri)
-    if options.framework == "flax" and base_model is not None:
-        steps = options.evaluation.num_inference_steps
-        attempt("base_model", functools.partial(check_that_flax_computes, num_inference_steps=steps), run.base_model)
-    if problems or images is None or scoring_images is None or base_model is None or scorer is None:
+    wanted = options.training.resume_from_checkpoint
+    attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
+    if problems:
         # One kind of error for all: the first one's, since that decides what a person looks at first.
         raise type(problems[0])(*(mistake for problem in problems for mistake in problem.mistakes))
+    assert images and scoring_images and base_model and scorer
     return _Sources(
-        images_fingerprint=images, scoring_images_fingerprint=scoring_images, base_model=base_model, scorer=scorer
+        images_fingerprint=images,
+        scoring_images_fingerprint=scoring_images,
+        base_model_revision=base_model.revision,
+        base_model_bytes=base_model_bytes or 0,
+        scorer_revision=scorer.revision,
+        scorer_bytes=scorer_bytes or 0,
     )
 
 
@@ -222,18 +236,18 @@ def _check_checkpoint(wanted: str, checkpoints_uri: str) -> str:
 
 def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[str, str]) -> Checked:
     run, pictures = options.run, vars(options.pictures)
-    model, scorer = sources.base_model.weight_bytes, sources.scorer.weight_bytes
+    model, scorer = sources.base_model_bytes, sources.scorer_bytes
     trains = training_pod(options, model=model)
     name, step = training_image_and_pod(options, trains)
     configs = {
         "import_base_model": ImportConfig(
             source=run.base_model,
-            source_fingerprint=sources.base_model.revision,
+            source_fingerprint=sources.base_model_revision,
             store_uri=run.models_uri,
             variant=run.base_model_variant,
         ),
         "import_scorer": ImportConfig(
-            source=run.scorer, source_fingerprint=sources.scorer.revision, store_uri=run.models_uri, kind="clip"
+            source=run.scorer, source_fingerprint=sources.scorer_revision, store_uri=run.models_uri, kind="clip"
         ),
         "prepare_pictures": IngestConfig(
             images_uri=run.images_uri, images_fingerprint=sources.images_fingerprint, **pictures

@@ -6,7 +6,7 @@ import dataclasses
 
 from components.common.options import Config, option
 from components.common.training.config import FLAX_ACCELERATORS, TrainConfig
-from components.train.frameworks import AUTO, FRAMEWORK_CHOICES
+from components.train.frameworks import AUTO, FRAMEWORK_CHOICES, FRAMEWORK_MEANING
 from components.train.nodes.config import LaunchConfig
 
 
@@ -16,8 +16,6 @@ class TrainStepConfig(Config):
 
     checkpoint_root: str = option("folder or gs:// or s3:// address for checkpoints")
     accelerator: str = option("where to train", "gpu", choices=FLAX_ACCELERATORS)
-    framework: str = option(
-        "what trains; auto takes flax with tpu, and torch elsewhere", AUTO, choices=FRAMEWORK_CHOICES
-    )
+    framework: str = option(FRAMEWORK_MEANING, AUTO, choices=FRAMEWORK_CHOICES)
     training: TrainConfig = option("how the rows are trained")
     nodes: LaunchConfig | None = option("the nodes of a training on several; none: in the step's own pod", None)

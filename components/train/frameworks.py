@@ -49,6 +49,9 @@ _TORCH_ALONE = {
 
 AUTO = "auto"
 FRAMEWORK_CHOICES = (AUTO, *FRAMEWORKS)
+FRAMEWORK_MEANING = (
+    "what trains: torch on cpu and gpu, flax (JAX) on all; auto takes flax with tpu, and torch elsewhere"
+)
 
 
 def framework_for(framework: str, accelerator: str) -> str:

@@ -26,6 +26,9 @@ _CONVERT = (
     " (CLIPModel for a clip model), and import FOLDER"
 )
 
+VARIANT = re.compile(r"[A-Za-z0-9_-]*")
+"""What the variant of a model's weight files may be called; empty for the plain ones."""
+
 ReadJson = Callable[[str], Any]
 
 
@@ -45,7 +48,7 @@ def select_files(
         ConfigError: if there is no such kind, or the variant cannot be one.
         BaseModelError: if parts are missing; the message names all of them.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]*", variant):
+    if not VARIANT.fullmatch(variant):
         raise ConfigError(f"found variant {variant!r}, expected a word such as fp16, or nothing for plain weights")
     selection = _Selection(source, set(names), variant, read_json)
     match kind:

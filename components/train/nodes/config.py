@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from components.common.accelerators import RESOURCES, TPU_TOPOLOGY, TPU_TYPE, PodAccelerators
+from components.common.accelerators import (
+    NODE_SELECTOR_MEANING,
+    RESOURCE_MEANING,
+    TOLERATIONS_MEANING,
+    PodAccelerators,
+)
 from components.common.errors import ConfigError
 from components.common.options import Config, option, option_of
 from components.train.frameworks import FRAMEWORKS
@@ -45,25 +50,15 @@ class LaunchConfig(NodesOptions):
     memory_per_node: str = option(
         "memory of each node, in Kubernetes' notation, such as 32Gi; /dev/shm counts against it", MODEL_MEMORY
     )
-    accelerator_node_selector: Mapping[str, str] = option(
-        "labels of the nodes to use, as JSON; on Google Cloud TPUs need "
-        f'{{"{TPU_TYPE}": "tpu-v6e-slice", "{TPU_TOPOLOGY}": "2x4"}}',
-        {},
-    )
-    accelerator_tolerations: tuple[Mapping[str, Any], ...] = option(
-        "Kubernetes tolerations for those nodes, as JSON, beyond those for the accelerator itself and for spot nodes "
-        "of Google Cloud",
-        (),
-    )
+    accelerator_node_selector: Mapping[str, str] = option(NODE_SELECTOR_MEANING, {})
+    accelerator_tolerations: tuple[Mapping[str, Any], ...] = option(TOLERATIONS_MEANING, ())
     processes_per_node: int = option(
         "processes of each node; 0 takes one for each GPU with torch, and one with flax", 0, least=0
     )
     accelerator_count: int = option(
         "accelerators of each node: GPUs, or the TPU chips of a host; 0 for cpu", 1, least=0
     )
-    accelerator_resource: str = option(
-        "Kubernetes resource of the accelerator; empty takes " + " or ".join(RESOURCES.values()), ""
-    )
+    accelerator_resource: str = option(RESOURCE_MEANING, "")
     runtime: str = option(
         "TrainingRuntime in the run's namespace; empty takes textual-inversion-torch or textual-inversion-jax", ""
     )
