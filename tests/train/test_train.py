@@ -17,29 +17,11 @@ from components.common.errors import ArtifactError, ConfigError
 from components.common.training.config import TrainConfig
 from components.train.train import train
 from tests import flax_runs as runs
-from tests.faults.trainings import PYTHON, training_flags
-
-FIELDS = {
-    "train_batch_size": 1,
-    "max_train_steps": 6,
-    "learning_rate": 0.05,
-    "save_steps": 2,
-    "checkpointing_steps": 2,
-    "log_steps": 2,
-    "lr_scheduler": "constant_with_warmup",
-    "lr_warmup_steps": 3,
-}
+from tests.train import trainings
 
 
 def run(framework: str, folder: Path, inputs: dict[str, Path], **changes: Any) -> LearnedEmbedding:
-    return train(
-        TrainConfig(**{**FIELDS, **changes}),
-        framework=framework,
-        **inputs,
-        checkpoint_root=str(folder / "checkpoints"),
-        accelerator="cpu",
-        output=folder / "learned",
-    )
+    return trainings.run(framework, folder, inputs, TrainConfig(**{**trainings.SHORT, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +114,8 @@ def test_framework_that_does_not_train_on_the_accelerator_is_refused(
 
 
 def execute(framework: str, inputs: dict[str, Path], folder: Path, **fields: Any) -> subprocess.CompletedProcess[str]:
-    flags = training_flags(inputs, folder / "checkpoints", folder / "learned", **{**FIELDS, **fields})
     return subprocess.run(
-        [*PYTHON, "-m", "components.train", f"--framework={framework}", *flags],
+        trainings.command(framework, folder, inputs, **{**trainings.SHORT, **fields}),
         cwd=runs.REPOSITORY,
         env=runs.subprocess_environment(),
         capture_output=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +14,12 @@ import pytest
 from components.common.artifacts import LearnedEmbedding
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
-from components.train.train import train
 from tests import flax_runs as runs
-
-
-def config(**changes: Any) -> TrainConfig:
-    fields = {
-        "train_batch_size": 1,
-        "max_train_steps": 6,
-        "learning_rate": 0.05,
-        "save_steps": 2,
-        "checkpointing_steps": 2,
-        "log_steps": 2,
-        "lr_scheduler": "constant_with_warmup",
-        "lr_warmup_steps": 3,
-    }
-    return TrainConfig(**{**fields, **changes})
+from tests.train import trainings
 
 
 def run(folder: Path, inputs: dict[str, Path], **changes: Any) -> LearnedEmbedding:
-    return train(
-        config(**changes),
-        framework="flax",
-        **inputs,
-        checkpoint_root=str(folder / "checkpoints"),
-        accelerator="cpu",
-        output=folder / "learned",
-    )
+    return trainings.run("flax", folder, inputs, TrainConfig(**{**trainings.SHORT, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +33,15 @@ def test_float16_is_refused(tmp_path: Path, micro_inputs: dict[str, Path]) -> No
         run(tmp_path, micro_inputs, mixed_precision="fp16")
 
 
-def command(folder: Path, inputs: dict[str, Path], *flags: str) -> list[str]:
-    artifacts = [part for name, path in inputs.items() for part in (f"--{name.replace('_', '-')}", str(path))]
-    places = ["--checkpoint-root", str(folder / "checkpoints"), "--output", str(folder / "learned")]
-    fields = [f"--{name.replace('_', '-')}={value}" for name, value in vars(config()).items()]
-    return [sys.executable, "-m", "components.train", "--framework=flax", *artifacts, *places, *fields, *flags]
+def command(folder: Path, inputs: dict[str, Path], **fields: Any) -> list[str]:
+    return trainings.command("flax", folder, inputs, **{**trainings.SHORT, **fields})
 
 
 def test_command_says_what_it_found_when_there_is_no_tpu(tmp_path: Path, micro_inputs: dict[str, Path]) -> None:
     environment = runs.subprocess_environment()
     del environment["JAX_PLATFORMS"]
     ended = subprocess.run(
-        command(tmp_path, micro_inputs, "--accelerator", "tpu"),
+        command(tmp_path, micro_inputs, accelerator="tpu"),
         cwd=runs.REPOSITORY,
         env=environment,
         capture_output=True,
@@ -83,7 +58,7 @@ def test_command_says_what_it_found_when_there_is_no_tpu(tmp_path: Path, micro_i
 def test_command_goes_on_where_it_was_killed(
     tmp_path: Path, micro_inputs: dict[str, Path], whole: LearnedEmbedding
 ) -> None:
-    arguments = command(tmp_path, micro_inputs, "--accelerator", "cpu", "--log-steps", "1")
+    arguments = command(tmp_path, micro_inputs, log_steps=1)
     environment = {**runs.subprocess_environment(), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(arguments, cwd=runs.REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True) as killed:
         assert killed.stderr is not None

@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from components.common.errors import ConfigError, TrainingError
 from components.common.training.config import MAX_SEED, TrainConfig
 from components.train.torch.process import allow_tf32
 from components.train.train import train
+from tests.train import trainings
 from tests.train.torch.conftest import make_inputs
 
 REPOSITORY = Path(__file__).parents[3]
@@ -41,14 +41,7 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def run(folder: Path, inputs: dict[str, Path], **changes: Any) -> LearnedEmbedding:
-    return train(
-        config(**changes),
-        framework="torch",
-        **inputs,
-        checkpoint_root=str(folder / "checkpoints"),
-        accelerator="cpu",
-        output=folder / "learned",
-    )
+    return trainings.run("torch", folder, inputs, config(**changes))
 
 
 def test_every_configuration_trains(tmp_path: Path, tiny_reference: Path) -> None:
@@ -185,25 +178,9 @@ def test_gpu_is_refused_when_there_is_none(tmp_path: Path, sd15_inputs: dict[str
         )
 
 
-def command(folder: Path, inputs: dict[str, Path], *flags: str) -> list[str]:
-    artifacts = [part for name, path in inputs.items() for part in (f"--{name.replace('_', '-')}", str(path))]
-    places = ["--checkpoint-root", str(folder / "checkpoints"), "--output", str(folder / "learned")]
-    return [
-        sys.executable,
-        "-m",
-        "components.train",
-        "--framework=torch",
-        *artifacts,
-        *places,
-        "--accelerator",
-        "cpu",
-        *flags,
-    ]
-
-
 def test_command_keeps_last_step_when_terminated(tmp_path: Path, sd15_inputs: dict[str, Path]) -> None:
-    flags = ["--max-train-steps", "2000", "--log-steps", "1", "--train-batch-size", "1"]
-    arguments = command(tmp_path, sd15_inputs, *flags)
+    fields = {"max_train_steps": 2000, "log_steps": 1, "train_batch_size": 1}
+    arguments = trainings.command("torch", tmp_path, sd15_inputs, **fields)
     with subprocess.Popen(arguments, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
