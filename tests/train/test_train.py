@@ -17,6 +17,7 @@ from components.common.errors import ArtifactError, ConfigError
 from components.common.training.config import TrainConfig
 from components.train.train import train
 from tests import flax_runs as runs
+from tests.faults.trainings import training_flags
 from tests.train import trainings
 
 
@@ -148,7 +149,9 @@ def test_command_refuses_negative_steps(tmp_path: Path, micro_inputs: dict[str, 
 def test_training_never_loads_the_other_framework(
     tmp_path: Path, micro_inputs: dict[str, Path], framework: str, other: str
 ) -> None:
-    flags = training_flags(micro_inputs, tmp_path / "c", tmp_path / "learned", **{**FIELDS, "max_train_steps": 1})
+    flags = training_flags(
+        micro_inputs, tmp_path / "c", tmp_path / "learned", **{**trainings.SHORT, "max_train_steps": 1}
+    )
     code = (
         "import sys; from components.train.__main__ import main; main(); "
         f"assert {framework if framework == 'torch' else 'jax'!r} in sys.modules; assert {other!r} not in sys.modules"
