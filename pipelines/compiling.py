@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from kfp import compiler, dsl
 
+from components.common.errors import ConfigError
+from pipelines.backend_rules import problems, shape_problems
 from pipelines.describing import description_of
 from pipelines.form import form_choices, form_descriptions
 
@@ -25,6 +27,7 @@ def compile_all(folder: Path) -> list[Path]:
     from pipelines.textual_inversion import textual_inversion
 
     documents = with_form(compile_pipeline(textual_inversion))
+    check_for_a_backend(documents)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "textual_inversion.yaml"
     file.write_text(_HEADING + to_yaml(documents), encoding="utf-8")
@@ -40,6 +43,15 @@ def compile_pipeline(pipeline: dsl.graph_component.GraphComponent) -> list[dict[
         compiler.Compiler().compile(pipeline, str(file))
         documents: list[dict[str, Any]] = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     return documents
+
+
+def check_for_a_backend(documents: list[dict[str, Any]]) -> None:
+    """Raises `ConfigError`, naming everything, when a backend would stop a run of this pipeline.
+
+    `kfp.local` does not look at most of it.
+    """
+    if found := [*problems(documents), *shape_problems(documents)]:
+        raise ConfigError(*found)
 
 
 def with_form(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ def import_base_model(
         output_path: folder for the reference.
         kind: `diffusion` (a diffusers pipeline) or `clip` (a CLIPModel of transformers).
         variant: of the weights, such as `fp16`; empty for the plain ones.
-        revision: what `resolve_revision` gave before; the import then takes this state or fails.
+        revision: what `open_source` gave before; the import then takes this state or fails.
 
     Raises:
         BaseModelError: if the source is incomplete, damaged, pickled, lacks the variant, or changed.

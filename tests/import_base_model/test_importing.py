@@ -16,7 +16,7 @@ from kfp import dsl
 from components.common.artifact_folder import sha256_of_file
 from components.common.base_model import blob_key, materialize, read_reference
 from components.common.errors import BaseModelError, ConfigError, InputError, StorageError
-from components.common.sources.models import resolve_revision
+from components.common.sources.models import open_source
 from components.common.storage import open_store, retries
 from components.import_base_model.component import import_base_model as import_component
 from components.import_base_model.config import ImportConfig
@@ -90,7 +90,7 @@ def test_import_when_the_source_is_complete_takes_what_is_needed(
     assert sorted(reference.files) == DIFFUSION_FILES
     assert read_reference(tmp_path / "reference") == reference
     assert (reference.source, reference.kind, reference.variant) == (source, "diffusion", "")
-    assert reference.revision == resolve_revision(source)
+    assert reference.revision == open_source(source).revision
     folder = materialize(reference, None, tmp_path / "cache")
     for name, file in reference.files.items():
         assert (folder / name).read_bytes() == (model / name).read_bytes()
@@ -193,11 +193,11 @@ def test_import_when_pinned_takes_that_commit_though_the_branch_moved(
     reference = import_base_model("hf://owner/sd", store, tmp_path / "reference", revision=pinned)
 
     assert reference.revision == pinned
-    assert resolve_revision("hf://owner/sd") != pinned
+    assert open_source("hf://owner/sd").revision != pinned
 
 
 def test_import_when_a_folder_changed_since_is_refused(model: Path, store: str, tmp_path: Path) -> None:
-    before = resolve_revision(str(model))
+    before = open_source(str(model)).revision
     write_json(model / "unet" / "config.json", {"part": "another"})
 
     with pytest.raises(BaseModelError, match="it changed since this run was submitted"):
@@ -205,13 +205,13 @@ def test_import_when_a_folder_changed_since_is_refused(model: Path, store: str, 
 
 
 def test_revision_when_something_beside_the_model_changes_stays(model: Path) -> None:
-    before = resolve_revision(str(model))
+    before = open_source(str(model)).revision
     (model / "README.md").write_text("more words", encoding="utf-8")
     (model / "pictures" / "dog.png").write_bytes(b"another picture")
 
-    assert resolve_revision(str(model)) == before
+    assert open_source(str(model)).revision == before
     write_weights(model / "vae" / "diffusion_pytorch_model.safetensors", seed="another")
-    assert resolve_revision(str(model)) != before
+    assert open_source(str(model)).revision != before
 
 
 def test_import_when_a_variant_is_asked_for_drops_it_from_the_names(store: str, tmp_path: Path) -> None:
@@ -653,13 +653,13 @@ def test_component_when_run_writes_the_reference_and_its_metadata(model: Path, s
     artifact = dsl.Model(uri=str(tmp_path / "reference"))
 
     import_component.python_func(
-        ImportConfig(source=str(model), source_fingerprint=resolve_revision(str(model)), store_uri=store).to_json(),
+        ImportConfig(source=str(model), source_fingerprint=open_source(str(model)).revision, store_uri=store).to_json(),
         artifact,
     )
 
     reference = read_reference(tmp_path / "reference")
     assert artifact.metadata["digest"] == reference.digest
-    assert artifact.metadata["revision"] == resolve_revision(str(model))
+    assert artifact.metadata["revision"] == open_source(str(model)).revision
 
 
 def test_hub_server_when_asked_by_snapshot_download_gives_the_repository(

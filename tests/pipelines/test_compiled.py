@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import yaml
 from kfp import components
 
 from components.common.accelerators import SHARED_MEMORY
+from components.common.errors import ConfigError
 from components.common.images import IMAGE_NAMES, TRAINING_IMAGES, image
 from components.preflight.options import known_options
 from components.preflight.preflight import Checked
 from pipelines.backend_rules import problems, requests_that_do_not_fit, shape_problems
-from pipelines.compiling import COMPILED, compile_all
+from pipelines.compiling import COMPILED, check_for_a_backend, compile_all
 from pipelines.form import MORE_OPTIONS, options_off_the_form
 from pipelines.local_run import read_pipeline
 from pipelines.presets import GUIDE_EXAMPLE
@@ -79,6 +81,14 @@ def test_readme_shows_the_graph_and_the_options_of_the_committed_file():
 def test_a_backend_takes_the_file(documents: list[dict[str, Any]]):
     assert problems(documents) == []
     assert shape_problems(documents) == []
+
+
+def test_what_a_backend_would_stop_is_not_compiled(documents: list[dict[str, Any]]):
+    check_for_a_backend(documents)
+    damaged = copy.deepcopy(documents)
+    del damaged[0]["root"]["dag"]["tasks"]["train"]["inputs"]["parameters"]["pipelinechannel--preflight-training_cpu"]
+    with pytest.raises(ConfigError, match=r"task 'train'.*training_cpu"):
+        check_for_a_backend(damaged)
 
 
 def test_every_request_that_is_a_constant_fits_a_small_node(documents: list[dict[str, Any]]):

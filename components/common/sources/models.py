@@ -83,16 +83,6 @@ def single_file_advice(name: str) -> str:
     )
 
 
-def resolve_revision(source: str) -> str:
-    """A fingerprint of what is at `source` now, at low cost: the commit on the Hub, else of the listing.
-
-    Raises:
-        BaseModelError: if there is no model.
-        StorageError: if the place does not answer or refuses access.
-    """
-    return open_source(source).revision
-
-
 class _FolderSource(ModelSource):
     """The files below a local folder or a bucket's prefix."""
 
