@@ -101,6 +101,11 @@ def test_failing_step_gives_its_own_message_and_is_not_retried(run: Run):
     assert done.outputs == {}
 
 
+def test_failing_step_gives_a_line_for_each_of_its_mistakes(run: Run):
+    (failure,) = run(colour="wrong")[0].failures
+    assert failure.message == "colour: found 'wrong', expected a colour\nwidth: found none, expected one"
+
+
 def test_crashing_step_gives_the_exception_and_not_the_end_of_its_message(run: Run):
     done, screen = run(colour="broken")
     (failure,) = done.failures

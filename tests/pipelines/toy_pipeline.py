@@ -7,7 +7,7 @@ from kfp import dsl
 
 @dsl.component(base_image="toy:1", install_kfp_package=False)
 def draw(colour: str, picture: dsl.Output[dsl.Artifact]):
-    """Writes a picture of a colour; fails on two of them, in the two ways in which a step can fail.
+    """Writes a picture of a colour; fails on three of them, in the ways in which a step can fail.
 
     For one colour it does what a terminal does on Ctrl-C, and what a step does about it.
     """
@@ -30,6 +30,8 @@ def draw(colour: str, picture: dsl.Output[dsl.Artifact]):
     with step_boundary("draw"):
         if colour == "invisible":
             raise ImageError("found the colour 'invisible', expected one that can be seen")
+        if colour == "wrong":
+            raise ImageError("colour: found 'wrong', expected a colour", "width: found none, expected one")
         if colour == "broken":
             raise ZeroDivisionError("the brush\nbroke")
         Path(picture.path).write_text(colour, encoding="utf-8")
