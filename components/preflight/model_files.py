@@ -11,6 +11,7 @@ from components.common.errors import BaseModelError
 from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.sources.selection import select_files
+from components.common.training.run_artifacts import text_encoder_problem
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What the trainers let a UNet predict: the noise, or the velocity (arXiv 2202.00512)."""
@@ -38,6 +39,9 @@ def check_model_files(address: str, source: ModelSource, *, kind: str, variant: 
         selected = select_files(address, source.files, kind=kind, variant=variant, read_json=read)
         if kind == "diffusion":
             vae, scheduler = read(selected["vae/config.json"]), read(selected["scheduler/scheduler_config.json"])
+            encoders = {name.partition("/")[0] for name in selected if name.startswith("text_encoder")}
+            if problem := text_encoder_problem(encoders):
+                raise BaseModelError(problem)
             if problems := [*_resolution_problems(vae, resolution), *_scheduler_problems(address, scheduler)]:
                 raise BaseModelError(*problems)
     weights = [name for name in selected.values() if name.endswith(".safetensors")]

@@ -334,3 +334,19 @@ def test_checkpoint_that_is_not_there_is_refused_with_those_that_are(
         preflight({**given, "resume_from_checkpoint": wanted})
     for name in ("step-00000200", "step-00000200.safetensors", "latest", "none"):
         preflight({**given, "resume_from_checkpoint": name})
+
+
+def test_model_with_two_text_encoders_is_refused_as_no_trainer_takes_it(given: dict[str, Any], tmp_path: Path):
+    model = tmp_path / "model"
+    for part in ("tokenizer", "text_encoder"):
+        shutil.copytree(model / part, model / f"{part}_2")
+    second = {
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    }
+    change(model / "model_index.json", _class_name="StableDiffusionXLPipeline", **second)
+    told = (
+        r"base_model: the base model has the text encoders \['text_encoder', 'text_encoder_2'\], expected text_encoder"
+    )
+    with pytest.raises(BaseModelError, match=told):
+        preflight(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,18 @@ def check_that_they_belong_together(latents: LatentSet, embedding: InitialEmbedd
         raise ArtifactError(
             f"the latent set has the shapes {sorted(shapes)}, expected one: prepare it at one resolution"
         )
-    if set(embedding.rows) != {"text_encoder"}:
-        raise BaseModelError(
-            f"the base model has the text encoders {sorted(embedding.rows)}, expected text_encoder alone: "
-            "this trainer trains Stable Diffusion 1.x and 2.x"
-        )
+    if problem := text_encoder_problem(embedding.rows):
+        raise BaseModelError(problem)
+
+
+def text_encoder_problem(names: Collection[str]) -> str:
+    """Why a base model with these text encoders cannot be trained; empty when it can."""
+    if set(names) == {"text_encoder"}:
+        return ""
+    return (
+        f"the base model has the text encoders {sorted(names)}, expected text_encoder alone: the trainers train Stable "
+        "Diffusion 1.x and 2.x"
+    )
 
 
 def check_channels(unet_channels: int, latents: LatentSet) -> None:
