@@ -48,8 +48,8 @@ TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slowest test-faults test-images bench-train bench-train-flax lint format images sboms push compile manifests-check deploy \
-    sprites lock lock-images clean
+.PHONY: help demo test test-slowest test-faults test-hostile test-images bench-train bench-train-flax lint format images sboms \
+    push compile manifests-check deploy sprites lock lock-images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,13 +60,17 @@ demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo ACCELER
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
 
 test: $(READY) ## run the tests: TESTS=tests/common WORKERS=2 ARGS="-k storage"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --ignore tests/faults --ignore tests/images $(TESTS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	    $(addprefix --ignore tests/,faults hostile images) $(TESTS) $(ARGS)
 
 test-slowest: ARGS += --durations 20 --durations-min 1
 test-slowest: test ## run the tests and print the twenty slowest
 
 test-faults: $(READY) ## kill trainings at any moment and start them again (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/faults $(ARGS)
+
+test-hostile: $(READY) ## give every step what is damaged, hostile, interrupted or doubled, and fuzz its parsers (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/hostile $(ARGS)
 
 test-images: $(READY) ## build the light images and run their steps in them, without a network (minutes)
 	CONTAINER_ENGINE=$(CONTAINER_ENGINE) $(BIN)/python -m pytest --timeout 1800 tests/images $(ARGS) \
