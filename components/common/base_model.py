@@ -37,6 +37,7 @@ from components.common.errors import (
     ObjectNotFoundError,
     StorageError,
 )
+from components.common.foreign_json import record_of
 from components.common.storage import ObjectStore, open_store
 from components.common.storage.file_store import FileStore
 from components.common.storage.local_files import local_errors, locked_file, temporary_beside
@@ -143,6 +144,13 @@ def reference_content(reference: ModelReference) -> dict[str, Any]:
     }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Files:
+    """The files of a reference as JSON has them: digest and size."""
+
+    files: Mapping[str, tuple[str, int]]
+
+
 def reference_from(content: Any, *, where: str) -> ModelReference:
     """The reference that JSON values describe.
 
@@ -150,9 +158,9 @@ def reference_from(content: Any, *, where: str) -> ModelReference:
         ArtifactError: if they describe none; the message begins with `where`.
     """
     try:
-        files = {str(name): ModelFile(str(digest), int(size)) for name, (digest, size) in content["files"].items()}
-        return ModelReference(**{**content, "files": files})
-    except (AttributeError, KeyError, TypeError, ValueError, BaseModelError) as error:
+        entries = record_of(_Files, content).files
+        return record_of(ModelReference, content, files={name: ModelFile(*entry) for name, entry in entries.items()})
+    except (ValueError, BaseModelError) as error:
         raise ArtifactError(f"{where} holds no reference to a base model ({error}): import the model again") from error
 
 
