@@ -135,10 +135,11 @@ class CheckpointFolder:
         """
         seen: set[str] = set()
         misplaced: ConfigError | None = None
-        while keys := [key for key in self._keys() if key not in seen]:  # another training may write and delete, too
-            seen.add(keys[-1])
+        # Another training may write and delete: a second look, as a folder's list may miss both what came and what went.
+        while key := self._last_beside(seen) or self._last_beside(seen):
+            seen.add(key)
             try:
-                checkpoint = self._read(keys[-1])
+                checkpoint = self._read(key)
             except ObjectNotFoundError as error:
                 logger.info("deleted meanwhile: %s", error)
             except ArtifactError as error:
@@ -212,6 +213,9 @@ class CheckpointFolder:
         """The keys of this training's checkpoints, in order of their steps."""
         listed = self._store.list(f"{self.training_key}/")
         return sorted((info.key for info in listed if CHECKPOINT_KEY.fullmatch(info.key)), key=_step_of)
+
+    def _last_beside(self, seen: Collection[str]) -> str | None:
+        return next((key for key in reversed(self._keys()) if key not in seen), None)
 
     def _to_bytes(self, checkpoint: Checkpoint) -> bytes:
         state = checkpoint.state
