@@ -349,7 +349,8 @@ class LearnedEmbedding:
         if sorted(rows) != folder.content.get("text_encoders"):
             raise folder.refusal(f"{LEARNED_EMBEDS} holds the rows of {', '.join(sorted(rows))}, text_encoders others")
         history = _Tensors(folder, cls.HISTORY)
-        steps = sorted({int(found[1]) for name in history.names if (found := re.match(r"([0-9]{8,})\.", name))})
+        numbers = (re.match(r"[0-9]{8,18}(?=\.)", name) for name in history.names)
+        steps = sorted({int(number[0]) for number in numbers if number})
 
         def rows_of(prefix: str) -> Rows:
             return {name: history.named(f"{prefix}.{name}", value.shape) for name, value in rows.items()}
@@ -598,5 +599,5 @@ class _Tensors:
 def _tensors(file: Path) -> dict[str, np.ndarray]:
     try:
         return dict(safetensors.numpy.load_file(file))
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:  # KeyError: a type numpy has not
+    except (OSError, AttributeError, KeyError, ValueError, safetensors.SafetensorError) as error:  # no type of numpy's
         raise ArtifactError(f"{file} is no safetensors file ({error}): make the artifact again") from error

@@ -135,7 +135,7 @@ class CheckpointFolder:
         """
         seen: set[str] = set()
         misplaced: ConfigError | None = None
-        # Another training may write and delete: a second look, as a folder's list may miss both what came and what went.
+        # Another training may write and delete: a folder's list may miss both what came and what went.
         while key := self._last_beside(seen) or self._last_beside(seen):
             seen.add(key)
             try:
