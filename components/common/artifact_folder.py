@@ -16,9 +16,13 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from components.common.errors import ArtifactError
+from components.common.errors import ArtifactError, InputError
+from components.common.foreign_json import parse_json, record_of
+from components.common.storage.store import checked_key
+
+Record = TypeVar("Record")
 
 MANIFEST = "artifact.json"
 _PREFIX = "textual-inversion/"
@@ -30,15 +34,45 @@ class ArtifactFolder:
 
     Attributes:
         path: the folder.
+        kind: the format's name without prefix, such as `latent-set`.
         digest: the digest of all of it.
         content: what the manifest holds.
         files: SHA-256 and size of each file, by path relative to the folder.
     """
 
     path: Path
+    kind: str
     digest: str
     content: Mapping[str, Any]
     files: Mapping[str, Any]
+
+    def record(self, record: type[Record], content: Any, **given: Any) -> Record:
+        """The dataclass that a part of the content holds, as `record_of` says.
+
+        Raises:
+            ArtifactError: when it holds something else.
+        """
+        try:
+            return record_of(record, content, **given)
+        except ValueError as error:
+            raise self.refusal(str(error)) from error
+
+    def file(self, name: str) -> Path:
+        """The file of that name, which was checked.
+
+        Raises:
+            ArtifactError: when the manifest does not list it.
+        """
+        if name not in self.files:
+            raise self.refusal(f"its files lack {name!r}")
+        return self.path / name
+
+    def refusal(self, reason: str) -> ArtifactError:
+        """The error for a manifest that matches its digest, and yet does not describe an artifact of its format."""
+        return ArtifactError(
+            f"{self.path / MANIFEST} describes no {self.kind} ({reason}): "
+            "it was not written by this project; make the artifact again"
+        )
 
 
 def canonical_json(value: Any) -> bytes:
@@ -83,7 +117,7 @@ def write_artifact(
         _write_whole(path, {**files, MANIFEST: manifest.encode()})
     except OSError as error:
         raise ArtifactError(f"the {kind} cannot be written to {path}: {error}") from error
-    return ArtifactFolder(path=path, digest=digest, content=body["content"], files=body["files"])
+    return ArtifactFolder(path=path, kind=kind, digest=digest, content=body["content"], files=body["files"])
 
 
 def artifact_digest(*, kind: str, version: int, content: Mapping[str, Any], table: Mapping[str, Any]) -> str:
@@ -134,22 +168,43 @@ def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
             "run the step that makes it again, or use that release"
         )
     try:
-        digest, files, content = body["digest"], body["files"], body["content"]
+        digest = body["digest"]
         covered = {key: body[key] for key in ("format", "version", "content", "files")}
     except KeyError as missing:
         raise ArtifactError(f"{path / MANIFEST} lacks {missing}: the artifact is damaged; make it again") from None
-    if _digest_of(covered) != digest:
+    if sha256_of(canonical_json(covered)) != digest:
         raise ArtifactError(f"{path / MANIFEST} does not match its own digest: it was changed by hand; make it again")
-    for name, entry in files.items():
+    folder = ArtifactFolder(path=path, kind=kind, digest=digest, content=body["content"], files=body["files"])
+    _check_parts(folder)
+    for name, entry in folder.files.items():
         _check_file(path / name, entry)
-    return ArtifactFolder(path=path, digest=digest, content=content, files=files)
+    return folder
 
 
-def _digest_of(covered: Mapping[str, Any]) -> str | None:
-    try:
-        return sha256_of(canonical_json(covered))
-    except ValueError:  # Python reads NaN and lone surrogates, which no manifest of ours holds
-        return None
+def _check_parts(folder: ArtifactFolder) -> None:
+    """Raises `ArtifactError` unless content and files are objects, and every file a name below the folder."""
+    parts = folder.record(_Parts, {"content": folder.content, "files": folder.files})
+    for name in parts.files:
+        try:
+            checked_key(name)
+        except InputError as error:
+            raise folder.refusal(f"files: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _FileEntry:
+    """What the table of files says of one."""
+
+    sha256: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What every manifest holds beside its format."""
+
+    content: Mapping[str, Any]
+    files: Mapping[str, _FileEntry]
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -158,24 +213,29 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         found = "a file" if path.is_file() else "a folder without artifact.json" if path.exists() else "nothing"
         raise ArtifactError(f"found {found} at {path}, expected an artifact folder: is this the output of a step?")
     try:
-        body = json.loads(manifest.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{manifest} is no JSON ({error}): the artifact is damaged; make it again") from error
+        body = parse_json(manifest.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{manifest} is no JSON ({error}): the artifact is damaged or was changed by hand; make it again"
+        ) from error
     if not isinstance(body, dict):
         raise ArtifactError(f"{manifest} holds a {type(body).__name__}, expected an object; make the artifact again")
     return body
 
 
 def _check_file(file: Path, entry: Mapping[str, Any]) -> None:
-    if not file.is_file():
-        raise ArtifactError(f"{file} is missing: the artifact is damaged; run the step that makes it again")
-    size = file.stat().st_size
-    if size != entry["size"]:
-        raise ArtifactError(
-            f"{file} has {size} bytes, expected {entry['size']}: the artifact is damaged; make it again"
-        )
-    if sha256_of_file(file) != entry["sha256"]:
-        raise ArtifactError(f"{file} does not match its SHA-256: the artifact is damaged; make it again")
+    try:
+        if not file.is_file():
+            raise ArtifactError(f"{file} is missing: the artifact is damaged; run the step that makes it again")
+        size = file.stat().st_size
+        if size != entry["size"]:
+            raise ArtifactError(
+                f"{file} has {size} bytes, expected {entry['size']}: the artifact is damaged; make it again"
+            )
+        if sha256_of_file(file) != entry["sha256"]:
+            raise ArtifactError(f"{file} does not match its SHA-256: the artifact is damaged; make it again")
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read ({error.strerror}): make the artifact again") from error
 
 
 def _refuse_to_replace_foreign_folder(path: Path) -> None:

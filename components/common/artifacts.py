@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ Rows = Mapping[str, np.ndarray]
 
 LEARNED_EMBEDS = "learned_embeds.safetensors"
 """The file name under which diffusers looks for a learned embedding by default."""
+
+TOKEN_IDENTIFIER = "token_identifier.txt"
+TYPE_OF_CONCEPT = "type_of_concept.txt"
+"""The files of the reference script beside it: the placeholder, and what was learned."""
 
 _UNNAMED_KEY = "emb_params"  # AUTOMATIC1111's, where the file's name is the word
 _SDXL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
@@ -53,6 +58,21 @@ class Picture:
     original_size: tuple[int, int]
     crop_top_left: tuple[int, int]
     size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pictures:
+    """What the manifest of an image set or a latent set holds of its pictures: a `Picture` each, and more."""
+
+    pictures: tuple[Mapping[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _PictureFiles:
+    """The files of a picture in an image set, by name."""
+
+    file: str
+    mask_file: str | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,11 +112,12 @@ class ImageSet:
     def read(cls, path: Path) -> ImageSet:
         """The image set at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        records = folder.content["pictures"]
+        records = folder.record(_Pictures, folder.content).pictures
+        files = [folder.record(_PictureFiles, record) for record in records]
         return cls(
-            pictures=tuple(_record(Picture, record) for record in records),
-            pixels=tuple(_pixels(path / record["file"]) for record in records),
-            masks=tuple(_pixels(path / r["mask_file"]) if r["mask_file"] else None for r in records),
+            pictures=tuple(folder.record(Picture, record) for record in records),
+            pixels=tuple(_pixels(folder.file(each.file), "RGB") for each in files),
+            masks=tuple(_pixels(folder.file(each.mask_file), "L") if each.mask_file else None for each in files),
             digest=folder.digest,
             plain_digest=artifact_digest(
                 kind=cls.KIND,
@@ -197,22 +218,15 @@ class LatentSet:
     def read(cls, path: Path) -> LatentSet:
         """The latent set at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        tensors = _tensors(path / cls.FILE)
-        latents = [
-            Latents(
-                picture=_record(Picture, record),
-                **{name: tensors.get(f"{index:04d}.{name}") for name in cls.TENSORS},  # type: ignore[arg-type]
-            )
-            for index, record in enumerate(folder.content["pictures"])
-        ]
-        return cls(
-            latents=tuple(latents),
-            scaling_factor=folder.content["scaling_factor"],
-            base_model_digest=folder.content["base_model_digest"],
-            image_set_digest=folder.content["image_set_digest"],
-            plain_image_set_digest=folder.content.get("plain_image_set_digest", ""),
-            digest=folder.digest,
-        )
+        tensors = _Tensors(folder, cls.FILE)
+        latents = []
+        for index, record in enumerate(folder.record(_Pictures, folder.content).pictures):
+            shape = tensors.named(f"{index:04d}.mean", (None, None, None)).shape
+            shapes = dict.fromkeys(cls.TENSORS, shape) | {"mask": shape[1:]}
+            names = [name for name in cls.TENSORS if name != "mask" or f"{index:04d}.mask" in tensors.names]
+            arrays = {name: tensors.named(f"{index:04d}.{name}", shapes[name]) for name in names}
+            latents.append(Latents(picture=folder.record(Picture, record), **arrays))
+        return folder.record(cls, folder.content, latents=tuple(latents), digest=folder.digest)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -252,7 +266,12 @@ class InitialEmbedding:
     def read(cls, path: Path) -> InitialEmbedding:
         """The initial embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        return _record(cls, {**folder.content, "rows": _tensors(path / cls.FILE), "digest": folder.digest})
+        tensors = _Tensors(folder, cls.FILE)
+        rows = {name: tensors.named(name, (None, None)) for name in tensors.names}
+        found = folder.record(cls, folder.content, rows=rows, digest=folder.digest)
+        if not rows or {len(value) for value in rows.values()} | {len(found.token_ids)} != {len(found.tokens)}:
+            raise folder.refusal(f"{len(found.tokens)} tokens, and other numbers of ids or rows")
+        return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -313,8 +332,8 @@ class LearnedEmbedding:
         files = {
             LEARNED_EMBEDS: learned_embeds_bytes(self.placeholder_token, self.rows, self._header()),
             self.HISTORY: safetensors_bytes(history),
-            "token_identifier.txt": self.placeholder_token.encode(),
-            "type_of_concept.txt": self.learnable_property.encode(),
+            TOKEN_IDENTIFIER: self.placeholder_token.encode(),
+            TYPE_OF_CONCEPT: self.learnable_property.encode(),
         }
         content = _plain_fields(self, leaving_out=("rows", "initial_rows", "snapshots", "losses", "digest"))
         content["text_encoders"] = sorted(self.rows)
@@ -324,19 +343,30 @@ class LearnedEmbedding:
     def read(cls, path: Path) -> LearnedEmbedding:
         """The learned embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        history = _tensors(path / cls.HISTORY)
-        encoders = folder.content["text_encoders"]
-        steps = sorted({int(name.split(".")[0]) for name in history if name.split(".")[0].isdigit()})
-        snapshots = [
-            Snapshot(step=step, rows={name: history[f"{step:08d}.{name}"] for name in encoders}) for step in steps
-        ]
-        tensors = {
-            "rows": read_learned_embeds(path / LEARNED_EMBEDS)[1],
-            "initial_rows": {name: history[f"initial.{name}"] for name in encoders},
-            "snapshots": tuple(snapshots),
-            "losses": history["losses"],
-        }
-        return _record(cls, {**folder.content, **tensors, "digest": folder.digest})
+        for name in (TOKEN_IDENTIFIER, TYPE_OF_CONCEPT):
+            folder.file(name)
+        rows = read_learned_embeds(folder.file(LEARNED_EMBEDS))[1]
+        if sorted(rows) != folder.content.get("text_encoders"):
+            raise folder.refusal(f"{LEARNED_EMBEDS} holds the rows of {', '.join(sorted(rows))}, text_encoders others")
+        history = _Tensors(folder, cls.HISTORY)
+        numbers = (re.match(r"[0-9]{8,18}(?=\.)", name) for name in history.names)
+        steps = sorted({int(number[0]) for number in numbers if number})
+
+        def rows_of(prefix: str) -> Rows:
+            return {name: history.named(f"{prefix}.{name}", value.shape) for name, value in rows.items()}
+
+        found = folder.record(
+            cls,
+            folder.content,
+            rows=rows,
+            initial_rows=rows_of("initial"),
+            snapshots=tuple(Snapshot(step=step, rows=rows_of(f"{step:08d}")) for step in steps),
+            losses=history.named("losses", (None,)),
+            digest=folder.digest,
+        )
+        if {len(value) for value in rows.values()} != {len(found.tokens)}:
+            raise folder.refusal(f"{len(found.tokens)} tokens, and another number of rows")
+        return found
 
     def _header(self) -> dict[str, str]:
         return {
@@ -447,17 +477,19 @@ class Evaluation:
     KIND = "evaluation"
     VERSION = 1
     REPORT = "report.html"
+    SCORES = "scores.json"
+    SAMPLES = "samples/"
 
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the report, the scores and the samples (PNG) under `path`."""
         content = _plain_fields(self, leaving_out=("samples", "report_html", "digest"))
         files = {
             self.REPORT: self.report_html.encode(),
-            "scores.json": (json.dumps(content["scores"], indent=1, sort_keys=True) + "\n").encode(),
+            self.SCORES: (json.dumps(content["scores"], indent=1, sort_keys=True) + "\n").encode(),
         }
         content["samples"] = []
         for index, sample in enumerate(self.samples):
-            name = f"samples/{index:04d}-{sample.variant}.png"
+            name = f"{self.SAMPLES}{index:04d}-{sample.variant}.png"
             files[name] = _png(sample.pixels)
             content["samples"].append(
                 {"variant": sample.variant, "prompt": sample.prompt, "seed": sample.seed, "file": name}
@@ -468,14 +500,38 @@ class Evaluation:
     def read(cls, path: Path) -> Evaluation:
         """The evaluation at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
+        records = folder.record(_Samples, folder.content).samples
+        folder.file(cls.SCORES)
+        if strange := [each.file for each in records if not each.file.startswith(cls.SAMPLES)]:
+            raise folder.refusal(f"the sample {strange[0]!r} is not below {cls.SAMPLES}")
+        try:
+            report = folder.file(cls.REPORT).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise folder.refusal(f"{cls.REPORT}: {error}") from error
         samples = [
-            Sample(variant=s["variant"], prompt=s["prompt"], seed=s["seed"], pixels=_pixels(path / s["file"]))
-            for s in folder.content["samples"]
+            Sample(
+                variant=each.variant, prompt=each.prompt, seed=each.seed, pixels=_pixels(folder.file(each.file), "RGB")
+            )
+            for each in records
         ]
-        report = (path / cls.REPORT).read_text(encoding="utf-8")
-        return _record(
-            cls, {**folder.content, "samples": tuple(samples), "report_html": report, "digest": folder.digest}
-        )
+        return folder.record(cls, folder.content, samples=tuple(samples), report_html=report, digest=folder.digest)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _SampleFile:
+    """What the manifest of an evaluation holds of a sample."""
+
+    variant: str
+    prompt: str
+    seed: int
+    file: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Samples:
+    """The samples in the manifest of an evaluation."""
+
+    samples: tuple[_SampleFile, ...]
 
 
 def _plain_fields(value: Any, *, leaving_out: Sequence[str]) -> dict[str, Any]:
@@ -491,11 +547,6 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
-def _record(cls: type, record: Mapping[str, Any]) -> Any:
-    names = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in names})
-
-
 def _float32(rows: Rows) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in rows.items()}
 
@@ -506,13 +557,47 @@ def _png(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _pixels(file: Path) -> np.ndarray:
-    with Image.open(file) as image:
-        return np.asarray(image)
+def _pixels(file: Path, mode: str) -> np.ndarray:
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            if image.mode != mode:
+                raise ArtifactError(
+                    f"{file} is a picture of mode {image.mode}, expected {mode}: make the artifact again"
+                )
+            return np.asarray(image)
+    except ArtifactError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsing runs into
+        raise ArtifactError(f"{file} is no PNG file ({error}): make the artifact again") from error
+
+
+class _Tensors:
+    """The tensors of an artifact's safetensors file, each checked when it is taken."""
+
+    def __init__(self, folder: ArtifactFolder, name: str) -> None:
+        """Reads the file of that name. Raises `ArtifactError` when the manifest does not list it, or it is no such."""
+        self._folder, self._file = folder, folder.file(name)
+        self._tensors = _tensors(self._file)
+        self.names = tuple(self._tensors)
+
+    def named(self, name: str, shape: Sequence[int | None]) -> np.ndarray:
+        """The tensor of that name. Raises `ArtifactError` unless it is float32 of this shape; None: of any length."""
+        found = self._tensors.get(name)
+        if found is None:
+            raise self._folder.refusal(f"{self._file.name} lacks the tensor {name!r}")
+        right = len(found.shape) == len(shape) and all(
+            expected in (None, length) for expected, length in zip(shape, found.shape, strict=True)
+        )
+        if found.dtype != np.float32 or not right:
+            lengths = ", ".join("any" if length is None else str(length) for length in shape)
+            raise self._folder.refusal(
+                f"{name!r} in {self._file.name} is {found.dtype} {list(found.shape)}, expected float32 [{lengths}]"
+            )
+        return found
 
 
 def _tensors(file: Path) -> dict[str, np.ndarray]:
     try:
         return dict(safetensors.numpy.load_file(file))
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, AttributeError, KeyError, ValueError, safetensors.SafetensorError) as error:  # no type of numpy's
         raise ArtifactError(f"{file} is no safetensors file ({error}): make the artifact again") from error

@@ -5,11 +5,16 @@ nothing is overwritten:
 
     <store>/blobs/sha256/<ab>/<digest>                             the files
     <store>/references/<repository>/<revision>/<kind>[.<variant>].json   what an earlier import found
+    <store>/verified/references/...                                the versions of these files that were right then
 
 `materialize` gives a folder with the parts that a step needs:
 
-    <cache>/blobs/sha256/<ab>/<digest>         downloads, each verified when it was written
-    <cache>/models/<digest>/<parts>/...        links to them, or to the store where that is a local folder
+    <cache>/blobs/sha256/<ab>/<digest>         copies of the store's files, read-only
+    <cache>/blobs/sha256/<ab>/<digest>.stat    size, times and inode that a copy had when it was verified
+    <cache>/models/<digest>/<parts>/...        symbolic links to the copies
+
+The cache shares no file with a store, even one in a local folder, so that whoever writes into a model's folder harms no
+store. Copying takes about as long as verifying, a second or so for each GB.
 """
 
 from __future__ import annotations
@@ -37,8 +42,8 @@ from components.common.errors import (
     ObjectNotFoundError,
     StorageError,
 )
+from components.common.foreign_json import record_of
 from components.common.storage import ObjectStore, open_store
-from components.common.storage.file_store import FileStore
 from components.common.storage.local_files import local_errors, locked_file, temporary_beside
 from components.common.storage.store import checked_key, run_parallel
 
@@ -143,6 +148,13 @@ def reference_content(reference: ModelReference) -> dict[str, Any]:
     }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Files:
+    """The files of a reference as JSON has them: digest and size."""
+
+    files: Mapping[str, tuple[str, int]]
+
+
 def reference_from(content: Any, *, where: str) -> ModelReference:
     """The reference that JSON values describe.
 
@@ -150,9 +162,9 @@ def reference_from(content: Any, *, where: str) -> ModelReference:
         ArtifactError: if they describe none; the message begins with `where`.
     """
     try:
-        files = {str(name): ModelFile(str(digest), int(size)) for name, (digest, size) in content["files"].items()}
-        return ModelReference(**{**content, "files": files})
-    except (AttributeError, KeyError, TypeError, ValueError, BaseModelError) as error:
+        entries = record_of(_Files, content).files
+        return record_of(ModelReference, content, files={name: ModelFile(*entry) for name, entry in entries.items()})
+    except (ValueError, BaseModelError) as error:
         raise ArtifactError(f"{where} holds no reference to a base model ({error}): import the model again") from error
 
 
@@ -187,9 +199,9 @@ def materialize(
 ) -> Path:
     """A local folder with the named parts of the model and its top-level JSON files; all of it for None.
 
-    Files are verified by SHA-256 when they enter the cache and by size ever after, so that a second call
-    reads nothing from the store. Several processes may ask at once: one fetches. With a store in a local
-    folder the files are links into it. The folder is shared: it must not be changed.
+    Files are verified by SHA-256 when they enter the cache, and again whenever their size, times or inode are no
+    longer those of then; a damaged one is fetched again. So a second call reads nothing from the store. Several
+    processes may ask at once: one fetches. The folder is shared: it must not be changed.
 
     Args:
         reference: the model.
@@ -206,12 +218,15 @@ def materialize(
     parts = "all" if subfolders is None else "+".join(sorted(set(subfolders))) or "top"
     folder = cache / "models" / reference.digest / parts
     with local_errors(str(folder)):
-        if not _damaged(folder, wanted):
-            return folder
-        with locked_file(cache / "locks" / reference.digest):
-            missing = _damaged(folder, wanted)
-            if missing:
-                _fill(folder, {path: wanted[path] for path in missing}, open_store(reference.store), cache)
+        if _unlinked(folder, wanted, cache):
+            with locked_file(cache / "locks" / reference.digest):
+                missing = _unlinked(folder, wanted, cache)
+                files = sorted(set(missing.values()))
+                absent = [file for file in files if not _is_sound(cache / blob_key(file.sha256), file)]
+                if absent:
+                    _fetch(absent, open_store(reference.store), cache)
+                for path, file in missing.items():
+                    _link(cache / blob_key(file.sha256), folder / path)
     return folder
 
 
@@ -246,69 +261,83 @@ def _files_of(reference: ModelReference, subfolders: Sequence[str] | None) -> di
     }
 
 
-def _damaged(folder: Path, wanted: Mapping[str, ModelFile]) -> list[str]:
-    """The paths of `wanted` that are absent or of another size."""
-    return [path for path, file in wanted.items() if not _has_size(folder / path, file.size)]
+def _unlinked(folder: Path, wanted: Mapping[str, ModelFile], cache: Path) -> dict[str, ModelFile]:
+    """Those of `wanted` that do not lead to a copy which is as it was when it was verified."""
+    return {
+        path: file
+        for path, file in wanted.items()
+        if not (_is_as_verified(blob := cache / blob_key(file.sha256)) and _leads_to(folder / path, blob))
+    }
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _leads_to(path: Path, blob: Path) -> bool:
+    return path.is_symlink() and os.path.realpath(path) == os.path.realpath(blob)
 
 
-def _fill(folder: Path, files: Mapping[str, ModelFile], store: ObjectStore, cache: Path) -> None:
+def _is_as_verified(blob: Path) -> bool:
+    """Whether nothing has touched the copy since it was verified."""
+    stamp = _stamp_of(blob)
+    return stamp.is_file() and blob.is_file() and stamp.read_bytes() == _status(blob)
+
+
+def _is_sound(blob: Path, file: ModelFile) -> bool:
+    """Whether the copy is there with its content, which is read where its stamp does not tell; a warning if not."""
+    if _is_as_verified(blob):
+        return True
+    if not blob.is_file():
+        return False
+    before = _status(blob)
+    if sha256_of_file(blob) != file.sha256:
+        logger.warning("%s was damaged or changed: it is fetched again", blob)
+        return False
+    _stamp(blob, before)
+    return True
+
+
+def _status(blob: Path) -> bytes:
+    found = blob.stat()
+    return canonical_json([found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+
+
+def _stamp_of(blob: Path) -> Path:
+    return blob.with_name(f"{blob.name}.stat")
+
+
+def _stamp(blob: Path, status: bytes) -> None:
+    with temporary_beside(_stamp_of(blob)) as stamp:
+        stamp.write_bytes(status)
+        os.replace(stamp, _stamp_of(blob))
+
+
+def _fetch(files: Sequence[ModelFile], store: ObjectStore, cache: Path) -> None:
     started = time.monotonic()
-    size = sum(file.size for file in files.values())
+    size = sum(file.size for file in files)
     logger.info("%d files of a model, %s, from %s", len(files), human_size(size), store.uri)
-    logger.info("to %s", folder)
-
-    def fetch(file: ModelFile) -> tuple[ModelFile, Path]:
-        return file, _verified_blob(store, file, cache)
-
-    blobs = dict(run_parallel(fetch, [(file,) for file in sorted(set(files.values()))]))
-    for path, file in files.items():
-        with temporary_beside(folder / path) as link:
-            _link(blobs[file], link)
-            os.replace(link, folder / path)
+    logger.info("to %s", cache)
+    run_parallel(_fetch_one, [(file, store, cache / blob_key(file.sha256)) for file in files])
     seconds = max(time.monotonic() - started, 1e-3)
     logger.info("%s in %.1f s (%s/s)", human_size(size), seconds, human_size(size / seconds))
 
 
-def _verified_blob(store: ObjectStore, file: ModelFile, cache: Path) -> Path:
-    """A local file with the content of `file`: the store's own, or a download in the cache."""
-    key = blob_key(file.sha256)
-    if isinstance(store, FileStore):
-        blob = store.path_of(key)
-        if not blob.is_file():
-            raise _lacking(store, key)
-        _verify(blob, file, store, key)
-        return blob
-    blob = cache / key
-    if not _has_size(blob, file.size):
-        with temporary_beside(blob) as download:
-            try:
-                store.download_file(key, download)
-            except ObjectNotFoundError as error:
-                raise _lacking(store, key) from error
-            _verify(download, file, store, key)
-            os.replace(download, blob)
-    return blob
+def _fetch_one(file: ModelFile, store: ObjectStore, blob: Path) -> None:
+    uri = store.uri_of(blob_key(file.sha256))
+    with temporary_beside(blob) as download:
+        try:
+            store.download_file(blob_key(file.sha256), download)
+        except ObjectNotFoundError as error:
+            raise ArtifactError(f"{uri}: the model store lacks this file: import the base model again") from error
+        if download.stat().st_size != file.size or sha256_of_file(download) != file.sha256:
+            raise ArtifactError(
+                f"{uri}: the content does not match its SHA-256 ({file.size} bytes expected):"
+                " import the base model again, which replaces it"
+            )
+        download.chmod(0o444)
+        os.replace(download, blob)
+    _stamp(blob, _status(blob))
 
 
-def _lacking(store: ObjectStore, key: str) -> ArtifactError:
-    return ArtifactError(f"{store.uri_of(key)}: the model store lacks this file: import the base model again")
-
-
-def _verify(path: Path, file: ModelFile, store: ObjectStore, key: str) -> None:
-    if not _has_size(path, file.size) or sha256_of_file(path) != file.sha256:
-        raise ArtifactError(
-            f"{store.uri_of(key)}: the content does not match its SHA-256 ({file.size} bytes expected):"
-            " delete this object and import the base model again"
-        )
-
-
-def _link(target: Path, link: Path) -> None:
-    """A hard link, which outlives the store's own name, or where that cannot be a symbolic one."""
-    try:
-        os.link(target, link)
-    except OSError:
-        link.symlink_to(target)
+def _link(blob: Path, path: Path) -> None:
+    """Makes `path` a symbolic link to the copy; relative, for pods that mount one cache at different paths."""
+    with temporary_beside(path) as link:
+        link.symlink_to(os.path.relpath(blob.resolve(), path.parent.resolve()))
+        os.replace(link, path)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import collections.abc
+import dataclasses
 import json
 import math
 import re
-from typing import Any, NoReturn
+import reprlib
+import types
+import typing
+from typing import Any, NoReturn, TypeVar
 
 DEEPEST = 100
 """Levels of lists and objects in each other: more than any document needs, and fewer than Python's stack takes."""
+
+LARGEST = 2**63
+"""Whole numbers are smaller than this, as everywhere where they are counted with."""
+
+Record = TypeVar("Record")
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAY_HOLD_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -31,6 +41,53 @@ def parse_json(text: str | bytes) -> Any:
     if _MAY_HOLD_SURROGATE.search(text) and (found := _LONE_SURROGATE.search(json.dumps(value, ensure_ascii=False))):
         raise ValueError(f"it holds half a character, \\u{ord(found[0]):x}")
     return value
+
+
+def record_of(record: type[Record], content: Any, **given: Any) -> Record:
+    """The dataclass whose fields a JSON object holds: lists become tuples, and what is no field is left out.
+
+    Args:
+        record: a dataclass whose fields are of JSON's types, tuples and mappings of these, or such dataclasses.
+        content: the JSON value.
+        given: fields that are taken from here, whatever the object holds.
+
+    Raises:
+        ValueError: when it is no object, lacks a field, or a field is of another type.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"found {reprlib.repr(content)}, expected an object")
+    hints, values = typing.get_type_hints(record), dict(given)
+    for field in dataclasses.fields(record):  # type: ignore[arg-type]
+        if field.name in values:
+            continue
+        if field.name in content:
+            values[field.name] = _of_type(hints[field.name], content[field.name], field.name)
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"it lacks {field.name!r}")
+    return record(**values)
+
+
+def _of_type(hint: Any, value: Any, name: str) -> Any:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return record_of(hint, value)  # type: ignore[arg-type]
+    if origin is types.UnionType:
+        for part in parts:
+            try:
+                return _of_type(part, value, name)
+            except ValueError:
+                continue
+    elif origin is tuple and isinstance(value, list):
+        of_each = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        if len(of_each) == len(value):
+            return tuple(_of_type(part, each, name) for part, each in zip(of_each, value, strict=True))
+    elif origin is collections.abc.Mapping and isinstance(value, dict):
+        return {key: _of_type(parts[1], each, f"{name} of {key!r}") for key, each in value.items()}
+    elif hint is Any or type(value) in ((int, float) if hint is float else (hint,)):
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise ValueError(f"{name}: found a number of {value.bit_length()} bits, expected a smaller one")
+        return value
+    raise ValueError(f"{name}: found {reprlib.repr(value)}, expected {getattr(hint, '__name__', None) or hint}")
 
 
 def _check_depth(value: Any) -> None:

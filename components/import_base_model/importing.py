@@ -21,6 +21,7 @@ from components.common.base_model import (
     write_reference,
 )
 from components.common.errors import ArtifactError, BaseModelError, ObjectNotFoundError
+from components.common.foreign_json import parse_json
 from components.common.sources.checks import check_file, read_json
 from components.common.sources.models import ModelSource, open_source
 from components.common.sources.selection import select_files
@@ -31,6 +32,8 @@ from components.import_base_model.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+VERIFIED = "verified"
+"""A store's folder with the versions of its files that were known to be right, under each reference's own key."""
 WORKERS = 4
 """Files that are imported at the same time; each may need scratch space for its whole size."""
 
@@ -47,7 +50,8 @@ def import_base_model(
     """The reference to a base model, in the store from now on; also written to the folder `output_path`.
 
     A model whose revision was imported before is found by its reference, and nothing is downloaded. Otherwise
-    files that the store has already, from another revision or model, are not stored again.
+    files that the store has already, from another revision or model, are not stored again. A file that was written
+    since it was last known to be right is read from the store, and replaced where its content is another.
 
     Args:
         source: local folder, `file://`, `gs://`, `s3://` or `hf://owner/name[@revision]`.
@@ -64,11 +68,12 @@ def import_base_model(
     store = open_store(store_uri)
     origin = open_source(source, revision=revision)
     key = reference_key(origin.repository, origin.revision, kind, variant)
-    reference = _known_reference(store, key)
+    verified = _verified_versions(store, key)
+    reference = _known_reference(store, key, verified)
     if reference is None:
         logger.info("importing %s", source)
         logger.info("revision %.12s, into %s", origin.revision, store.uri)
-        files = _import_files(origin, store, source, kind=kind, variant=variant)
+        files = _import_files(origin, store, source, verified, kind=kind, variant=variant)
         reference = ModelReference(
             source=source,
             repository=origin.repository,
@@ -84,29 +89,47 @@ def import_base_model(
         logger.info("there already: %s", source)
         logger.info("revision %.12s, in %s", origin.revision, store.uri)
         reference = dataclasses.replace(reference, source=source, store=store.uri)
+    _keep_versions(store, key, reference, verified)
     logger.info("%d files, %s, digest %.12s", len(reference.files), human_size(reference.size), reference.digest)
     write_reference(reference, output_path)
     return reference
 
 
-def _known_reference(store: ObjectStore, key: str) -> ModelReference | None:
-    """The reference that an earlier import wrote, if the store still has all of its files."""
+def _known_reference(store: ObjectStore, key: str, verified: Mapping[str, str]) -> ModelReference | None:
+    """The reference that an earlier import wrote, if the store still has all of its files, and they are right."""
     try:
-        reference = reference_from(json.loads(store.read(key)), where=store.uri_of(key))
+        reference = reference_from(parse_json(store.read(key)), where=store.uri_of(key))
     except ObjectNotFoundError:
         return None
     except (ArtifactError, ValueError) as error:
         logger.warning("%s; this is done now", error)
         return None
-    present = run_parallel(lambda file: _has_blob(store, file), [(file,) for file in set(reference.files.values())])
-    if not all(present):
+    sound = run_parallel(_has_sound_blob, [(store, file, verified) for file in set(reference.files.values())])
+    if not all(sound):
         logger.warning("%s lacks files of an earlier import; they are imported again", store.uri)
         return None
     return reference
 
 
+def _verified_versions(store: ObjectStore, key: str) -> dict[str, str]:
+    """The versions of the store's files that were known to be right, by SHA-256, as the last import left them."""
+    try:
+        found = parse_json(store.read(f"{VERIFIED}/{key}"))
+    except (ObjectNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _keep_versions(store: ObjectStore, key: str, reference: ModelReference, verified: Mapping[str, str]) -> None:
+    digests = sorted({file.sha256 for file in reference.files.values()})
+    infos = run_parallel(store.stat, [(blob_key(digest),) for digest in digests])
+    versions = {digest: info.version for digest, info in zip(digests, infos, strict=True)}
+    if versions != verified:
+        store.write(f"{VERIFIED}/{key}", json.dumps(versions, indent=1).encode())
+
+
 def _import_files(
-    origin: ModelSource, store: ObjectStore, source: str, *, kind: str, variant: str
+    origin: ModelSource, store: ObjectStore, source: str, verified: Mapping[str, str], *, kind: str, variant: str
 ) -> Mapping[str, ModelFile]:
     with tempfile.TemporaryDirectory(prefix="import-") as folder:
         scratch = Path(folder)
@@ -123,17 +146,19 @@ def _import_files(
                 with progress.file(name):
                     shown = f"{source}/{name}"
                     with local_errors(shown):
-                        return _import_file(origin, name, store, scratch, shown)
+                        return _import_file(origin, name, store, scratch, shown, verified)
 
             files = run_parallel(import_file, [(name,) for name in selection.values()], workers=WORKERS)
     return dict(sorted(zip(selection, files, strict=True)))
 
 
-def _import_file(origin: ModelSource, name: str, store: ObjectStore, scratch: Path, shown: str) -> ModelFile:
+def _import_file(
+    origin: ModelSource, name: str, store: ObjectStore, scratch: Path, shown: str, verified: Mapping[str, str]
+) -> ModelFile:
     expected = origin.files[name]
     if expected.sha256 is not None:
         known = ModelFile(expected.sha256, expected.size)
-        if _has_blob(store, known):
+        if _has_sound_blob(store, known, verified):
             return known
     path = origin.fetch(name, scratch)
     size = path.stat().st_size
@@ -145,15 +170,26 @@ def _import_file(origin: ModelSource, name: str, store: ObjectStore, scratch: Pa
         raise BaseModelError(
             f"{shown} has SHA-256 {file.sha256}, expected {expected.sha256}: damaged on the way; import again"
         )
-    if not _has_blob(store, file):
+    if not _has_sound_blob(store, file, verified):
         store.upload_file(path, blob_key(file.sha256))
     if path.is_relative_to(scratch):
         path.unlink()
     return file
 
 
-def _has_blob(store: ObjectStore, file: ModelFile) -> bool:
+def _has_sound_blob(store: ObjectStore, file: ModelFile, verified: Mapping[str, str]) -> bool:
+    """Whether the store has the content, which is read unless its version is the one that was verified."""
+    key = blob_key(file.sha256)
     try:
-        return store.stat(blob_key(file.sha256)).size == file.size
+        info = store.stat(key)
+        if info.size == file.size and info.version == verified.get(file.sha256):
+            return True
+        if info.size == file.size:
+            with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+                store.download_file(key, Path(folder) / "blob")
+                if sha256_of_file(Path(folder) / "blob") == file.sha256:
+                    return True
     except ObjectNotFoundError:
         return False
+    logger.warning("%s is damaged: it is replaced", store.uri_of(key))
+    return False

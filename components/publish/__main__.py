@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.cli import add_config_flags, config_from_flags, step_boundary
-from components.common.errors import ObjectNotFoundError
+from components.common.errors import ArtifactError, ObjectNotFoundError
 from components.publish import registry
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     back = _command(commands, "rollback", "move an alias back to the version it pointed at before", _rollback)
     back.add_argument("concept", help="the concept's name in the registry")
     back.add_argument("--alias", default=PublishConfig.registry_alias, help="alias to move (default: %(default)s)")
+
+    verifying = _command(commands, "verify", "check every digest of every version, and say what is damaged", _verify)
+    verifying.add_argument("concept", nargs="?", help="the concept; without it, all concepts are verified")
 
     _command(commands, "check", "prove that the registry can be written", _check)
     return parser
@@ -129,6 +132,14 @@ def _promote(arguments: argparse.Namespace) -> None:
 
 def _rollback(arguments: argparse.Namespace) -> None:
     print(registry.rollback(arguments.registry_uri, arguments.concept, arguments.alias).version)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    uri = arguments.registry_uri
+    concepts = [arguments.concept] if arguments.concept else registry.list_concepts(uri)
+    if damages := [damage for concept in concepts for damage in registry.verify(uri, concept)]:
+        raise ArtifactError(*damages)
+    print(f"found nothing damaged in {', '.join(concepts) or 'no concepts'} of the registry {uri}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -15,9 +15,9 @@ import logging
 import re
 from collections.abc import Callable
 
-from components.common.errors import ObjectNotFoundError, PreconditionError, StorageError
+from components.common.errors import ArtifactError, ObjectNotFoundError, PreconditionError, StorageError
 from components.common.storage import ObjectStore
-from components.publish.documents import from_document, to_document
+from components.publish.documents import from_document, record_from, to_document
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,20 @@ def read_alias(store: ObjectStore, name: str) -> Alias:
 
 
 def list_aliases(store: ObjectStore) -> dict[str, Alias]:
-    """The aliases of a concept by name."""
+    """The aliases of a concept by name; damaged ones are passed over with a warning."""
+    found = {}
+    for name in alias_names(store):
+        try:
+            found[name] = read_alias(store, name)
+        except ArtifactError as error:
+            logger.warning("passing over a damaged alias: %s", error)
+    return found
+
+
+def alias_names(store: ObjectStore) -> list[str]:
+    """The names of a concept's aliases, sorted."""
     matches = (_ALIAS_KEY.fullmatch(item.key) for item in store.list("aliases/"))
-    return {match.group(1): read_alias(store, match.group(1)) for match in matches if match}
+    return [match.group(1) for match in matches if match]
 
 
 def advance_alias(store: ObjectStore, name: str, version: int) -> Alias:
@@ -93,7 +104,7 @@ def advance_alias(store: ObjectStore, name: str, version: int) -> Alias:
 
 
 def set_alias(store: ObjectStore, name: str, version: int) -> Alias:
-    """The alias after it was moved to `version`, wherever it pointed before.
+    """The alias after it was moved to `version`, wherever it pointed before; a damaged one is written anew.
 
     Raises:
         StorageError: when others keep moving the alias.
@@ -104,7 +115,13 @@ def set_alias(store: ObjectStore, name: str, version: int) -> Alias:
             return Alias(version=version, newest=version)
         return found if found.version == version else found.moved_to(version)
 
-    return _change(store, name, change)
+    try:
+        return _change(store, name, change)
+    except ArtifactError as error:
+        logger.warning("%s; it is written anew", error)
+        alias = Alias(version=version, newest=version)
+        store.write(_key(name), _document(alias))
+        return alias
 
 
 def roll_back_alias(store: ObjectStore, name: str) -> Alias:
@@ -138,9 +155,8 @@ def _change(store: ObjectStore, name: str, change: Callable[[Alias | None], Alia
         wanted = change(found)
         if wanted == found:
             return wanted
-        data = to_document(_KIND, {**dataclasses.asdict(wanted), "previous": list(wanted.previous)})
         try:
-            store.write(_key(name), data, if_version=token, if_absent=token is None)
+            store.write(_key(name), _document(wanted), if_version=token, if_absent=token is None)
         except PreconditionError:
             continue
         logger.info("%s points at version %d now", _uri(store, name), wanted.version)
@@ -151,10 +167,14 @@ def _change(store: ObjectStore, name: str, change: Callable[[Alias | None], Alia
     )
 
 
+def _document(alias: Alias) -> bytes:
+    return to_document(_KIND, {**dataclasses.asdict(alias), "previous": list(alias.previous)})
+
+
 def _read(store: ObjectStore, name: str) -> tuple[Alias, str]:
     data, token = store.read_versioned(_key(name))
-    content = from_document(_KIND, data, _uri(store, name))
-    return Alias(version=content["version"], previous=tuple(content["previous"]), newest=content["newest"]), token
+    uri = _uri(store, name)
+    return record_from(_KIND, Alias, from_document(_KIND, data, uri), uri), token
 
 
 def _key(name: str) -> str:

@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from components.common.artifact_folder import canonical_json, read_artifact, sha256_of
-from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
+from components.common.artifacts import (
+    LEARNED_EMBEDS,
+    TOKEN_IDENTIFIER,
+    TYPE_OF_CONCEPT,
+    Evaluation,
+    LearnedEmbedding,
+)
 from components.common.base_model import ModelReference
 from components.common.errors import InputError
 from components.common.prompts import concept_name as concept_name_of
@@ -29,7 +35,7 @@ from components.common.prompts import trigger_word
 from components.publish.entry import Facts, FileRecord
 from components.publish.model_card import CardSample, model_card
 
-_FROM_EMBEDDING = (LEARNED_EMBEDS, "token_identifier.txt", "type_of_concept.txt")
+_FROM_EMBEDDING = (LEARNED_EMBEDS, TOKEN_IDENTIFIER, TYPE_OF_CONCEPT)
 SHOWN_SAMPLES = 4
 """So many prompts are shown in the model card; the report shows all."""
 
@@ -92,7 +98,7 @@ def make_bundle(
     card = model_card(facts, learned=learned, reference=reference, settings=judged.settings, samples=samples)
     from_evaluation = [
         Evaluation.REPORT,
-        "scores.json",
+        Evaluation.SCORES,
         *(file for sample in samples for file in sample.files),
     ]
     files = {name: (learned_embedding / name).read_bytes() for name in _FROM_EMBEDDING}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from components.common.artifact_folder import sha256_of
-from components.common.errors import ArtifactError
-from components.publish.documents import from_document, to_document
+from components.common.errors import ArtifactError, InputError
+from components.common.storage.store import checked_key
+from components.publish.documents import from_document, record_from, to_document
 
 MANIFEST = "manifest.json"
 """Written last: a version whose manifest is there is whole, and a version without one does not exist yet."""
@@ -113,24 +113,31 @@ class RegistryEntry:
         Raises:
             ArtifactError: when the manifest is damaged, of another release, or names files elsewhere.
         """
-        content = from_document(_KIND, data, f"{uri}/{MANIFEST}")
-        for name in content["files"]:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise ArtifactError(f"{uri}/{MANIFEST} names the file {name!r}, outside its own folder: do not use it")
+        where = f"{uri}/{MANIFEST}"
+        content = from_document(_KIND, data, where)
+        found = record_from(_KIND, _Manifest, content, where)
+        for name in found.files:
+            try:
+                checked_key(name)
+            except InputError as error:
+                raise ArtifactError(f"{where} names a file outside its own folder: {error}; do not use it") from error
         return cls(
             uri=uri,
-            concept=content["concept"],
-            version=content["concept_version"],
-            created=content["created"],
-            bundle_digest=content["bundle_digest"],
-            facts=Facts(
-                placeholder_token=content["placeholder_token"],
-                learnable_property=content["learnable_property"],
-                tokens=tuple(content["tokens"]),
-                passed=content["passed"],
-                reasons=tuple(content["reasons"]),
-                scores=content["scores"],
-                lineage=content["lineage"],
-            ),
-            files={name: FileRecord(**record) for name, record in content["files"].items()},
+            concept=found.concept,
+            version=found.concept_version,
+            created=found.created,
+            bundle_digest=found.bundle_digest,
+            facts=record_from(_KIND, Facts, content, where),
+            files=found.files,
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    """What a manifest holds beside the facts."""
+
+    concept: str
+    concept_version: int
+    created: str
+    bundle_digest: str
+    files: Mapping[str, FileRecord]

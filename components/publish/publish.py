@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.common.artifact_folder import write_artifact
 from components.common.base_model import read_reference
+from components.common.errors import ArtifactError
 from components.common.logs import log_config, versions
 from components.publish.aliases import advance_alias
 from components.publish.bundle import make_bundle
@@ -32,6 +33,8 @@ def publish(
 ) -> RegistryEntry:
     """The published version of an embedding; publishing it again, in a retry or another run, gives the same.
 
+    What is damaged of this version is written again. A damaged alias is left as it is, with a warning.
+
     Args:
         config: where, and under which name and alias.
         base_model: folder of the reference to the base model that it was trained on.
@@ -41,7 +44,7 @@ def publish(
         force: publish what did not pass its evaluation; manifest and model card say so.
 
     Raises:
-        ArtifactError: when an artifact, or what the registry holds already, is damaged.
+        ArtifactError: when an artifact is damaged.
         InputError: when the inputs do not belong together, the evaluation did not pass, or the concept has been
             published with another placeholder.
         StorageError: when the registry cannot be written.
@@ -58,7 +61,10 @@ def publish(
     store = concept_store(config.registry_uri, bundle.concept)
     entry = publish_version(store, bundle, config.run_id)
     if config.registry_alias:
-        advance_alias(store, config.registry_alias, entry.version)
+        try:
+            advance_alias(store, config.registry_alias, entry.version)
+        except ArtifactError as error:
+            logger.warning("%s; or promote a version, which writes it anew", error)
     content = {"entry_uri": entry.uri, "concept": entry.concept, "concept_version": entry.version}
     files = {MANIFEST: entry.to_bytes()}
     write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files=files)

@@ -21,12 +21,14 @@ from components.common.errors import (
     StorageError,
 )
 from components.common.storage import ObjectStore, open_store
+from components.common.storage.local_files import local_errors
+from components.common.storage.store import run_parallel
 from components.publish import aliases, versions
 from components.publish.aliases import Alias
 from components.publish.config import check_alias, check_concept_name
-from components.publish.entry import MANIFEST, RegistryEntry
+from components.publish.entry import MANIFEST, FileRecord, RegistryEntry
 
-_CONCEPT_OF_KEY = re.compile(r"([^/]+)/versions/[1-9][0-9]*/claim\.json")
+_CONCEPT_OF_KEY = re.compile(r"([^/]+)/versions/[1-9][0-9]*/(?:claim|manifest)\.json")
 
 
 def concept_store(registry_uri: str, concept: str) -> ObjectStore:
@@ -48,14 +50,13 @@ def list_concepts(registry_uri: str) -> list[str]:
 def list_versions(registry_uri: str, concept: str) -> list[RegistryEntry]:
     """The published versions of a concept, oldest first; those that are not complete are left out.
 
-    Raises:
-        ArtifactError: when a manifest is damaged.
+    Those whose manifests are damaged are passed over with a warning.
     """
     return versions.read_entries(concept_store(registry_uri, concept))
 
 
 def list_aliases(registry_uri: str, concept: str) -> dict[str, Alias]:
-    """The aliases of a concept by name."""
+    """The aliases of a concept by name; damaged ones are passed over with a warning."""
     return aliases.list_aliases(concept_store(registry_uri, concept))
 
 
@@ -70,32 +71,80 @@ def resolve(registry_uri: str, concept: str, version_or_alias: int | str) -> Reg
     return versions.read_entry(store, _number(store, version_or_alias))
 
 
+def verify(registry_uri: str, concept: str) -> list[str]:
+    """What is damaged of a concept, a sentence each: claims, manifests and files of its versions, and its aliases.
+
+    Every file of every version is read. Versions that are claimed and not published yet are sound so far.
+
+    Raises:
+        ConfigError: when `concept` cannot be a concept's name.
+        StorageError: when the registry cannot be read.
+    """
+    store = concept_store(registry_uri, concept)
+    damages: list[str] = []
+    for number in versions.claimed_numbers(store):
+        try:
+            versions.read_claim(store, number)
+        except (ObjectNotFoundError, ArtifactError) as error:
+            damages.append(str(error))
+        try:
+            entry = versions.read_entry(store, number)
+        except ObjectNotFoundError:
+            continue
+        except ArtifactError as error:
+            damages.append(str(error))
+            continue
+        damages += _damaged_files(entry)
+    for name in aliases.alias_names(store):
+        try:
+            versions.read_entry(store, aliases.read_alias(store, name).version)
+        except (ObjectNotFoundError, ArtifactError) as error:
+            damages.append(f"alias {name}: {error}")
+    return damages
+
+
+def _damaged_files(entry: RegistryEntry) -> list[str]:
+    """What is wrong with the files of a version, a sentence each."""
+    store = open_store(entry.uri)
+
+    def damage(name: str, record: FileRecord) -> str | None:
+        try:
+            record.check(_read_file(store, name), store.uri_of(name))
+        except ArtifactError as error:
+            return str(error)
+        return None
+
+    return [found for found in run_parallel(damage, entry.files.items()) if found]
+
+
 def fetch(entry: RegistryEntry, folder: Path) -> Path:
     """The folder, filled with all files of a version after each was checked against the manifest.
 
     Raises:
         ArtifactError: when a file is missing or damaged; the folder is left as it was.
         InputError: when `folder` is a file or has something in it.
+        StorageError: when the files cannot be read, or written there.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"found something at {folder}, expected a folder that is new or empty to download to")
     store = open_store(entry.uri)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for name, record in entry.files.items():
-            target = fresh / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            data = _read_file(store, name)
-            record.check(data, store.uri_of(name))
-            target.write_bytes(data)
-        (fresh / MANIFEST).write_bytes(entry.to_bytes())
-        fresh.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with local_errors(str(folder)):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            for name, record in entry.files.items():
+                target = fresh / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                data = _read_file(store, name)
+                record.check(data, store.uri_of(name))
+                target.write_bytes(data)
+            (fresh / MANIFEST).write_bytes(entry.to_bytes())
+            fresh.chmod(0o755)
+            if folder.exists():
+                folder.rmdir()
+            os.replace(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 

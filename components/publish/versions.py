@@ -6,7 +6,9 @@
 
 Whoever publishes the same bundle again, after being killed or in another run, finds the claim by the bundle's
 digest and goes on there. Every object is a pure function of the claim and the bundle, so two of them at once
-write the same.
+write the same, and what is found damaged or missing is written again.
+
+A damaged document stops nothing but its own version: claim and manifest stand in for each other.
 All functions take the store of one concept, `<registry_uri>/<concept>`.
 """
 
@@ -25,7 +27,7 @@ from components.common.errors import ArtifactError, InputError, ObjectNotFoundEr
 from components.common.prompts import concept_name
 from components.common.storage import ObjectStore
 from components.publish.bundle import Bundle
-from components.publish.documents import from_document, to_document
+from components.publish.documents import from_document, record_from, to_document
 from components.publish.entry import MANIFEST, FileRecord, RegistryEntry
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ Document = TypeVar("Document")
 
 _KIND = "registry-claim"
 _CLAIM = "claim.json"
-_CLAIM_KEY = re.compile(rf"versions/([1-9][0-9]*)/{re.escape(_CLAIM)}")
+_TAKEN_KEY = re.compile(rf"versions/([1-9][0-9]*)/(?:{re.escape(_CLAIM)}|{re.escape(MANIFEST)})")
 _MANIFEST_KEY = re.compile(rf"versions/([1-9][0-9]*)/{re.escape(MANIFEST)}")
 _READERS = 16
 
@@ -55,7 +57,7 @@ def version_key(number: int, name: str = "") -> str:
 
 def claimed_numbers(store: ObjectStore) -> list[int]:
     """The version numbers that are taken, published or not yet, lowest first."""
-    return _numbers_of(_CLAIM_KEY, store)
+    return _numbers_of(_TAKEN_KEY, store)
 
 
 def read_claim(store: ObjectStore, number: int) -> Claim:
@@ -66,16 +68,15 @@ def read_claim(store: ObjectStore, number: int) -> Claim:
         ArtifactError: when the claim is damaged.
     """
     key = version_key(number, _CLAIM)
-    return Claim(**from_document(_KIND, store.read(key), store.uri_of(key)))
+    return record_from(_KIND, Claim, from_document(_KIND, store.read(key), store.uri_of(key)), store.uri_of(key))
 
 
 def read_entries(store: ObjectStore) -> list[RegistryEntry]:
     """The published versions, lowest number first; those that are not complete are left out.
 
-    Raises:
-        ArtifactError: when a manifest is damaged.
+    Those whose manifests are damaged are passed over with a warning.
     """
-    return _read_all(read_entry, store, _numbers_of(_MANIFEST_KEY, store))
+    return [entry for entry in _read_all(_sound(read_entry), store, _numbers_of(_MANIFEST_KEY, store)) if entry]
 
 
 def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
@@ -87,7 +88,10 @@ def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
     """
     uri = store.uri_of(version_key(number))
     try:
-        return RegistryEntry.from_bytes(store.read(version_key(number, MANIFEST)), uri)
+        entry = RegistryEntry.from_bytes(store.read(version_key(number, MANIFEST)), uri)
+        if entry.version != number:
+            raise ArtifactError(f"{uri}/{MANIFEST} is of version {entry.version}: restore it from a backup")
+        return entry
     except ObjectNotFoundError:
         if store.exists(version_key(number, _CLAIM)):
             claim = read_claim(store, number)
@@ -105,7 +109,7 @@ def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> Registry
 
     Raises:
         InputError: when all versions of the concept were published with other placeholders.
-        ArtifactError: when the version holds a file of other content under this bundle's claim.
+        ArtifactError: when claim and manifest of the version are of different bundles.
         StorageError: when the registry cannot be written.
     """
     _check_placeholder(store, bundle)
@@ -120,12 +124,18 @@ def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> Registry
         facts=dataclasses.replace(bundle.facts, lineage=lineage),
         files={name: FileRecord.of(data) for name, data in bundle.files.items()},
     )
-    if store.exists(version_key(number, MANIFEST)):
-        logger.info("version %d of %s is published already: %s", number, bundle.concept, entry.uri)
-        return read_entry(store, number)
+    published = _sound(read_entry)(store, number)
+    if published and published.bundle_digest != bundle.digest:
+        raise ArtifactError(
+            f"{entry.uri}/{MANIFEST} is of other content than {_CLAIM} beside it stands for: something else writes "
+            "into the registry; delete the one that is wrong and publish again"
+        )
     for name, data in sorted(bundle.files.items()):
-        _write_once(store, version_key(number, name), data)
-    _write_once(store, version_key(number, MANIFEST), entry.to_bytes())
+        _write_or_mend(store, version_key(number, name), data)
+    if published:
+        logger.info("version %d of %s is published already: %s", number, bundle.concept, entry.uri)
+        return published
+    _write_or_mend(store, version_key(number, MANIFEST), entry.to_bytes())
     logger.info("published version %d of %s: %s", number, bundle.concept, entry.uri)
     return entry
 
@@ -134,28 +144,55 @@ def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int,
     """The number of this bundle's version and its claim: the one it has already, or the next free one.
 
     A number is only tried after every lower one was seen to belong to another bundle, and a lost race is
-    followed by a look at the winner: two publishers of one bundle get one number, of two bundles two.
+    followed by a look at the winner: two publishers of one bundle get one number, of two bundles two. A number that
+    nobody can say the owner of any more stays as it is.
     """
     numbers = claimed_numbers(store)
-    for number, claim in zip(numbers, _read_all(read_claim, store, numbers), strict=True):
-        if claim.bundle_digest == bundle.digest:
+    for number, claim in zip(numbers, _read_all(_owner, store, numbers), strict=True):
+        if claim and claim.bundle_digest == bundle.digest:
+            _write_or_mend(store, version_key(number, _CLAIM), _document(claim))
             return number, claim
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     claim = Claim(bundle_digest=bundle.digest, run_id=run_id, created=now)
     number = max(numbers, default=0) + 1
     while True:
         try:
-            store.write(
-                version_key(number, _CLAIM),
-                to_document(_KIND, dataclasses.asdict(claim)),
-                if_absent=True,
-            )
+            store.write(version_key(number, _CLAIM), _document(claim), if_absent=True)
             return number, claim
         except PreconditionError:
-            winner = read_claim(store, number)
-            if winner.bundle_digest == bundle.digest:
+            winner = _owner(store, number)
+            if winner and winner.bundle_digest == bundle.digest:
                 return number, winner
             number += 1
+
+
+def _owner(store: ObjectStore, number: int) -> Claim | None:
+    """Who owns a version number by its claim, or where that is damaged or missing by its manifest."""
+    if claim := _sound(read_claim)(store, number):
+        return claim
+    if entry := _sound(read_entry)(store, number):
+        run_id = str(entry.facts.lineage.get("run_id", ""))
+        return Claim(bundle_digest=entry.bundle_digest, run_id=run_id, created=entry.created)
+    return None
+
+
+def _sound(read: Callable[[ObjectStore, int], Document]) -> Callable[[ObjectStore, int], Document | None]:
+    """`read`, which gives None where there is no such document, and with a warning where it is damaged."""
+
+    def read_sound(store: ObjectStore, number: int) -> Document | None:
+        try:
+            return read(store, number)
+        except ObjectNotFoundError:
+            return None
+        except ArtifactError as error:
+            logger.warning("passing over a damaged document: %s", error)
+            return None
+
+    return read_sound
+
+
+def _document(claim: Claim) -> bytes:
+    return to_document(_KIND, dataclasses.asdict(claim))
 
 
 def _check_placeholder(store: ObjectStore, bundle: Bundle) -> None:
@@ -171,7 +208,7 @@ def _check_placeholder(store: ObjectStore, bundle: Bundle) -> None:
 
 def _numbers_of(pattern: re.Pattern[str], store: ObjectStore) -> list[int]:
     matches = (pattern.fullmatch(item.key) for item in store.list("versions/"))
-    return sorted(int(match.group(1)) for match in matches if match)
+    return sorted({int(match.group(1)) for match in matches if match})
 
 
 def _read_all(
@@ -181,12 +218,11 @@ def _read_all(
         return list(pool.map(functools.partial(read, store), numbers))
 
 
-def _write_once(store: ObjectStore, key: str, data: bytes) -> None:
+def _write_or_mend(store: ObjectStore, key: str, data: bytes) -> None:
+    """Makes the object, or where it has other content writes it again, with a warning."""
     try:
         store.write(key, data, if_absent=True)
     except PreconditionError:
         if store.read(key) != data:
-            raise ArtifactError(
-                f"found other content at {store.uri_of(key)} than this version's claim stands for: something "
-                "else writes into the registry; delete that object and publish again"
-            ) from None
+            logger.warning("%s was damaged: it is written again", store.uri_of(key))
+            store.write(key, data)

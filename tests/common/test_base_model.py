@@ -190,19 +190,21 @@ def test_folder_when_made_before_needs_no_store(
     assert len(later) == 2  # model_index.json and the weights that unet shares with vae are there
 
 
-def test_folder_when_the_store_is_local_copies_nothing(local: ModelReference, tmp_path: Path) -> None:
+def test_folder_when_it_is_written_into_leaves_a_local_store_alone(local: ModelReference, tmp_path: Path) -> None:
     folder = materialize(local, ["unet"], tmp_path / "cache")
 
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").chmod(0o644)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"x" * 9000)
+
     blob = tmp_path / "store" / blob_key(sha256_of(b"u" * 9000))
-    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").samefile(blob)
-    assert not (tmp_path / "cache" / "blobs").exists()
+    assert blob.read_bytes() == b"u" * 9000
 
 
 def test_folder_when_a_file_was_cut_off_is_repaired(gcs_bucket_uri: str, tmp_path: Path) -> None:
     reference = stored(gcs_bucket_uri)
     folder = materialize(reference, None, tmp_path / "cache")
-    with (folder / "vae" / "diffusion_pytorch_model.safetensors").open("r+b") as file:
-        file.truncate(10)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").chmod(0o644)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut off")
     (folder / "model_index.json").unlink()
 
     assert content_of(materialize(reference, None, tmp_path / "cache")) == CONTENT

@@ -132,8 +132,7 @@ def test_resolve_when_the_manifest_is_damaged(registry_uri: str, publish_one: Pu
     store.write("manifest.json", store.read("manifest.json").replace(b"cat-toy", b"dog-toy"))
     with pytest.raises(ArtifactError, match=r"versions/1/manifest\.json does not match its own digest"):
         registry.resolve(registry_uri, "cat-toy", "champion")
-    with pytest.raises(ArtifactError, match=r"versions/1/manifest\.json does not match its own digest"):
-        registry.list_versions(registry_uri, "cat-toy")
+    assert registry.list_versions(registry_uri, "cat-toy") == []
 
 
 def test_move_alias_when_the_version_is_absent(local_uri: str, publish_one: Publisher) -> None:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
+import logging
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from components.common.errors import ObjectNotFoundError, StorageError
 
+logger = logging.getLogger(__name__)
+
 RESERVED_PREFIX = ".textual-inversion-"
 """How the names of temporary and lock files begin; no object has such a name."""
+_TEMPORARY = re.compile(rf"{re.escape(RESERVED_PREFIX)}(?:(?P<place>[0-9a-z]+)-(?P<pid>\d+)-)?.*\.part")
+_ABANDONED_SECONDS = 24 * 3600.0
 
 
 def readable_name(name: str | Path) -> str:
@@ -23,13 +31,51 @@ def readable_name(name: str | Path) -> str:
 
 @contextlib.contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """A name for a file to move to `path`, in the same folder; what is left at the end is removed."""
+    """A name for a file to move to `path`, in the same folder; what is left at the end is removed.
+
+    So is, once in each folder, what processes that are gone have left: those of this machine, and any that nobody has
+    written to for a day.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{RESERVED_PREFIX}{os.getpid()}-{secrets.token_hex(8)}.part"
+    _remove_abandoned(path.parent)
+    temporary = path.parent / f"{RESERVED_PREFIX}{_place()}-{os.getpid()}-{secrets.token_hex(8)}.part"
     try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _remove_abandoned(folder: Path) -> None:
+    for entry in list(os.scandir(folder)):
+        found = _TEMPORARY.fullmatch(entry.name)
+        if found and _is_abandoned(entry, found["place"], found["pid"]):
+            with contextlib.suppress(OSError):  # another process removes it, too, or it is somebody else's
+                os.unlink(entry)
+                logger.info("removed %s, which a process that is gone has left", entry.path)
+
+
+def _is_abandoned(entry: os.DirEntry[str], place: str | None, pid: str | None) -> bool:
+    try:
+        if entry.stat(follow_symlinks=False).st_mtime < time.time() - _ABANDONED_SECONDS:
+            return True
+        if place == _place() and pid:
+            os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it vanished, or the process is somebody else's
+        return False
+    return False
+
+
+@functools.cache
+def _place() -> str:
+    """Where a process number means this process: since which start of the machine, and in which container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+        return f"{boot}{os.stat('/proc/self/ns/pid').st_ino:x}"
+    except OSError:  # no Linux: nobody can tell
+        return secrets.token_hex(8)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -7,7 +7,9 @@ not at all. It holds all that the next step needs, whichever framework and howev
     losses                                                         float32 [step]
     fixed_batch_losses                                             float32 [looks]
     snapshot.<step>.<text encoder>                                 float32 [n, d]
-    header: format, version, step, micro-batch size, the fields of the training key, and a digest of the tensors
+    header: format, version, step, micro-batch size, the fields of the training key, and a digest of all else
+
+Version 1, which is still read, has a digest of the tensors' names and bytes alone.
 
 Checkpoints of one key are stations of one and the same training, whichever run wrote them. A run may go back to an
 earlier one by name, or start anew, while later ones exist: it leaves those alone and writes over them as it comes to
@@ -21,7 +23,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ import safetensors.numpy
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.artifacts import Rows, Snapshot
 from components.common.errors import ArtifactError, ConfigError, ObjectNotFoundError
+from components.common.foreign_json import parse_json
 from components.common.storage import ObjectStore
 from components.common.storage.store import run_parallel
 from components.common.training.config import differing_fields
@@ -38,11 +41,12 @@ from components.common.training.config import differing_fields
 logger = logging.getLogger(__name__)
 
 _FORMAT = "textual-inversion/checkpoint"
-_VERSION = "1"
+_VERSION = "2"
 _SUFFIX = ".safetensors"
-CHECKPOINT_KEY = re.compile(rf"(?P<training>[0-9a-f]{{64}})/(?P<name>step-\d{{8,}}){re.escape(_SUFFIX)}")
+CHECKPOINT_KEY = re.compile(rf"(?P<training>[0-9a-f]{{64}})/(?P<name>step-[0-9]{{8,}}){re.escape(_SUFFIX)}")
 """A checkpoint's key below the checkpoint root: the training's key and the checkpoint's name."""
 _HISTORY = ("losses", "fixed_batch_losses")
+_PARTS = ("rows", "first_moment", "second_moment")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,26 +120,38 @@ class CheckpointFolder:
         self._store.write(own, self._to_bytes(checkpoint))
         self._sound.add(own)
         if self._total_limit:
-            reached = [key for key in self._keys() if key <= own]
-            for key in sorted(reached, key=lambda key: (key in self._sound, key))[: -self._total_limit]:
+            reached = [key for key in self._keys() if _step_of(key) <= checkpoint.state.step]
+            for key in sorted(reached, key=lambda key: (key in self._sound, _step_of(key)))[: -self._total_limit]:
                 self._store.delete(key)
 
     def latest(self, *, at_most: int) -> Checkpoint | None:
-        """The sound checkpoint of most steps up to `at_most`, or None; damaged ones are passed over with a warning.
+        """The sound checkpoint of most steps up to `at_most`, or None; others are passed over with a warning.
 
         It is the one furthest in the training, not the one written last: see the module's docstring.
 
         Raises:
+            ConfigError: when there is none, but one of another training was put in its place.
             StorageError: when storage cannot be read.
         """
-        for key in reversed(self._keys()):
+        seen: set[str] = set()
+        misplaced: ConfigError | None = None
+        # Another training may write and delete: a folder's list may miss both what came and what went.
+        while key := self._last_beside(seen) or self._last_beside(seen):
+            seen.add(key)
             try:
                 checkpoint = self._read(key)
+            except ObjectNotFoundError as error:
+                logger.info("deleted meanwhile: %s", error)
             except ArtifactError as error:
                 logger.warning("passing over a damaged checkpoint: %s", error)
-                continue
-            if checkpoint.state.step <= at_most:
-                return checkpoint
+            except ConfigError as error:
+                logger.warning("passing over a checkpoint: %s", error)
+                misplaced = error
+            else:
+                if checkpoint.state.step <= at_most:
+                    return checkpoint
+        if misplaced:
+            raise misplaced
         return None
 
     def named(self, name: str) -> Checkpoint:
@@ -178,13 +194,15 @@ class CheckpointFolder:
     def _differing_fields(self, key: str) -> dict[str, tuple[Any, Any]]:
         """In what another training's checkpoint differs; nothing when it is gone by now, or damaged."""
         try:
-            return differing_fields(self._key_fields, json.loads(_header_of(self._store.read(key))["key_fields"]))
-        except (ObjectNotFoundError, KeyError, ValueError) as error:
+            return differing_fields(self._key_fields, _header_of(self._store.read(key)).key_fields)
+        except (ObjectNotFoundError, ValueError) as error:
             logger.info("passing over %s: %s", self._store.uri_of(key), error)
             return {}
 
     def _read(self, key: str) -> Checkpoint:
         checkpoint = self._from_bytes(self._store.read(key), self._store.uri_of(key))
+        if self._key(checkpoint.name) != key:
+            raise ArtifactError(f"{self._store.uri_of(key)} is the checkpoint {checkpoint.name}: rename or delete it")
         self._sound.add(key)
         return checkpoint
 
@@ -192,13 +210,17 @@ class CheckpointFolder:
         return f"{self.training_key}/{name}{_SUFFIX}"
 
     def _keys(self) -> list[str]:
+        """The keys of this training's checkpoints, in order of their steps."""
         listed = self._store.list(f"{self.training_key}/")
-        return sorted(info.key for info in listed if info.key.endswith(_SUFFIX))
+        return sorted((info.key for info in listed if CHECKPOINT_KEY.fullmatch(info.key)), key=_step_of)
+
+    def _last_beside(self, seen: Collection[str]) -> str | None:
+        return next((key for key in reversed(self._keys()) if key not in seen), None)
 
     def _to_bytes(self, checkpoint: Checkpoint) -> bytes:
         state = checkpoint.state
         tensors = {name: np.asarray(getattr(checkpoint, name), np.float32) for name in _HISTORY}
-        for part in ("rows", "first_moment", "second_moment"):
+        for part in _PARTS:
             tensors |= {f"{part}.{name}": value for name, value in getattr(state, part).items()}
         for snapshot in checkpoint.snapshots:
             tensors |= {f"snapshot.{snapshot.step}.{name}": value for name, value in snapshot.rows.items()}
@@ -208,57 +230,130 @@ class CheckpointFolder:
             "step": str(state.step),
             "micro_batch_size": json.dumps(state.micro_batch_size),
             "key_fields": json.dumps(self._key_fields, sort_keys=True),
-            "tensors_sha256": _digest_of(tensors),
         }
-        return safetensors.numpy.save(tensors, metadata=header)
+        return safetensors.numpy.save(tensors, metadata={**header, "digest": _digest_of(header, tensors)})
 
     def _from_bytes(self, data: bytes, uri: str) -> Checkpoint:
         try:
-            tensors = safetensors.numpy.load(data)
             header = _header_of(data)
-            if (header["format"], header["version"]) != (_FORMAT, _VERSION):
-                raise ArtifactError(
-                    f"{uri} is a {header['format']} of version {header['version']}, expected {_VERSION}"
-                )
-            if _digest_of(tensors) != header["tensors_sha256"]:
+            tensors = safetensors.numpy.load(data)
+            if not header.covers(tensors):
                 raise ArtifactError(f"{uri} does not match its digest: delete it")
-            differing = differing_fields(self._key_fields, json.loads(header["key_fields"]))
-        except (safetensors.SafetensorError, KeyError, ValueError) as error:
+            checkpoint = _checkpoint(header, tensors)
+        except (safetensors.SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that numpy has not
             raise ArtifactError(f"{uri} is no checkpoint ({error}): delete it") from error
-        if differing:
+        if differing := differing_fields(self._key_fields, header.key_fields):
             raise ConfigError(
                 f"{uri} is of another training, differs in {_in_words(differing)}: give the same values, or delete it"
             )
-        return _checkpoint(int(header["step"]), json.loads(header["micro_batch_size"]), tensors)
+        return checkpoint
 
 
-def _header_of(data: bytes) -> dict[str, str]:
-    header: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    return header
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Header:
+    """A checkpoint's header: its fields as they are written, and what they mean."""
+
+    written: Mapping[str, str]
+    step: int
+    micro_batch_size: int | None
+    key_fields: Mapping[str, Any]
+
+    def covers(self, tensors: Mapping[str, np.ndarray]) -> bool:
+        """Whether these tensors are those that it was written with."""
+        if self.written["version"] == "1":
+            return self.written["tensors_sha256"] == _tensors_sha256(tensors)
+        covered = {name: value for name, value in self.written.items() if name != "digest"}
+        return self.written["digest"] == _digest_of(covered, tensors)
+
+
+def _header_of(data: bytes) -> _Header:
+    """The header of a checkpoint's bytes. Raises `ValueError` when they have none of a version that is known."""
+    described = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    written = described.get("__metadata__") if isinstance(described, dict) else None
+    if not isinstance(written, dict) or not all(isinstance(value, str) for value in written.values()):
+        raise ValueError("it has no header")
+    if (written.get("format"), written.get("version")) not in ((_FORMAT, "1"), (_FORMAT, _VERSION)):
+        raise ValueError(
+            f"found format {written.get('format')!r} version {written.get('version')!r}, "
+            f"expected {_FORMAT} up to version {_VERSION}"
+        )
+    digest = "tensors_sha256" if written["version"] == "1" else "digest"
+    if lacking := {"step", "micro_batch_size", "key_fields", digest} - set(written):
+        raise ValueError(f"its header lacks {', '.join(sorted(lacking))}")
+    step, micro_batch_size, key_fields = (
+        parse_json(written[name]) for name in ("step", "micro_batch_size", "key_fields")
+    )
+    for name, value in (("step", step), ("micro_batch_size", 0 if micro_batch_size is None else micro_batch_size)):
+        if type(value) is not int or value < 0:
+            raise ValueError(f"found {name} {written[name][:40]!r}, expected a whole number")
+    if not isinstance(key_fields, dict):
+        raise ValueError(f"found key_fields {written['key_fields'][:40]!r}, expected an object")
+    return _Header(written=written, step=step, micro_batch_size=micro_batch_size, key_fields=key_fields)
 
 
 def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    return "; ".join(f"{name}: found {theirs!r}, expected {ours!r}" for name, (ours, theirs) in differing.items())
+    return "; ".join(
+        f"{repr(name)[1:-1]}: found {theirs!r}, expected {ours!r}" for name, (ours, theirs) in differing.items()
+    )
 
 
-def _checkpoint(step: int, micro_batch_size: int | None, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    parts: dict[str, dict[str, np.ndarray]] = {"rows": {}, "first_moment": {}, "second_moment": {}}
+def _checkpoint(header: _Header, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
+    """The checkpoint of these tensors. Raises `ValueError` when they do not fit the header or each other."""
+    parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in _PARTS}
     snapshots: dict[int, dict[str, np.ndarray]] = {}
+    history: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
+        if value.dtype != np.float32:
+            raise ValueError(f"{name!r} is {value.dtype}, expected float32")
+        if name != "fixed_batch_losses" and not np.isfinite(value).all():  # a look that is not finite stops no training
+            raise ValueError(f"{name!r} is not finite")
         if part in parts:
             parts[part][rest] = value
-        elif part == "snapshot":
-            at, _, encoder = rest.partition(".")
-            snapshots.setdefault(int(at), {})[encoder] = value
+        elif found := re.fullmatch(r"snapshot\.(0|[1-9][0-9]{0,17})\.(.+)", name, re.DOTALL):
+            snapshots.setdefault(int(found[1]), {})[found[2]] = value
+        elif name in _HISTORY and value.ndim == 1:
+            history[name] = value
+        else:
+            raise ValueError(f"found the tensor {name!r} {list(value.shape)}, which no checkpoint has")
+    _check_shapes([*parts.values(), *snapshots.values()])
+    if lacking := set(_HISTORY) - set(history):
+        raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
+    if len(history["losses"]) != header.step or max(snapshots, default=0) > header.step:
+        raise ValueError(
+            f"its header says step {header.step}, found {len(history['losses'])} losses "
+            f"and snapshots up to step {max(snapshots, default=0)}"
+        )
     return Checkpoint(
-        state=TrainingState(step=step, micro_batch_size=micro_batch_size, **parts),
-        **{name: tensors[name] for name in _HISTORY},
+        state=TrainingState(step=header.step, micro_batch_size=header.micro_batch_size, **parts),
+        **history,
         snapshots=tuple(Snapshot(step=at, rows=snapshots[at]) for at in sorted(snapshots)),
     )
 
 
-def _digest_of(tensors: Mapping[str, np.ndarray]) -> str:
+def _check_shapes(all_rows: Collection[Mapping[str, np.ndarray]]) -> None:
+    """Raises `ValueError` unless rows, moments and snapshots are of the same encoders and shapes [n, d]."""
+    shapes = [{name: list(value.shape) for name, value in rows.items()} for rows in all_rows]
+    for found in shapes:
+        if found != shapes[0] or not found or any(len(shape) != 2 for shape in found.values()):
+            raise ValueError(f"found rows of {found} beside {shapes[0]}, expected the same [n, d] of each text encoder")
+
+
+def _step_of(key: str) -> int:
+    return int(key.rpartition("/")[2].removeprefix("step-").removesuffix(_SUFFIX))
+
+
+def _digest_of(header: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
+    """The digest of a header without it, and of the tensors' names, types, shapes and bytes."""
+    described = {
+        name: [str(value.dtype), list(value.shape), sha256_of(np.ascontiguousarray(value).tobytes())]
+        for name, value in tensors.items()
+    }
+    return sha256_of(canonical_json({"header": dict(header), "tensors": described}))
+
+
+def _tensors_sha256(tensors: Mapping[str, np.ndarray]) -> str:
+    """The digest of version 1."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

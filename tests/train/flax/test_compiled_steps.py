@@ -78,15 +78,36 @@ def test_each_program_has_a_folder_and_options_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("keep_all")
-def test_damaged_entry_is_compiled_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "as JAX wrote it", "moved"])
+def test_damaged_entry_is_compiled_and_written_again(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = open_store(str(tmp_path))
     compile_or_fetch(lowered(), store)
     (key,) = entries(store)
-    store.write(key, b"no executable")
+    data = store.read(key)
+    if damage == "moved":
+        compile_or_fetch(lowered(16), store)
+        (other,) = set(entries(store)) - {key}
+        store.write(key, store.read(other))
+    else:
+        store.write(
+            key,
+            {
+                "flipped": data[:-1] + bytes([data[-1] ^ 1]),
+                "cut": data[:-1],
+                "emptied": b"",
+                "as JAX wrote it": data[32:],
+            }[damage],
+        )
     jax.clear_caches()
-    with pytest.warns(UserWarning, match="Error reading persistent compilation cache entry"):
-        compiled = compile_or_fetch(lowered(), store)
+    compiled = compile_or_fetch(lowered(), store)
     assert compiled(jnp.zeros((8, 8))) == 64
+    assert f"{key} is damaged, or of an earlier release: it is compiled again" in caplog.text
+    caplog.clear()
+    jax.clear_caches()
+    assert compile_or_fetch(lowered(), store)(jnp.zeros((8, 8))) == 64
+    assert caplog.text == ""
 
 
 @pytest.mark.usefixtures("keep_all")
