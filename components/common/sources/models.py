@@ -107,7 +107,7 @@ class _FolderSource(ModelSource):
     def fetch(self, name: str, scratch: Path) -> Path:
         """See `ModelSource.fetch`."""
         if isinstance(self._store, FileStore):
-            return self._store.path_of(name)
+            return self._store.local_file(name)
         if not (scratch / name).exists():
             self._store.download_file(name, scratch / name)
         return scratch / name

@@ -202,7 +202,7 @@ class BucketStore(ObjectStore):
         """
         found, strange = [], []
         for info in infos:
-            if _is_key(info.key):
+            if is_key(info.key):
                 found.append(info)
             elif info.size > 0 or not (self.prefix + info.key).endswith("/"):
                 strange.append(self.prefix + info.key)
@@ -224,12 +224,13 @@ def checked_key(key: str) -> str:
     Raises:
         InputError: if the key is empty, absolute, has an empty, `.` or `..` part, or a control character.
     """
-    if not _is_key(key):
+    if not is_key(key):
         raise InputError(f"found the object key {key!r}, expected a relative name such as folder/name, without '..'")
     return key
 
 
-def _is_key(key: str) -> bool:
+def is_key(key: str) -> bool:
+    """Whether a name can be an object's key."""
     return all(part not in ("", ".", "..") for part in key.split("/")) and all(ord(letter) >= 32 for letter in key)
 
 
