@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
 from components.common.errors import ImageError
 from components.common.foreign_json import parse_json
 from components.common.sources.picture_listing import (
-    CAPTION_ENDING,
     LARGEST_CAPTION,
     METADATA_NAME,
     Listing,
+    caption_key,
     read_listed,
 )
 from components.common.sources.pictures import Source
@@ -23,6 +23,7 @@ from components.common.storage.local_files import readable_name
 logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 5
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # but those that are space between words
 
 
 def read_captions(source: Source, listing: Listing) -> dict[str, str]:
@@ -41,9 +42,9 @@ def read_captions(source: Source, listing: Listing) -> dict[str, str]:
         captions |= _captions_of_metadata(source, info, pictures)
     texts = {info.key: info for info in listing.captions}
     for key in sorted(pictures):
-        if info := texts.get(str(PurePosixPath(key).with_suffix(CAPTION_ENDING))):
-            lines = enumerate(_text(source, info).splitlines(), start=1)
-            captions[key] = " ".join(_checked(line, _line_of(source, info, number)) for number, line in lines)
+        if beside := texts.get(caption_key(key)):
+            lines = enumerate(_text(source, beside).splitlines(), start=1)
+            captions[key] = " ".join(_checked(line, _line_of(source, beside, number)) for number, line in lines)
     captions = {key: " ".join(caption.split()) for key, caption in captions.items()}
     return {key: caption for key, caption in captions.items() if caption}
 
@@ -72,9 +73,8 @@ def _line_of(source: Source, info: ObjectInfo, number: int) -> str:
 
 def _checked(text: str, where: str) -> str:
     """The text itself, when no terminal, page or tokenizer stumbles over it."""
-    found = next((letter for letter in text if unicodedata.category(letter) == "Cc" and not letter.isspace()), None)
-    if found is not None:
-        raise ImageError(f"{where} has the control character U+{ord(found):04X}, expected text: take it out")
+    if found := _CONTROL.search(text):
+        raise ImageError(f"{where} has the control character U+{ord(found[0]):04X}, expected text: take it out")
     if len(text) > LARGEST_CAPTION:
         raise ImageError(
             f"{where} has a text of {len(text)} characters, expected at most {LARGEST_CAPTION}: shorten it"
@@ -91,7 +91,7 @@ def _entry(line: str, where: str) -> tuple[str, str]:
         raise ImageError(f'{where} is {line[:80]!r}, expected {{"file_name": "...", "text": "..."}} ({METADATA_NAME})')
     text = entry.get("text") or ""
     if not isinstance(text, str):
-        raise ImageError(f"{where} has the text {str(text)[:80]!r}, expected a string")
+        raise ImageError(f"{where} has the text {repr(text)[:80]}, expected a string")
     return entry["file_name"], _checked(text, where)
 
 

@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from components.common.errors import ImageError
 from components.ingest_images.containers import is_webp, take_apart, webp_size
-from components.ingest_images.orientation import orientation_of, turned_upright
+from components.ingest_images.orientation import SIDEWAYS, orientation_of, turned_upright
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """The decoders that are asked, whatever the file's name; others of Pillow's start programs or are hardly used."""
@@ -151,9 +151,8 @@ def _reserve(size: tuple[int, int], decoding: int, side: int, reserve: Callable[
     """Refuses a picture that is too large, given the bytes that its decoding takes; reserves what it takes in all."""
     (width, height), longest = size, max(size)
     if longest > LARGEST_SIDE:
-        raise ImageError(
-            f"the picture is too large: {width} x {height} pixels, expected sides of at most {LARGEST_SIDE}: scale it down"
-        )
+        found = f"the picture is too large: {width} x {height} pixels"
+        raise ImageError(f"{found}, expected sides of at most {LARGEST_SIDE}: scale it down")
     needed = decoding + 4 * side * (longest + 3 * side)
     if needed > LARGEST_MEMORY:
         raise ImageError(
@@ -164,7 +163,8 @@ def _reserve(size: tuple[int, int], decoding: int, side: int, reserve: Callable[
 
 
 def _check_tiles(image: ImageFile) -> None:
-    area = sum((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile)
+    boxes = (tile.extents or (0, 0, 0, 0) for tile in image.tile)
+    area = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
     if area > _TILES_AREA * image.width * image.height:
         raise ImageError("the picture is stored in parts that lie over each other: save it again")
 

@@ -76,8 +76,8 @@ class Budget:
         """
         if size > self._size:
             raise ImageError(
-                f"the picture is too large: it takes {size / 2**30:.1f} GiB of memory, of which {self._size / 2**30:.1f} GiB"
-                " are left beside the prepared pictures: scale it down, or give fewer pictures"
+                f"the picture is too large: it takes {size / 2**30:.1f} GiB of memory, expected at most"
+                f" {self._size / 2**30:.1f} GiB beside the prepared pictures: scale it down, or give fewer pictures"
             )
         with self._changed:
             self._changed.wait_for(lambda: size <= self._left)
@@ -132,8 +132,8 @@ def _prepare_all(source: Source, listing: Listing, config: IngestConfig) -> list
     size = count * side**2 * _PREPARED_PIXEL_BYTES
     if size > PREPARED_MEMORY:
         raise ImageError(
-            f"{count} pictures of {side} x {side} pixels in {source.uri} take {size / 2**30:.1f} GiB of memory, expected at"
-            f" most {PREPARED_MEMORY / 2**30:.1f} GiB: give fewer pictures or a smaller resolution"
+            f"{source.uri}: {count} pictures of {side} x {side} pixels take {size / 2**30:.1f} GiB of memory, expected"
+            f" at most {PREPARED_MEMORY / 2**30:.1f} GiB: give fewer pictures or a smaller resolution"
         )
     captions = read_captions(source, listing)
     files, decoding = Budget(FILES_MEMORY), Budget(LARGEST_MEMORY - size)
@@ -220,8 +220,8 @@ def _log(prepared: Prepared) -> None:
 
 def _content_digest(decoded: Decoded) -> str:
     digest = hashlib.sha256(repr(decoded.picture.size).encode())
-    for image in (decoded.picture, decoded.mask):
-        for box in bands(decoded.picture.size) if image is not None else ():
+    for image in filter(None, (decoded.picture, decoded.mask)):
+        for box in bands(image.size):
             digest.update(image.crop(box).tobytes())
     return digest.hexdigest()
 

@@ -17,6 +17,7 @@ from components.common.storage.addresses import scheme_of
 from components.common.storage.file_store import FileStore
 from components.common.storage.local_files import local_problem
 from components.common.storage.retries import one_line, with_retries
+from components.common.storage.store import is_key
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
@@ -147,6 +148,7 @@ class _HubSource(ModelSource):
         self.files = {
             each.rfilename: SourceFile(size=each.size or 0, sha256=each.lfs.sha256 if each.lfs else None)
             for each in info.siblings or ()
+            if is_key(each.rfilename)
         }
 
     def _fetch(self, name: str, scratch: Path) -> Path:

@@ -88,6 +88,11 @@ def list_pictures(source: Source) -> Listing:
     return listing
 
 
+def caption_key(picture: str) -> str:
+    """The key of the text file that is a picture's caption, if it is there."""
+    return str(PurePosixPath(picture).with_suffix(CAPTION_ENDING))
+
+
 def read_listed(source: Source, info: ObjectInfo) -> bytes:
     """The content of a file of a listing.
 
@@ -104,7 +109,9 @@ def read_listed(source: Source, info: ObjectInfo) -> bytes:
 
 
 def _check_sizes(uri: str, listing: Listing) -> None:
-    largest = {LARGEST_PICTURE: listing.pictures, LARGEST_METADATA: listing.metadata, LARGEST_CAPTION: listing.captions}
+    beside = {caption_key(info.key) for info in listing.pictures}
+    captions = [info for info in listing.captions if info.key in beside]
+    largest = {LARGEST_PICTURE: listing.pictures, LARGEST_METADATA: listing.metadata, LARGEST_CAPTION: captions}
     too_large = [
         f"{readable_name(info.key)} has {info.size} bytes, expected at most {most}"
         for most, infos in largest.items()

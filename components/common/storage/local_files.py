@@ -170,7 +170,7 @@ def files_below(folder: Path, within: Path | None = None) -> Iterator[Path]:
     while level or hidden:
         if not level:  # the last to be looked at: a folder may have a visible name as well
             level, hidden = hidden, []
-        links, folders = [], []
+        links, folders = list[str](), list[str]()
         for where in level:
             real = os.path.realpath(where)
             if _home_of(Path(real), within) is None:
