@@ -23,7 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """The decoders that are asked, whatever the file's name; others of Pillow's start programs or are hardly used."""
 LARGEST_SIDE = 65_535
 """Pixels; resizing takes memory for each of a row's or a column's, however thin the picture is."""
-LARGEST_MEMORY = 3 * 2**30
+LARGEST_MEMORY = 2 * 2**30
 """Bytes that decoding and resizing a picture may take, by its header."""
 DRAFTED_PIXELS = 2**26
 """A JPEG of more pixels, as hardly a camera makes, is decoded at a half, a quarter or an eighth of its sides."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import InputError, ObjectNotFoundError
-from components.common.storage.local_files import files_below, local_errors, readable_name
+from components.common.storage.local_files import files_below, local_errors, open_regular, readable_name
 
 logger = logging.getLogger(__name__)
 
@@ -143,12 +143,16 @@ class ObjectStore(abc.ABC):
         """Makes `prefix/...` from every file of a local folder; other objects that are there stay.
 
         Raises:
-            InputError: if there is no such folder.
+            InputError: if there is no such folder, or a link in it leads nowhere.
+            StorageError: if a link leads out of the folder, or something in it is no regular file.
         """
         if not folder.is_dir():
             raise InputError(f"found no folder {folder} to upload to {self.uri}/{prefix}")
         with local_errors(str(folder)):
             files = sorted(files_below(folder))
+        for path in filter(Path.exists, files):  # of links that lead nowhere the upload tells
+            with local_errors(str(path)):
+                open_regular(path, folder).close()
         keys = [_below(prefix, path.relative_to(folder).as_posix()) for path in files]
         run_parallel(self.upload_file, zip(files, keys, strict=True))
 
