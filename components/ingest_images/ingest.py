@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,19 +16,28 @@ from PIL import Image
 
 from components.common.artifacts import ImageSet, Picture
 from components.common.errors import ImageError
-from components.common.sources.picture_listing import Listing, list_pictures
+from components.common.sources.picture_listing import LARGEST_PICTURE, Listing, list_pictures, read_listed
 from components.common.sources.pictures import Source, open_source
+from components.common.storage import ObjectInfo
 from components.common.storage.local_files import readable_name
 from components.ingest_images.captions import read_captions
 from components.ingest_images.config import IngestConfig
-from components.ingest_images.decoding import Decoded, decode_picture
+from components.ingest_images.decoding import LARGEST_MEMORY, Decoded, bands, decode_picture
 from components.ingest_images.preparing import crop_top_left, to_square
 
 logger = logging.getLogger(__name__)
 
 WORKERS = 4
-"""Pictures in memory at once; a photograph of 24 megapixels takes about 150 MB while it is decoded."""
+"""Pictures that are worked on at once, as far as `FILES_MEMORY` and `LARGEST_MEMORY` allow."""
 
+FILES_MEMORY = 2 * LARGEST_PICTURE
+"""Bytes of files in memory at once: each as it is, and without what lies beside its pixels."""
+
+PREPARED_MEMORY = LARGEST_MEMORY // 2
+"""Bytes of all prepared pictures, which are held twice when they are written. `LARGEST_MEMORY` is for them and for what
+is decoded beside them, so that the step stays within the 4 GiB that it is given."""
+
+_PREPARED_PIXEL_BYTES = 4  # three colours and a mask
 ASPECT_RATIO_WARNED_OF = 1.1
 _ERRORS_SHOWN = 20
 
@@ -46,6 +57,37 @@ class Prepared:
     mask: np.ndarray | None
     content: str
     warnings: tuple[str, ...]
+
+
+class Budget:
+    """Bytes of memory that workers share."""
+
+    def __init__(self, size: int) -> None:
+        """Takes the bytes that there are."""
+        self._size = self._left = size
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Waits until so many bytes are left, and takes them for the time of the block.
+
+        Raises:
+            ImageError: when there are never so many.
+        """
+        if size > self._size:
+            raise ImageError(
+                f"the picture is too large: it takes {size / 2**30:.1f} GiB of memory, expected at most"
+                f" {self._size / 2**30:.1f} GiB beside the prepared pictures: scale it down, or give fewer pictures"
+            )
+        with self._changed:
+            self._changed.wait_for(lambda: size <= self._left)
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
 
 
 def ingest_images(config: IngestConfig, output: Path) -> ImageSet:
@@ -86,17 +128,34 @@ def ingest_images(config: IngestConfig, output: Path) -> ImageSet:
 
 
 def _prepare_all(source: Source, listing: Listing, config: IngestConfig) -> list[Prepared]:
+    count, side = len(listing.pictures), config.resolution
+    size = count * side**2 * _PREPARED_PIXEL_BYTES
+    if size > PREPARED_MEMORY:
+        raise ImageError(
+            f"{source.uri}: {count} pictures of {side} x {side} pixels take {size / 2**30:.1f} GiB of memory, expected"
+            f" at most {PREPARED_MEMORY / 2**30:.1f} GiB: give fewer pictures or a smaller resolution"
+        )
     captions = read_captions(source, listing)
+    files, decoding = Budget(FILES_MEMORY), Budget(LARGEST_MEMORY - size)
 
-    def attempt(key: str) -> Prepared | str:
+    def attempt(info: ObjectInfo) -> Prepared | str:
         try:
-            return _prepare(source.read(key), key, captions.get(key), config)
+            # In this order: who waits for memory to decode in waits for those alone who need nothing more.
+            with files.held(2 * info.size), contextlib.ExitStack() as held:
+                decoded = decode_picture(
+                    read_listed(source, info),
+                    side=side,
+                    reserve=lambda size: held.enter_context(decoding.held(size)),
+                )
+                return _prepare(decoded, info.key, captions.get(info.key), config)
         except ImageError as error:
-            return f"{readable_name(key)}: {error}"
+            return f"{readable_name(info.key)}: {error}"
+        except MemoryError:
+            return f"{readable_name(info.key)}: there is not enough memory to decode it: scale it down"
 
     prepared, errors = [], []
     with ThreadPoolExecutor(WORKERS) as pool:
-        for result in pool.map(attempt, [info.key for info in listing.pictures]):
+        for result in pool.map(attempt, listing.pictures):
             if isinstance(result, Prepared):
                 prepared.append(result)
                 _log(result)
@@ -111,9 +170,8 @@ def _prepare_all(source: Source, listing: Listing, config: IngestConfig) -> list
     return prepared
 
 
-def _prepare(data: bytes, key: str, caption: str | None, config: IngestConfig) -> Prepared:
-    decoded = decode_picture(data)
-    width, height = decoded.picture.size
+def _prepare(decoded: Decoded, key: str, caption: str | None, config: IngestConfig) -> Prepared:
+    width, height = decoded.size
     side = config.resolution
     if config.small_images == "refuse" and min(width, height) < side:
         raise ImageError(f"{width} x {height} pixels, smaller than {side} x {side}: give a larger picture")
@@ -137,11 +195,14 @@ def _prepare(data: bytes, key: str, caption: str | None, config: IngestConfig) -
 
 
 def _warnings(decoded: Decoded, config: IngestConfig) -> Iterator[str]:
-    (width, height), side = decoded.picture.size, config.resolution
+    (width, height), side = decoded.size, config.resolution
     if decoded.remark:
         yield decoded.remark
-    if decoded.frames > 1:
-        yield f"took the first of {decoded.frames} frames"
+    if decoded.animated:
+        yield "took the first of several frames"
+    if decoded.picture.size != decoded.size:
+        (drafted_width, drafted_height), huge = decoded.picture.size, f"{width} x {height} pixels"
+        yield f"{huge} decoded at {drafted_width} x {drafted_height}, which a JPEG can without all of its memory"
     if min(width, height) < side:
         yield f"{width} x {height} pixels, smaller than {side} x {side}: enlarged, so what is learned may be blurred"
     ratio = max(width, height) / min(width, height)
@@ -159,9 +220,9 @@ def _log(prepared: Prepared) -> None:
 
 def _content_digest(decoded: Decoded) -> str:
     digest = hashlib.sha256(repr(decoded.picture.size).encode())
-    for image in (decoded.picture, decoded.mask):
-        if image is not None:
-            digest.update(image.tobytes())
+    for image in filter(None, (decoded.picture, decoded.mask)):
+        for box in bands(image.size):
+            digest.update(image.crop(box).tobytes())
     return digest.hexdigest()
 
 

@@ -18,6 +18,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
 _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 

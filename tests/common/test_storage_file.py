@@ -134,13 +134,17 @@ def test_version_when_a_large_file_is_overwritten_changes(tmp_path: Path) -> Non
 
 
 def test_list_when_folders_are_links_shows_their_files_once(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "weights").write_bytes(b"content")
-    (tmp_path / "store" / "a").mkdir(parents=True)
-    (tmp_path / "store" / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "store" / "a" / "around itself").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "parts" / "second").mkdir(parents=True)
+    (tmp_path / "store" / "parts" / "second" / "weights").write_bytes(b"content")
+    (tmp_path / "store" / "unet").symlink_to("parts/second")
+    (tmp_path / "store" / "parts" / "around itself").symlink_to(tmp_path / "store")
+    (tmp_path / "volume").symlink_to("store")
 
-    assert [info.key for info in open_store(str(tmp_path / "store")).list()] == ["link/weights"]
+    store = open_store(str(tmp_path / "volume"))
+
+    assert [info.key for info in store.list()] == ["unet/weights"]
+    assert [info.key for info in store.list("parts/")] == ["parts/second/weights"]
+    assert store.read("unet/weights") == store.read("parts/second/weights") == b"content"
 
 
 def test_write_when_a_file_stands_in_the_way_says_so(tmp_path: Path) -> None:

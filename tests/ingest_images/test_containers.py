@@ -121,7 +121,7 @@ def test_pixels_when_something_beside_them_is_damaged_are_the_same(name: str) ->
     expected = decode_picture(SOUND[name.partition(":")[0]]())
     decoded = decode_picture(BESIDE[name]())
     np.testing.assert_array_equal(np.asarray(decoded.picture), np.asarray(expected.picture))
-    assert (decoded.mask, decoded.frames, decoded.remark) == (None, 1, "")
+    assert (decoded.mask, decoded.animated, decoded.remark) == (None, False, "")
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L"])
@@ -215,12 +215,12 @@ def test_pixels_when_they_are_damaged_are_refused(name: str) -> None:
         decode_picture(BROKEN_PIXELS[name]())
 
 
-def test_frames_when_a_png_is_animated_and_has_a_damaged_text_are_counted() -> None:
+def test_frames_when_a_png_is_animated_and_has_a_damaged_text_are_seen() -> None:
     info = PngInfo()
     info.add_text("a", "b")
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
     raw = bytearray(saved(frames[0], "PNG", save_all=True, append_images=frames[1:], pnginfo=info))
     raw[raw.index(b"tEXt") + 4] ^= 1
     decoded = decode_picture(bytes(raw))
-    assert decoded.frames == 3
+    assert decoded.animated
     assert (np.asarray(decoded.picture) == [255, 0, 0]).all()

@@ -38,7 +38,7 @@ def test_pixels_when_lossless_are_those_saved(file_format: str) -> None:
     decoded = decode_picture(saved(Image.fromarray(pixels), file_format))
     np.testing.assert_array_equal(pixels_of(decoded), pixels)
     assert decoded.mask is None
-    assert decoded.frames == 1
+    assert not decoded.animated
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "GIF"])
@@ -141,17 +141,17 @@ def test_alpha_when_transparent_everywhere_is_refused() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "TIFF", "PNG"])
-def test_frames_when_several_are_counted_and_the_first_shown(file_format: str) -> None:
+def test_frames_when_several_are_seen_and_the_first_shown(file_format: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     decoded = decode_picture(saved(frames[0], file_format, save_all=True, append_images=frames[1:]))
-    assert decoded.frames == 2
+    assert decoded.animated
     assert (pixels_of(decoded) == [255, 0, 0]).all()
 
 
 def test_frames_when_a_telephone_adds_a_preview_are_one() -> None:
     picture, preview = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (8, 8), "blue")
     decoded = decode_picture(saved(picture, "MPO", save_all=True, append_images=[preview]))
-    assert decoded.frames == 1
+    assert not decoded.animated
     assert decoded.picture.size == (32, 32)
 
 

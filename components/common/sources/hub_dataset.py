@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from components.common.errors import ImageError, StorageError
 from components.common.storage import ObjectInfo
 from components.common.storage.retries import one_line, with_retries
+from components.common.storage.store import is_key
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import DatasetInfo
@@ -53,7 +54,7 @@ class HubDataset:
         logger.info("%s: commit %s", uri, self._info.sha)
 
     def list(self) -> list[ObjectInfo]:
-        """Every file, sorted by key; the version is the content's git or LFS digest."""
+        """Every file with a name that can be a key, sorted by it; the version is the content's git or LFS digest."""
         found = [
             ObjectInfo(
                 key=file.rfilename.removeprefix(self._below),
@@ -61,7 +62,7 @@ class HubDataset:
                 version=(file.lfs.sha256 if file.lfs else file.blob_id) or str(self._info.sha),
             )
             for file in self._info.siblings or []
-            if file.rfilename.startswith(self._below)
+            if file.rfilename.startswith(self._below) and is_key(file.rfilename)
         ]
         return sorted(found, key=lambda info: info.key)
 

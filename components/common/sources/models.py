@@ -17,12 +17,16 @@ from components.common.storage.addresses import scheme_of
 from components.common.storage.file_store import FileStore
 from components.common.storage.local_files import local_problem
 from components.common.storage.retries import one_line, with_retries
+from components.common.storage.store import is_key
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt")
 """Files that can be part of a model; others do not count in a folder's revision."""
+LARGEST_DOCUMENT = 64 * 2**20
+"""Bytes of a configuration or a tokenizer's file, which is read into memory; the largest known have 20 MB."""
+_DOCUMENTS = (".json", ".txt")
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_ADDRESS = re.compile(r"hf://(?P<name>[^/@]+/[^/@]+)(@(?P<revision>.+))?")
@@ -49,9 +53,22 @@ class ModelSource(abc.ABC):
     revision: str
     files: Mapping[str, SourceFile]
 
-    @abc.abstractmethod
     def fetch(self, name: str, scratch: Path) -> Path:
-        """A local file with the content of `name`, downloaded below `scratch` unless it is local or there."""
+        """A local file with the content of `name`, downloaded below `scratch` unless it is local or there.
+
+        Raises:
+            BaseModelError: if it is a document, as against weights, that is too large to be read.
+            StorageError: if the source does not give it.
+        """
+        size = self.files[name].size
+        if name.endswith(_DOCUMENTS) and size > LARGEST_DOCUMENT:
+            found = f"{self.repository}: {name} has {size} bytes"
+            raise BaseModelError(f"{found}, expected at most {LARGEST_DOCUMENT}: is it the right file?")
+        return self._fetch(name, scratch)
+
+    @abc.abstractmethod
+    def _fetch(self, name: str, scratch: Path) -> Path:
+        """See `fetch`."""
 
 
 def open_source(address: str, *, revision: str = "") -> ModelSource:
@@ -104,10 +121,9 @@ class _FolderSource(ModelSource):
         states = [[each.key, each.size, each.version] for each in listing if each.key.endswith(MODEL_SUFFIXES)]
         self.revision = sha256_of(canonical_json(states))
 
-    def fetch(self, name: str, scratch: Path) -> Path:
-        """See `ModelSource.fetch`."""
+    def _fetch(self, name: str, scratch: Path) -> Path:
         if isinstance(self._store, FileStore):
-            return self._store.path_of(name)
+            return self._store.local_file(name)
         if not (scratch / name).exists():
             self._store.download_file(name, scratch / name)
         return scratch / name
@@ -132,10 +148,10 @@ class _HubSource(ModelSource):
         self.files = {
             each.rfilename: SourceFile(size=each.size or 0, sha256=each.lfs.sha256 if each.lfs else None)
             for each in info.siblings or ()
+            if is_key(each.rfilename)
         }
 
-    def fetch(self, name: str, scratch: Path) -> Path:
-        """See `ModelSource.fetch`."""
+    def _fetch(self, name: str, scratch: Path) -> Path:
 
         def download(attempt: int) -> str:
             return self._api.hf_hub_download(self.repository, name, revision=self.revision, local_dir=scratch)

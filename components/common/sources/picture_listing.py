@@ -18,6 +18,11 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".t
 CAPTION_ENDING = ".txt"
 METADATA_NAME = "metadata.jsonl"
 
+LARGEST_PICTURE = 256 * 2**20
+LARGEST_CAPTION = 64 * 2**10
+LARGEST_METADATA = 64 * 2**20
+"""Bytes of a picture, of a text file with a caption, and of a file with the captions of many pictures."""
+
 _EXPECTED_COMPANY = ("thumbs.db", "desktop.ini", "readme.md", "license", "license.md")
 _NAMES_SHOWN = 5
 
@@ -49,7 +54,7 @@ def fingerprint_images(uri: str) -> str:
     """A digest of names, sizes and versions of the pictures and captions at `uri`; no picture is downloaded.
 
     Raises:
-        ImageError: when there is no picture.
+        ImageError: when there is no picture, or a file is too large to be read.
         InputError: when the address is of no known kind.
         StorageError: when the source cannot be listed.
     """
@@ -60,7 +65,7 @@ def list_pictures(source: Source) -> Listing:
     """What lies in the source; a warning names the files that are of no known kind.
 
     Raises:
-        ImageError: when there is no picture.
+        ImageError: when there is no picture, or a file is too large to be read.
         StorageError: when the source cannot be listed.
     """
     kinds: dict[str, list[ObjectInfo]] = {"picture": [], "caption": [], "metadata": [], "unknown": [], "": []}
@@ -78,8 +83,44 @@ def list_pictures(source: Source) -> Listing:
             f"found no picture in {source.uri}: it holds {_named(sorted(seen)) or 'nothing'}; "
             f"expected files that end with {' '.join(PICTURE_ENDINGS)}"
         )
+    _check_sizes(source.uri, listing)
     _warn_of_strange_things(source.uri, listing)
     return listing
+
+
+def caption_key(picture: str) -> str:
+    """The key of the text file that is a picture's caption, if it is there."""
+    return str(PurePosixPath(picture).with_suffix(CAPTION_ENDING))
+
+
+def read_listed(source: Source, info: ObjectInfo) -> bytes:
+    """The content of a file of a listing.
+
+    Raises:
+        ImageError: when its size is another by now.
+        StorageError: when the source does not give it.
+    """
+    data = source.read(info.key)
+    if len(data) != info.size:
+        raise ImageError(
+            f"it has {len(data)} bytes, expected {info.size} as it was listed: start again when nothing writes"
+        )
+    return data
+
+
+def _check_sizes(uri: str, listing: Listing) -> None:
+    beside = {caption_key(info.key) for info in listing.pictures}
+    captions = [info for info in listing.captions if info.key in beside]
+    largest = {LARGEST_PICTURE: listing.pictures, LARGEST_METADATA: listing.metadata, LARGEST_CAPTION: captions}
+    too_large = [
+        f"{readable_name(info.key)} has {info.size} bytes, expected at most {most}"
+        for most, infos in largest.items()
+        for info in infos
+        if info.size > most
+    ]
+    if too_large:
+        more = f" and {len(too_large) - _NAMES_SHOWN} more" if len(too_large) > _NAMES_SHOWN else ""
+        raise ImageError(f"{uri}: {'; '.join(too_large[:_NAMES_SHOWN])}{more}: make them smaller, or take them away")
 
 
 def _warn_of_strange_things(uri: str, listing: Listing) -> None:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and locks between processes."""
+"""Files that appear whole or not at all, are opened with care, and locks between processes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import logging
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from components.common.errors import ObjectNotFoundError, StorageError
 
@@ -22,6 +24,10 @@ RESERVED_PREFIX = ".textual-inversion-"
 """How the names of temporary and lock files begin; no object has such a name."""
 _TEMPORARY = re.compile(rf"{re.escape(RESERVED_PREFIX)}(?:(?P<place>[0-9a-z]+)-(?P<pid>\d+)-)?.*\.part")
 _ABANDONED_SECONDS = 24 * 3600.0
+
+_OPEN_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
+_OPEN_FILE = os.O_RDONLY | os.O_NONBLOCK  # a FIFO would wait for somebody who writes
+_HUB_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 
 
 def readable_name(name: str | Path) -> str:
@@ -118,20 +124,116 @@ def local_problem(uri: str, error: OSError) -> StorageError:
             return StorageError(where)
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, also through links, but no temporary or lock files; links that lead nowhere too.
+def open_regular(path: Path, within: Path | None = None) -> BinaryIO:
+    """A regular file, opened for reading; where a folder `within` is given, one that lies in it.
+
+    Links are followed as long as they stay in the folder, whose own path may be a link. In a cache of the Hugging Face
+    Hub the blobs that a snapshot's links lead to belong to it. What is open is what was checked, whoever changes the
+    folder meanwhile.
+
+    Raises:
+        StorageError: if it is a folder, a FIFO, a socket or a device, or a link leads out of the folder.
+        OSError: if it cannot be opened.
+    """
+    status = os.stat(path)
+    real = Path(os.path.realpath(path))
+    home = _home_of(real, within)
+    if within is not None and home is None:
+        raise StorageError(
+            f"{readable_name(path)} leads out of {readable_name(within)}, to {readable_name(real)}: put a copy there"
+            " instead of the link"
+        )
+    _check_regular(path, status)
+    descriptor = os.open(path, _OPEN_FILE) if home is None else _open_without_links(home, real)
+    try:
+        _check_regular(path, os.fstat(descriptor))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def check_stays_within(path: Path, within: Path) -> None:
+    """Refuses a path, of a file that may be absent, that leads out of a folder through links.
+
+    Raises:
+        StorageError: if it does.
+    """
+    real = Path(os.path.realpath(path))
+    if not real.is_relative_to(os.path.realpath(within)):
+        raise StorageError(
+            f"{readable_name(path)} leads out of {readable_name(within)}, to {readable_name(real)}: make it a folder"
+            " instead of a link"
+        )
+
+
+def _home_of(real: Path, within: Path | None) -> Path | None:
+    """The real folder that holds a real path: `within`, or the blobs that its links may lead to; None for neither."""
+    if within is None:
+        return None
+    root = Path(os.path.realpath(within))
+    blobs = [
+        Path(os.path.realpath(parent.parent / "blobs"))
+        for parent in root.parents
+        if parent.name == "snapshots" and _HUB_REPOSITORY.fullmatch(parent.parent.name)
+    ]
+    return next((home for home in (root, *blobs) if real.is_relative_to(home)), None)
+
+
+def _open_without_links(home: Path, real: Path) -> int:
+    *folders, name = real.relative_to(home).parts
+    folder = os.open(home, _OPEN_FOLDER)
+    try:
+        for part in folders:
+            inner = os.open(part, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(name, _OPEN_FILE | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        return
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    found = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+    raise StorageError(f"{readable_name(path)} is {found}, expected a regular file: remove it")
+
+
+def files_below(folder: Path, within: Path | None = None) -> Iterator[Path]:
+    """Every file below a folder, but no temporary or lock files; each real folder once, by its shortest name.
+
+    Links are followed as long as they stay in `within`, by default the folder itself. Those that do not, those that
+    lead nowhere, and what is no regular file come as well: `open_regular` says what is wrong with them.
 
     Raises:
         OSError: if a folder cannot be read. One that is not there, or vanishes meanwhile, has no files.
     """
-    for where, folders, files in os.walk(folder, followlinks=True, onerror=_unless_absent):
-        here = os.path.realpath(where) + os.sep
-        folders[:] = [
-            name for name in folders if not here.startswith(os.path.realpath(os.path.join(where, name)) + os.sep)
-        ]
-        yield from (Path(where, name) for name in files if not name.startswith(RESERVED_PREFIX))
+    within, seen = within or folder, set[str]()
+    level, hidden = [str(folder)], list[str]()
+    while level or hidden:
+        if not level:  # the last to be looked at: a folder may have a visible name as well
+            level, hidden = hidden, []
+        links, folders = list[str](), list[str]()
+        for where in level:
+            real = os.path.realpath(where)
+            if _home_of(Path(real), within) is None:
+                yield Path(where)
+            elif real not in seen:
+                seen.add(real)
+                for entry in _entries(where):
+                    if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                        named_alike = hidden if entry.name.startswith(".") else links if entry.is_symlink() else folders
+                        named_alike.append(entry.path)
+                    elif not entry.name.startswith(RESERVED_PREFIX):
+                        yield Path(entry.path)
+        level = [*folders, *links]
 
 
-def _unless_absent(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import InputError, ObjectNotFoundError
-from components.common.storage.local_files import files_below, local_errors, readable_name
+from components.common.storage.local_files import files_below, local_errors, open_regular, readable_name
 
 logger = logging.getLogger(__name__)
 
@@ -143,12 +143,16 @@ class ObjectStore(abc.ABC):
         """Makes `prefix/...` from every file of a local folder; other objects that are there stay.
 
         Raises:
-            InputError: if there is no such folder.
+            InputError: if there is no such folder, or a link in it leads nowhere.
+            StorageError: if a link leads out of the folder, or something in it is no regular file.
         """
         if not folder.is_dir():
             raise InputError(f"found no folder {folder} to upload to {self.uri}/{prefix}")
         with local_errors(str(folder)):
             files = sorted(files_below(folder))
+        for path in filter(Path.exists, files):  # of links that lead nowhere the upload tells
+            with local_errors(str(path)):
+                open_regular(path, folder).close()
         keys = [_below(prefix, path.relative_to(folder).as_posix()) for path in files]
         run_parallel(self.upload_file, zip(files, keys, strict=True))
 
@@ -202,7 +206,7 @@ class BucketStore(ObjectStore):
         """
         found, strange = [], []
         for info in infos:
-            if _is_key(info.key):
+            if is_key(info.key):
                 found.append(info)
             elif info.size > 0 or not (self.prefix + info.key).endswith("/"):
                 strange.append(self.prefix + info.key)
@@ -224,12 +228,13 @@ def checked_key(key: str) -> str:
     Raises:
         InputError: if the key is empty, absolute, has an empty, `.` or `..` part, or a control character.
     """
-    if not _is_key(key):
+    if not is_key(key):
         raise InputError(f"found the object key {key!r}, expected a relative name such as folder/name, without '..'")
     return key
 
 
-def _is_key(key: str) -> bool:
+def is_key(key: str) -> bool:
+    """Whether a name can be an object's key."""
     return all(part not in ("", ".", "..") for part in key.split("/")) and all(ord(letter) >= 32 for letter in key)
 
 
