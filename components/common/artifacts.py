@@ -24,7 +24,7 @@ from PIL import Image
 
 from components.common.artifact_folder import ArtifactFolder, artifact_digest, read_artifact, table_of, write_artifact
 from components.common.errors import ArtifactError
-from components.common.tensors import read_float32
+from components.common.tensors import read_float32, read_float32_and_facts
 
 Rows = Mapping[str, np.ndarray]
 """Placeholder rows by text encoder: float32 [n, d] each."""
@@ -197,7 +197,7 @@ class LatentSet:
     def read(cls, path: Path) -> LatentSet:
         """The latent set at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        tensors = _tensors(path / cls.FILE)
+        tensors = read_float32(path / cls.FILE)
         latents = [
             Latents(
                 picture=_record(Picture, record),
@@ -252,7 +252,7 @@ class InitialEmbedding:
     def read(cls, path: Path) -> InitialEmbedding:
         """The initial embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        return _record(cls, {**folder.content, "rows": _tensors(path / cls.FILE), "digest": folder.digest})
+        return _record(cls, {**folder.content, "rows": read_float32(path / cls.FILE), "digest": folder.digest})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,7 +324,7 @@ class LearnedEmbedding:
     def read(cls, path: Path) -> LearnedEmbedding:
         """The learned embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        history = _tensors(path / cls.HISTORY)
+        history = read_float32(path / cls.HISTORY)
         encoders = folder.content["text_encoders"]
         steps = sorted({int(name.split(".")[0]) for name in history if name.split(".")[0].isdigit()})
         snapshots = [
@@ -385,11 +385,10 @@ def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarra
     `clip_l` and `clip_g` for SDXL) and the header names none, it is the file's name, as there.
 
     Raises:
-        ArtifactError: when the file is no such safetensors file.
+        ArtifactError: when the file is no such safetensors file, or has values that are not finite.
     """
-    tensors = read_float32(file)
-    with safetensors.safe_open(file, framework="numpy") as opened:
-        header = {"placeholder_token": file.stem, **(opened.metadata() or {})}
+    tensors, facts = read_float32_and_facts(file)
+    header = {"placeholder_token": file.stem, **facts}
     encoders = {key: name for name, key in _SDXL_KEYS.items()}
     if set(tensors) == set(encoders):
         rows = {encoders[key]: value for key, value in tensors.items()}
@@ -509,10 +508,3 @@ def _png(pixels: np.ndarray) -> bytes:
 def _pixels(file: Path) -> np.ndarray:
     with Image.open(file) as image:
         return np.asarray(image)
-
-
-def _tensors(file: Path) -> dict[str, np.ndarray]:
-    try:
-        return dict(safetensors.numpy.load_file(file))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ArtifactError(f"{file} is no safetensors file ({error}): make the artifact again") from error

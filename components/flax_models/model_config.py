@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import BaseModelError
+from components.common.sources.checks import read_object
 from components.flax_models.module_configs import HIDDEN_ACTS, ClipTextConfig, UNetConfig, VaeConfig
 
 _Config = TypeVar("_Config", ClipTextConfig, UNetConfig, VaeConfig)
@@ -70,7 +70,7 @@ def read_text_config(folder: Path) -> ClipTextConfig:
     Raises:
         BaseModelError: when it is missing, no JSON, of another class, or asks for what is not implemented here.
     """
-    given = _read(folder)
+    given = read_object(folder / "config.json")
     if given.get("model_type", "clip_text_model") != "clip_text_model":
         raise BaseModelError(f"{folder} holds a {given['model_type']}, expected a clip_text_model")
     _refuse_unknown(given, ClipTextConfig, _TEXT_ONLY, _TEXT_ANY, folder)
@@ -82,7 +82,7 @@ def read_text_config(folder: Path) -> ClipTextConfig:
 
 def read_unet_config(folder: Path) -> UNetConfig:
     """The UNet's configuration in a model's folder `unet`; errors as of `read_text_config`."""
-    given = _read(folder)
+    given = read_object(folder / "config.json")
     _refuse_class(given, "UNet2DConditionModel", folder)
     _refuse_unknown(given, UNetConfig, _UNET_ONLY, (*_UNET_ANY, "num_attention_heads"), folder)
     if given.get("num_attention_heads") is not None:
@@ -102,7 +102,7 @@ def read_unet_config(folder: Path) -> UNetConfig:
 
 def read_vae_config(folder: Path) -> VaeConfig:
     """The VAE's configuration in a model's folder `vae`; errors as of `read_text_config`."""
-    given = _read(folder)
+    given = read_object(folder / "config.json")
     _refuse_class(given, "AutoencoderKL", folder)
     blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
     for name, allowed in blocks.items():
@@ -111,25 +111,6 @@ def read_vae_config(folder: Path) -> VaeConfig:
     config = _picked(VaeConfig, given, folder)
     _check_groups(config, folder)
     return config
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a model's file.
-
-    Raises:
-        BaseModelError: when it is missing or no JSON object.
-    """
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{file} cannot be read ({error}): import the base model again") from error
-    if not isinstance(given, dict):
-        raise BaseModelError(f"{file} holds a {type(given).__name__}, expected an object: import the base model again")
-    return given
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json")
 
 
 def _picked(kind: type[_Config], given: Mapping[str, Any], folder: Path) -> _Config:

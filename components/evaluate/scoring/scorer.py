@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
-from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel
 
 from components.common.errors import BaseModelError
+from components.common.storage.retries import one_line
+from components.common.vocabulary import load_tokenizer
+from components.torch_models.loading import load_module
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +30,21 @@ class ClipScorer:
         """Loads the folder of a `CLIPModel`.
 
         Raises:
-            BaseModelError: when a file is missing or is of another model.
+            BaseModelError: when a file is missing or is of another model, or weights are not all there, as of
+                `load_module`.
         """
         try:
-            model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
-            self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            model = load_module(CLIPModel, folder, dtype=torch.float32)
+            self._tokenizer = load_tokenizer(folder)
             # The preparation in Pillow: the other one needs torchvision, and resizes a little differently.
             self._processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0]
+        except Exception as error:  # the processor's constructor raises whatever it runs into
+            told = error if isinstance(error, BaseModelError) else one_line(error)
             raise BaseModelError(
-                f"{folder} is no folder of a CLIP model with tokenizer and image processor ({first_line}): "
+                f"{folder} is no folder of a CLIP model with tokenizer and image processor ({told}): "
                 "import the scorer again, from a repository such as openai/clip-vit-large-patch14"
             ) from error
-        self._model = model.eval().requires_grad_(False).to(device)
+        self._model = model.to(device)
         self._device = device
         text_config: Any = model.config.text_config
         self._max_tokens = min(self._tokenizer.model_max_length, text_config.max_position_embeddings)
