@@ -197,14 +197,15 @@ class LatentSet:
     def read(cls, path: Path) -> LatentSet:
         """The latent set at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        tensors = read_float32(path / cls.FILE)
-        latents = [
-            Latents(
-                picture=_record(Picture, record),
-                **{name: tensors.get(f"{index:04d}.{name}") for name in cls.TENSORS},  # type: ignore[arg-type]
-            )
-            for index, record in enumerate(folder.content["pictures"])
-        ]
+        file = path / cls.FILE
+        tensors = read_float32(file)
+        latents = []
+        for index, record in enumerate(folder.content["pictures"]):
+            shape = _shaped(tensors, f"{index:04d}.mean", (None, None, None), file).shape
+            found = {name: _shaped(tensors, f"{index:04d}.{name}", shape, file) for name in cls.TENSORS[:-1]}
+            mask = f"{index:04d}.mask"
+            found |= {"mask": _shaped(tensors, mask, shape[1:], file)} if mask in tensors else {}
+            latents.append(Latents(picture=_record(Picture, record), **found))
         return cls(
             latents=tuple(latents),
             scaling_factor=folder.content["scaling_factor"],
@@ -252,7 +253,10 @@ class InitialEmbedding:
     def read(cls, path: Path) -> InitialEmbedding:
         """The initial embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        return _record(cls, {**folder.content, "rows": read_float32(path / cls.FILE), "digest": folder.digest})
+        file, count = path / cls.FILE, len(folder.content["tokens"])
+        tensors = read_float32(file)
+        rows = {name: _shaped(tensors, name, (count, None), file) for name in tensors}
+        return _record(cls, {**folder.content, "rows": rows, "digest": folder.digest})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,17 +328,21 @@ class LearnedEmbedding:
     def read(cls, path: Path) -> LearnedEmbedding:
         """The learned embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        history = read_float32(path / cls.HISTORY)
-        encoders = folder.content["text_encoders"]
-        steps = sorted({int(name.split(".")[0]) for name in history if name.split(".")[0].isdigit()})
-        snapshots = [
-            Snapshot(step=step, rows={name: history[f"{step:08d}.{name}"] for name in encoders}) for step in steps
-        ]
+        file, count = path / cls.HISTORY, len(folder.content["tokens"])
+        rows, history = read_learned_embeds(path / LEARNED_EMBEDS)[1], read_float32(file)
+        rows = {
+            name: _shaped(rows, name, (count, None), path / LEARNED_EMBEDS) for name in folder.content["text_encoders"]
+        }
+
+        def rows_of(time: str) -> Rows:
+            return {name: _shaped(history, f"{time}.{name}", value.shape, file) for name, value in rows.items()}
+
+        steps = sorted({int(name.split(".")[0]) for name in history if name.split(".")[0].isdecimal()})
         tensors = {
-            "rows": read_learned_embeds(path / LEARNED_EMBEDS)[1],
-            "initial_rows": {name: history[f"initial.{name}"] for name in encoders},
-            "snapshots": tuple(snapshots),
-            "losses": history["losses"],
+            "rows": rows,
+            "initial_rows": rows_of("initial"),
+            "snapshots": tuple(Snapshot(step=step, rows=rows_of(f"{step:08d}")) for step in steps),
+            "losses": _shaped(history, "losses", (None,), file),
         }
         return _record(cls, {**folder.content, **tensors, "digest": folder.digest})
 
@@ -497,6 +505,23 @@ def _record(cls: type, record: Mapping[str, Any]) -> Any:
 
 def _float32(rows: Rows) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in rows.items()}
+
+
+def _shaped(tensors: Mapping[str, np.ndarray], name: str, shape: Sequence[int | None], file: Path) -> np.ndarray:
+    """The tensor `name`, whose sizes are those of `shape`; None stands for any size.
+
+    Raises:
+        ArtifactError: when it is missing or of another shape; it names the file that the tensors were read from.
+    """
+    found = tensors.get(name)
+    expected = f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
+    if found is None:
+        raise ArtifactError(f"{file} has no {name}, expected one of shape {expected}: make the artifact again")
+    if found.ndim != len(shape) or any(size not in (None, own) for size, own in zip(shape, found.shape, strict=True)):
+        raise ArtifactError(
+            f"{file}: {name} has the shape {list(found.shape)}, expected {expected}: make the artifact again"
+        )
+    return found
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -135,7 +135,8 @@ def _skeleton(kind: type[Module], folder: Path) -> Module:
     """The model that config.json describes, without memory for its weights."""
     with torch.device("meta"):
         if issubclass(kind, PreTrainedModel):
-            return kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+            config = kind.config_class.from_pretrained(folder, local_files_only=True)  # type: ignore[attr-defined]
+            return kind(config)
         return kind.from_config(kind.load_config(folder, local_files_only=True))  # type: ignore[attr-defined]
 
 

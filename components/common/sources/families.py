@@ -92,7 +92,7 @@ def pipeline_problems(index: Mapping[str, Any]) -> list[str]:
             f"model_index.json is of a {_shown(name)}{_hint(str(name))}, expected one of {', '.join(PIPELINES)}: choose"
             " a Stable Diffusion model that draws from text"
         ]
-    problems = []
+    problems: list[str] = []
     for part, found in index.items():
         if isinstance(found, list):
             problems += _part_problems(part, found)

@@ -45,13 +45,17 @@ class ClipScorer:
                 "import the scorer again, from a repository such as openai/clip-vit-large-patch14"
             ) from error
         self._model = model.to(device)
-        self._device = device
+        self._device, self._folder = device, folder
         text_config: Any = model.config.text_config
         self._max_tokens = min(self._tokenizer.model_max_length, text_config.max_position_embeddings)
         logger.info("loaded the scorer from %s", folder)
 
     def embed_pictures(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit embeddings, float32 [n, d], of n pictures, uint8 [H, W, 3] each and of any sizes."""
+        """Unit embeddings, float32 [n, d], of n pictures, uint8 [H, W, 3] each and of any sizes.
+
+        Raises:
+            BaseModelError: when one is not finite, as of `embed_texts`.
+        """
         found = []
         for start in range(0, len(pictures), _BATCH):
             batch = [Image.fromarray(picture) for picture in pictures[start : start + _BATCH]]
@@ -62,7 +66,11 @@ class ClipScorer:
         return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit embeddings, float32 [n, d], of n texts, each cut off at the model's number of tokens."""
+        """Unit embeddings, float32 [n, d], of n texts, each cut off at the model's number of tokens.
+
+        Raises:
+            BaseModelError: when one is not finite: scores of it would be none.
+        """
         tokens = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self._device)
@@ -72,6 +80,12 @@ class ClipScorer:
             ).pooler_output
             return self._unit(self._model.text_projection(pooled))
 
-    @staticmethod
-    def _unit(features: torch.Tensor) -> np.ndarray:
-        return functional.normalize(features.float(), dim=-1).cpu().numpy()
+    def _unit(self, features: torch.Tensor) -> np.ndarray:
+        found: np.ndarray = functional.normalize(features.float(), dim=-1).cpu().numpy()
+        bad = int((~np.isfinite(found)).any(axis=-1).sum())
+        if bad:
+            raise BaseModelError(
+                f"the scorer in {self._folder} gives {bad} of {len(found)} embeddings that are not finite: choose "
+                "another scorer"
+            )
+        return found
