@@ -329,10 +329,9 @@ class LearnedEmbedding:
         """The learned embedding at `path`. Raises `ArtifactError` when missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
         file, count = path / cls.HISTORY, len(folder.content["tokens"])
-        rows, history = read_learned_embeds(path / LEARNED_EMBEDS)[1], read_float32(file)
-        rows = {
-            name: _shaped(rows, name, (count, None), path / LEARNED_EMBEDS) for name in folder.content["text_encoders"]
-        }
+        encoders, embeds = folder.content["text_encoders"], path / LEARNED_EMBEDS
+        found, history = read_learned_embeds(embeds)[1], read_float32(file)
+        rows = {name: _shaped(found, name, (count, None), embeds) for name in encoders}
 
         def rows_of(time: str) -> Rows:
             return {name: _shaped(history, f"{time}.{name}", value.shape, file) for name, value in rows.items()}

@@ -80,8 +80,8 @@ def _drawn(samples: Sequence[np.ndarray]) -> Check:
     if blank == 0:
         return Check(name=name, passed=True, sentence=f"None of the {len(samples)} samples is blank.")
     sentence = (
-        f"{blank} of the {len(samples)} samples are blank: the rows, the base model, or half precision gave values that "
-        "are not finite; lower learning_rate, or evaluate with accelerator cpu to see which."
+        f"{blank} of the {len(samples)} samples are blank: the rows, the base model, or half precision gave values "
+        "that are not finite; lower learning_rate, or evaluate with accelerator cpu to see which."
     )
     return Check(name=name, passed=False, sentence=sentence)
 
