@@ -37,10 +37,11 @@ def limit_to_text_encoder(tokenizer: Any, text_encoder: Path) -> Any:
             f"the tokenizer beside {file} has {len(tokenizer)} tokens, expected at most the {rows} of vocab_size: they "
             "are not of the same model"
         )
-    if tokenizer.model_max_length < _SHORTEST_PROMPT:
+    length = tokenizer.model_max_length
+    if not isinstance(length, int | float) or length < _SHORTEST_PROMPT:
         raise BaseModelError(
-            f"the tokenizer beside {file} takes {tokenizer.model_max_length} tokens (model_max_length), expected "
+            f"the tokenizer beside {file} takes {str(length)[:80]!r} tokens (model_max_length), expected "
             f"{_SHORTEST_PROMPT} or more: import the base model again"
         )
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    tokenizer.model_max_length = int(min(length, positions))
     return tokenizer

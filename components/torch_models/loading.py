@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from components.common.errors import BaseModelError, ConfigError
 from components.common.sources.checks import read_object
 from components.common.sources.families import scheduler_problems
 from components.common.storage.retries import one_line
+from components.common.tensors import StoredTensor
 from components.common.training.config import check_accelerator
 from components.common.weights import check_keys, is_beside, not_finite, weights_of, wrong_shape
 from components.torch_models.cpu_linear import with_pointwise_linears
@@ -27,7 +29,7 @@ WEIGHT_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloa
 """The dtype of frozen weights by `mixed_precision`."""
 
 _MOST_TIMES_AS_MANY = 2
-"""Beyond it config.json is of another model; below, the tensors that differ are told by name, which takes memory."""
+"""How many times as large as its weights a model may be for memory to be taken for what is missing."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -106,9 +108,8 @@ def load_module(kind: type[Module], folder: Path, *, dtype: torch.dtype) -> Modu
     of_transformers = issubclass(kind, PreTrainedModel)
     options: dict[str, Any] = {"dtype" if of_transformers else "torch_dtype": dtype}
     try:
-        needed = _parameters(_skeleton(kind, folder))
-        if needed > _MOST_TIMES_AS_MANY * sum(tensor.size for tensor in stored.values()):
-            raise ValueError(f"config.json tells of {needed} numbers, which its weights do not have")
+        skeleton = _skeleton(kind, folder)
+        _check_amount(skeleton, stored, folder)
         module, found = kind.from_pretrained(  # type: ignore[attr-defined]
             folder,
             local_files_only=True,
@@ -117,6 +118,8 @@ def load_module(kind: type[Module], folder: Path, *, dtype: torch.dtype) -> Modu
             ignore_mismatched_sizes=True,  # told below, by name
             **options,
         )
+    except BaseModelError:
+        raise
     except Exception as error:  # constructors, given fields of somebody else, raise whatever they run into
         raise BaseModelError(f"{folder} cannot be loaded ({one_line(error)}): import the base model again") from error
     unexpected = {key for key in found["unexpected_keys"] if not is_beside(key, name)}
@@ -138,6 +141,23 @@ def _skeleton(kind: type[Module], folder: Path) -> Module:
             config = kind.config_class.from_pretrained(folder, local_files_only=True)  # type: ignore[attr-defined]
             return kind(config)
         return kind.from_config(kind.load_config(folder, local_files_only=True))  # type: ignore[attr-defined]
+
+
+def _check_amount(skeleton: nn.Module, stored: Mapping[str, StoredTensor], folder: Path) -> None:
+    """Refuses what is far larger than its weights, before memory is taken for it; the rest is told after loading.
+
+    Only then: names of earlier releases are known to the libraries alone.
+    """
+    if _parameters(skeleton) <= _MOST_TIMES_AS_MANY * sum(tensor.size for tensor in stored.values()):
+        return
+    missing = []
+    for key, value in skeleton.state_dict().items():
+        tensor = stored.get(key) or stored.get(f"text_model.{key}")
+        if tensor is None:
+            missing.append(key)
+        elif tensor.shape != tuple(value.shape):
+            raise wrong_shape(key, tensor.shape, value.shape, folder)
+    check_keys(missing=missing, unexpected=(), folder=folder)
 
 
 def _silence_libraries() -> None:

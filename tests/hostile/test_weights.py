@@ -1,4 +1,4 @@
-"""Weights that are not all there, not those of the model, not finite, or no weights: refused by name by every loader."""
+"""Weights that are not all there, of another model, not finite, or none: refused by name by every loader."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def a_tensor_is_nowhere(index: Path, table: dict[str, str], files: list[Path]) -
 def a_tensor_lies_twice(index: Path, table: dict[str, str], files: list[Path]) -> str:
     key = next(key for key, name in table.items() if name == files[0].name)
     save_file({**load_file(files[1]), key: load_file(files[0])[key]}, files[1])
-    return f"has {key}, which {files[0].name} has too"
+    return f"{key} is in {files[0].name} too"
 
 
 def a_shard_is_not_named(index: Path, table: dict[str, str], files: list[Path]) -> str:
@@ -272,9 +272,7 @@ def tensor(dtype: Any = "F32", shape: Any = (4, 4), offsets: Any = (0, 64)) -> d
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
-TWICE = (
-    b'{"a": {"dtype":"F32","shape":[16],"data_offsets":[0,64]}, "a": {"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
-)
+ONCE = b'"a": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}'
 WHOLE = save({"a": np.zeros((4, 4), np.float32)})
 HEADERS: dict[str, bytes] = {
     "empty": b"",
@@ -306,7 +304,7 @@ HEADERS: dict[str, bytes] = {
     "overlap": file_of({"a": tensor(), "b": tensor(shape=[8], offsets=[32, 64])}),
     "gap": file_of({"a": tensor(shape=[4], offsets=[0, 16]), "b": tensor(shape=[8], offsets=[32, 64])}),
     "bytes before the first": file_of({"a": tensor(shape=[8], offsets=[32, 64])}),
-    "key twice": file_of(TWICE),
+    "key twice": file_of(b"{%b, %b}" % (ONCE, ONCE)),
     "facts are numbers": file_of({"__metadata__": {"a": 3}, "a": tensor()}),
     "cut off": WHOLE[:-1],
     "followed by something": WHOLE + b"\x00",

@@ -56,10 +56,14 @@ _MODEL_TYPES = {
 }
 """What transformers calls the configurations of each class; a text encoder may have that of a whole CLIP model."""
 _SIZES = (
-    *("attention_head_dim", "block_out_channels", "cross_attention_dim", "hidden_size", "image_size", "in_channels"),
-    *("intermediate_size", "latent_channels", "layers_per_block", "max_position_embeddings", "norm_num_groups"),
-    *("num_attention_heads", "num_channels", "num_hidden_layers", "out_channels", "patch_size", "projection_dim"),
-    *("sample_size", "transformer_layers_per_block", "vocab_size"),
+    *("hidden_size", "image_size", "in_channels", "intermediate_size", "latent_channels", "max_position_embeddings"),
+    *("norm_num_groups", "num_channels", "num_hidden_layers", "out_channels", "patch_size", "projection_dim"),
+    "vocab_size",
+)
+"""Fields that hold a size, or nothing."""
+_SIZES_BY_LEVEL = (
+    *("attention_head_dim", "block_out_channels", "cross_attention_dim", "layers_per_block", "num_attention_heads"),
+    *("sample_size", "transformer_layers_per_block"),
 )
 """Fields that hold a size, one for each level of the part, or nothing."""
 _OF_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
@@ -138,9 +142,10 @@ def config_problems(config: Mapping[str, Any], name: str, class_name: str) -> li
             )
         if field in _OF_CODE and value:
             problems.append(f"{name} has {field}, code that comes with the model and is never run here: choose another")
-        if field in _SIZES and value is not None and not _are_sizes(value):
+        is_size = (field in _SIZES and _is_size(value)) or (field in _SIZES_BY_LEVEL and _are_sizes(value))
+        if field in (*_SIZES, *_SIZES_BY_LEVEL) and value is not None and not is_size:
             problems.append(f"{name}: found {field} {_shown(value)}, expected whole numbers above 0: fetch it again")
-        if field == "sample_size" and _are_sizes(value) and max(numbers_in(value)) > _LARGEST_SAMPLE:
+        if field == "sample_size" and is_size and max(numbers_in(value)) > _LARGEST_SAMPLE:
             problems.append(
                 f"{name}: found {field} {_shown(value)}, expected {_LARGEST_SAMPLE} or less: fetch it again"
             )
@@ -236,6 +241,10 @@ def _fields(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 def _are_sizes(value: Any) -> bool:
     if isinstance(value, list):
         return 1 <= len(value) <= _MOST_LEVELS and all(_are_sizes(each) for each in value)
+    return _is_size(value)
+
+
+def _is_size(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
