@@ -25,7 +25,7 @@ from PIL import Image
 
 from components.common.artifact_folder import ArtifactFolder, artifact_digest, read_artifact, table_of, write_artifact
 from components.common.errors import ArtifactError
-from components.common.tensors import read_float32
+from components.common.tensors import read_float32, read_float32_and_facts
 
 Rows = Mapping[str, np.ndarray]
 """Placeholder rows by text encoder: float32 [n, d] each."""
@@ -415,11 +415,10 @@ def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarra
     `clip_l` and `clip_g` for SDXL) and the header names none, it is the file's name, as there.
 
     Raises:
-        ArtifactError: when the file is no such safetensors file.
+        ArtifactError: when the file is no such safetensors file, or has values that are not finite.
     """
-    tensors = read_float32(file)
-    with safetensors.safe_open(file, framework="numpy") as opened:
-        header = {"placeholder_token": file.stem, **(opened.metadata() or {})}
+    tensors, facts = read_float32_and_facts(file)
+    header = {"placeholder_token": file.stem, **facts}
     encoders = {key: name for name, key in _SDXL_KEYS.items()}
     if set(tensors) == set(encoders):
         rows = {encoders[key]: value for key, value in tensors.items()}
@@ -572,32 +571,30 @@ def _pixels(file: Path, mode: str) -> np.ndarray:
 
 
 class _Tensors:
-    """The tensors of an artifact's safetensors file, each checked when it is taken."""
+    """The tensors of an artifact's safetensors file, float32 and finite; the shape of each is checked when it is taken.
+
+    Raises `ArtifactError` when the manifest does not list the file, or it is no such file.
+    """
 
     def __init__(self, folder: ArtifactFolder, name: str) -> None:
-        """Reads the file of that name. Raises `ArtifactError` when the manifest does not list it, or it is no such."""
-        self._folder, self._file = folder, folder.file(name)
-        self._tensors = _tensors(self._file)
+        """Reads the file of that name."""
+        self._file = folder.file(name)
+        self._tensors = read_float32(self._file)
         self.names = tuple(self._tensors)
 
     def named(self, name: str, shape: Sequence[int | None]) -> np.ndarray:
-        """The tensor of that name. Raises `ArtifactError` unless it is float32 of this shape; None: of any length."""
+        """The tensor `name`, whose sizes are those of `shape`; None stands for any size.
+
+        Raises:
+            ArtifactError: when it is missing or of another shape.
+        """
         found = self._tensors.get(name)
+        expected = f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
         if found is None:
-            raise self._folder.refusal(f"{self._file.name} lacks the tensor {name!r}")
-        right = len(found.shape) == len(shape) and all(
-            expected in (None, length) for expected, length in zip(shape, found.shape, strict=True)
-        )
-        if found.dtype != np.float32 or not right:
-            lengths = ", ".join("any" if length is None else str(length) for length in shape)
-            raise self._folder.refusal(
-                f"{name!r} in {self._file.name} is {found.dtype} {list(found.shape)}, expected float32 [{lengths}]"
+            raise ArtifactError(f"{self._file} has no {name}, expected {expected}: make the artifact again")
+        sizes = zip(shape, found.shape, strict=False)
+        if found.ndim != len(shape) or any(size not in (None, own) for size, own in sizes):
+            raise ArtifactError(
+                f"{self._file}: {name} has the shape {list(found.shape)}, expected {expected}: make the artifact again"
             )
         return found
-
-
-def _tensors(file: Path) -> dict[str, np.ndarray]:
-    try:
-        return dict(safetensors.numpy.load_file(file))
-    except (OSError, AttributeError, KeyError, ValueError, safetensors.SafetensorError) as error:  # no type of numpy's
-        raise ArtifactError(f"{file} is no safetensors file ({error}): make the artifact again") from error

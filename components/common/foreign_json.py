@@ -10,6 +10,7 @@ import re
 import reprlib
 import types
 import typing
+from collections import Counter
 from typing import Any, NoReturn, TypeVar
 
 DEEPEST = 100
@@ -29,12 +30,15 @@ def parse_json(text: str | bytes) -> Any:
 
     Raises:
         ValueError: when it is no JSON that can be worked with and written again: also when it is nested deeper than
-            `DEEPEST`, has a number of thousands of digits, NaN, an infinity, or half a character (a lone surrogate).
+            `DEEPEST`, has a number of thousands of digits, NaN, an infinity, half a character (a lone surrogate), or an
+            object with one name twice, of which another reader may take the other value.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_with_unique_names
+        )
     except RecursionError:
         raise _too_deep() from None
     _check_depth(value)
@@ -101,6 +105,14 @@ def _check_depth(value: Any) -> None:
 
 def _too_deep() -> ValueError:
     return ValueError(f"it is nested deeper than {DEEPEST} levels")
+
+
+def _with_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"it has the name {twice[:80]!r} twice in one object")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from components.common.errors import BaseModelError
+from components.common.sources.checks import read_object
+
+_SHORTEST_PROMPT = 3  # start, a word, end
 
 
 def limit_to_text_encoder(tokenizer: Any, text_encoder: Path) -> Any:
@@ -19,12 +21,27 @@ def limit_to_text_encoder(tokenizer: Any, text_encoder: Path) -> Any:
         text_encoder: the folder of the text encoder that it belongs to.
 
     Raises:
-        BaseModelError: when the text encoder's configuration does not tell how many tokens it takes.
+        BaseModelError: when the text encoder's configuration does not tell how many tokens it takes, or the tokenizer
+            has more tokens than the text encoder has rows for.
     """
     file = text_encoder / "config.json"
-    try:
-        positions = int(json.loads(file.read_text(encoding="utf-8"))["max_position_embeddings"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BaseModelError(f"{file} does not say max_position_embeddings ({error!r})") from error
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    config = read_object(file)
+    positions, rows = config.get("max_position_embeddings"), config.get("vocab_size")
+    if type(positions) is not int or positions < _SHORTEST_PROMPT:
+        raise BaseModelError(
+            f"{file} does not say max_position_embeddings: found {str(positions)[:80]!r}, expected how many tokens it "
+            "takes: import the base model again"
+        )
+    if isinstance(rows, int) and len(tokenizer) > rows:
+        raise BaseModelError(
+            f"the tokenizer beside {file} has {len(tokenizer)} tokens, expected at most the {rows} of vocab_size: they "
+            "are not of the same model"
+        )
+    length = tokenizer.model_max_length
+    if not isinstance(length, int | float) or length < _SHORTEST_PROMPT:
+        raise BaseModelError(
+            f"the tokenizer beside {file} takes {str(length)[:80]!r} tokens (model_max_length), expected "
+            f"{_SHORTEST_PROMPT} or more: import the base model again"
+        )
+    tokenizer.model_max_length = int(min(length, positions))
     return tokenizer

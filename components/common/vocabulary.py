@@ -8,6 +8,8 @@ from typing import Any
 
 from components.common.errors import BaseModelError, TokenError
 from components.common.prompts import TEMPLATES
+from components.common.sources.checks import read_object
+from components.common.storage.retries import one_line
 
 Tokenizer = Any
 """`transformers.CLIPTokenizer`, which is imported only where it is used."""
@@ -16,18 +18,29 @@ _END_OF_WORD = "</w>"  # how CLIP marks the piece that ends a word
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The CLIP tokenizer in a folder; needs no torch.
+    """The CLIP tokenizer in a folder; needs no torch, and runs no code that the folder brings.
 
     Raises:
-        BaseModelError: when there is none.
+        BaseModelError: when there is none, a document of it is no JSON, or its tokens are not numbered from 0 on.
     """
     from transformers import CLIPTokenizer
 
     try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        for document in folder.glob("*.json"):
+            read_object(document)
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        ids = sorted(tokenizer.get_vocab().values())
     except Exception as error:  # the parsers of vocabularies raise whatever they run into
-        first_line = str(error).strip().partition("\n")[0]
-        raise BaseModelError(f"{folder} holds no CLIP tokenizer that can be read: {first_line}") from error
+        told = error if isinstance(error, BaseModelError) else one_line(error)
+        raise BaseModelError(f"{folder} holds no CLIP tokenizer that can be read: {told}") from error
+    # The placeholder's ids follow these, and each of these is a row of the text encoder's table.
+    odd = next((number for number, found in enumerate(ids) if found != number), None)
+    if odd is not None:
+        raise BaseModelError(
+            f"the tokenizer in {folder} numbers {len(ids)} tokens from {ids[0]} to {ids[-1]}, of which none or several "
+            f"have the id {odd}, expected 0 to {len(ids) - 1}: choose another base model"
+        )
+    return tokenizer
 
 
 def initializer_id(tokenizer: Tokenizer, initializer_token: str) -> int:

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from components.common.artifacts import ImageSet, Latents, LatentSet
 from components.common.base_model import materialize, read_reference
-from components.common.errors import ImageError
+from components.common.errors import BaseModelError, ImageError
 from components.common.logs import versions
 from components.torch_models.loading import device_for, load_vae
 
@@ -30,8 +30,9 @@ def encode_latents(*, image_set: Path, base_model: Path, accelerator: str, outpu
 
     Raises:
         ImageError: when the VAE cannot take the pictures' size.
+        BaseModelError: when the VAE's latents of a picture, which is named, are not finite.
         ConfigError: when `accelerator` is unknown or absent.
-        ArtifactError, BaseModelError, StorageError: when an input cannot be used.
+        ArtifactError, StorageError: when an input cannot be used.
     """
     device = device_for(accelerator)
     logger.info("%s on %s", versions(["torch", "diffusers"]), device)
@@ -41,6 +42,11 @@ def encode_latents(*, image_set: Path, base_model: Path, accelerator: str, outpu
     latents = []
     for index, (picture, pixels, mask) in enumerate(zip(images.pictures, images.pixels, images.masks, strict=True)):
         mean, std = posterior(vae, np.stack([pixels, pixels[:, ::-1]]))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            raise BaseModelError(
+                f"the VAE of {reference.source} gives latents of {picture.source} that are not finite: choose another "
+                "base model, or take out that picture"
+            )
         weights = None if mask is None else latent_mask(mask, mean.shape[2:])
         latents.append(
             Latents(

@@ -155,9 +155,9 @@ def _evaluate(config: EvaluateOptions, inputs: EvaluationInputs, painter: Painte
     for line in table_lines(scores):
         logger.info("%s", line)
     norm_ratio = largest_norm_ratio(health)
-    after = [found.pixels for found in drawn.variants["after"]]
-    checks = run_checks(config, learned=learned, scores=scores, samples=after, norm_ratio=norm_ratio)
-    settings = _settings(config, inputs, painter, scores, norm_ratio, list(after[0].shape[:2]))
+    compared = [found.pixels for variant in ("after", "before") for found in drawn.variants[variant]]
+    checks = run_checks(config, learned=learned, scores=scores, samples=compared, norm_ratio=norm_ratio)
+    settings = _settings(config, inputs, painter, scores, norm_ratio, list(compared[0].shape[:2]))
     report = render_report(
         ReportContent(
             config=config,

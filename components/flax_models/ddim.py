@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from components.common.errors import BaseModelError, ConfigError
-from components.flax_models.model_config import read_json
+from components.common.sources.checks import read_object
 from components.flax_models.noise_schedule import NoiseSchedule, load_noise_schedule
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def load_ddim(model: Path) -> Ddim:
     Raises:
         BaseModelError: when the folder's sampler has another kind of schedule.
     """
-    schedule, given = load_noise_schedule(model), read_json(model / "scheduler" / "scheduler_config.json")
+    schedule, given = load_noise_schedule(model), read_object(model / "scheduler" / "scheduler_config.json")
     named, spacing = given.get("_class_name", "DDIMScheduler"), given.get("timestep_spacing", "leading")
     is_ddim = named == "DDIMScheduler"
     if not is_ddim and named not in _REPLACED:

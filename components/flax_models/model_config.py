@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import BaseModelError
+from components.common.sources.checks import read_object
+from components.common.sources.families import config_problems
 from components.flax_models.module_configs import HIDDEN_ACTS, ClipTextConfig, UNetConfig, VaeConfig
 
 _Config = TypeVar("_Config", ClipTextConfig, UNetConfig, VaeConfig)
@@ -70,9 +71,7 @@ def read_text_config(folder: Path) -> ClipTextConfig:
     Raises:
         BaseModelError: when it is missing, no JSON, of another class, or asks for what is not implemented here.
     """
-    given = _read(folder)
-    if given.get("model_type", "clip_text_model") != "clip_text_model":
-        raise BaseModelError(f"{folder} holds a {given['model_type']}, expected a clip_text_model")
+    given = _read(folder, "CLIPTextModel")
     _refuse_unknown(given, ClipTextConfig, _TEXT_ONLY, _TEXT_ANY, folder)
     config = _picked(ClipTextConfig, given, folder)
     _check_choice("hidden_act", [config.hidden_act], HIDDEN_ACTS, folder)
@@ -82,8 +81,7 @@ def read_text_config(folder: Path) -> ClipTextConfig:
 
 def read_unet_config(folder: Path) -> UNetConfig:
     """The UNet's configuration in a model's folder `unet`; errors as of `read_text_config`."""
-    given = _read(folder)
-    _refuse_class(given, "UNet2DConditionModel", folder)
+    given = _read(folder, "UNet2DConditionModel")
     _refuse_unknown(given, UNetConfig, _UNET_ONLY, (*_UNET_ANY, "num_attention_heads"), folder)
     if given.get("num_attention_heads") is not None:
         raise _not_implemented({"num_attention_heads": given["num_attention_heads"]}, folder)
@@ -102,8 +100,7 @@ def read_unet_config(folder: Path) -> UNetConfig:
 
 def read_vae_config(folder: Path) -> VaeConfig:
     """The VAE's configuration in a model's folder `vae`; errors as of `read_text_config`."""
-    given = _read(folder)
-    _refuse_class(given, "AutoencoderKL", folder)
+    given = _read(folder, "AutoencoderKL")
     blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
     for name, allowed in blocks.items():
         _check_choice(name, given.get(name, allowed), allowed, folder)
@@ -113,23 +110,11 @@ def read_vae_config(folder: Path) -> VaeConfig:
     return config
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a model's file.
-
-    Raises:
-        BaseModelError: when it is missing or no JSON object.
-    """
-    try:
-        given = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{file} cannot be read ({error}): import the base model again") from error
-    if not isinstance(given, dict):
-        raise BaseModelError(f"{file} holds a {type(given).__name__}, expected an object: import the base model again")
+def _read(folder: Path, class_name: str) -> dict[str, Any]:
+    given = read_object(folder / "config.json")
+    if problems := config_problems(given, str(folder / "config.json"), class_name):
+        raise BaseModelError(*problems)
     return given
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "config.json")
 
 
 def _picked(kind: type[_Config], given: Mapping[str, Any], folder: Path) -> _Config:
@@ -152,12 +137,6 @@ def _fits(kind: type[_Config], name: str, value: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
     return isinstance(value, (int, float) if isinstance(default, float) or name == "freq_shift" else type(default))
-
-
-def _refuse_class(given: Mapping[str, Any], expected: str, folder: Path) -> None:
-    found = given.get("_class_name", expected)
-    if found != expected:
-        raise BaseModelError(f"{folder} holds a {found}, expected a {expected}: choose Stable Diffusion 1.x or 2.x")
 
 
 def _refuse_unknown(

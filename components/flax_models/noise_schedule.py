@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.common.errors import BaseModelError
-from components.flax_models.model_config import read_json
+from components.common.sources.checks import read_object
+from components.common.sources.families import scheduler_problems
 
 if TYPE_CHECKING:
     import jax
-
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,7 @@ class NoiseSchedule:
 
     Attributes:
         alphas_cumprod: float32 [timesteps], the share of the signal's variance that is left.
-        prediction_type: one of `PREDICTION_TYPES`.
+        prediction_type: `epsilon` or `v_prediction`.
     """
 
     alphas_cumprod: np.ndarray
@@ -40,16 +39,12 @@ def load_noise_schedule(model: Path) -> NoiseSchedule:
     """The schedule in the model's folder `scheduler`, the same for whichever sampler the folder names.
 
     Raises:
-        BaseModelError: when it is of a kind that is not implemented.
+        BaseModelError: when it cannot be right, or is of a kind that is not implemented.
     """
     folder = model / "scheduler"
-    given = read_json(folder / "scheduler_config.json")
-    prediction_type = given.get("prediction_type", "epsilon")
-    if prediction_type not in PREDICTION_TYPES:
-        raise BaseModelError(
-            f"prediction_type is {prediction_type!r} in {folder}, expected epsilon or v_prediction: choose another "
-            "base model"
-        )
+    given = read_object(folder / "scheduler_config.json")
+    if problems := scheduler_problems(given, str(folder / "scheduler_config.json")):
+        raise BaseModelError(*problems)
     for name in ("rescale_betas_zero_snr", "thresholding"):
         if given.get(name):
             raise BaseModelError(f"{folder} asks for {name}, which the Flax modules do not compute: train with PyTorch")
@@ -64,7 +59,9 @@ def load_noise_schedule(model: Path) -> NoiseSchedule:
         )
     # As PyTorch does: multiplied up in float64. In float32 the share of noise at the first timesteps was off by 1e-4.
     left = np.cumprod(1.0 - np.asarray(betas, np.float32), dtype=np.float64)
-    return NoiseSchedule(alphas_cumprod=left.astype(np.float32), prediction_type=prediction_type)
+    return NoiseSchedule(
+        alphas_cumprod=left.astype(np.float32), prediction_type=given.get("prediction_type", "epsilon")
+    )
 
 
 def _betas(schedule: str, start: float, end: float, count: int, folder: Path) -> np.ndarray:

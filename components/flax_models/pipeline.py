@@ -14,11 +14,12 @@ from jax.sharding import PartitionSpec as P
 from components.common.artifacts import read_learned_embeds
 from components.common.errors import BaseModelError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
+from components.common.sources.checks import read_object
 from components.common.tokenizer import limit_to_text_encoder
+from components.common.vocabulary import load_tokenizer
 from components.flax_models.ddim import load_ddim
 from components.flax_models.devices import DATA
 from components.flax_models.loading import load_text_encoder, load_unet, load_vae, replicated, weight_dtype
-from components.flax_models.model_config import read_json
 
 TEXT_ENCODER = "text_encoder"
 
@@ -50,8 +51,6 @@ class FlaxPipeline:
         Raises:
             BaseModelError: when a part is missing or not implemented.
         """
-        from transformers import CLIPTokenizer
-
         dtype = weight_dtype(mixed_precision)
         # Else TPUs multiply float32 by one pass of bfloat16.
         self.mesh, self.matmul_precision = mesh, "highest" if mixed_precision == "no" else "default"
@@ -64,9 +63,7 @@ class FlaxPipeline:
         self.first_id = self.text_encoder.config.vocab_size
         self.rows = replicated(np.zeros((1, self.text_encoder.config.hidden_size), np.float32), mesh)
         self._model, self._tokens = model, tuple[str, ...]()
-        self._tokenizer = limit_to_text_encoder(
-            CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True), model / TEXT_ENCODER
-        )
+        self._tokenizer = limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / TEXT_ENCODER)
 
     @property
     def latents_shape(self) -> tuple[int, int, int]:
@@ -75,7 +72,7 @@ class FlaxPipeline:
         Raises:
             BaseModelError: when its configuration does not tell the size.
         """
-        size = read_json(self._model / "unet" / "config.json").get("sample_size")
+        size = read_object(self._model / "unet" / "config.json").get("sample_size")
         height, width = (size, size) if isinstance(size, int) else size or (None, None)
         if not isinstance(height, int) or not isinstance(width, int):
             raise BaseModelError(f"sample_size is {size!r} in {self._model / 'unet'}, expected the size of the latents")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,6 @@ from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.sources.selection import select_files
 from components.common.training.run_artifacts import text_encoder_problem
-
-PREDICTION_TYPES = ("epsilon", "v_prediction")
-"""What the trainers let a UNet predict: the noise, or the velocity (arXiv 2202.00512)."""
 
 
 def check_model_files(address: str, source: ModelSource, *, kind: str, variant: str = "", resolution: int = 0) -> int:
@@ -38,27 +34,19 @@ def check_model_files(address: str, source: ModelSource, *, kind: str, variant: 
 
         selected = select_files(address, source.files, kind=kind, variant=variant, read_json=read)
         if kind == "diffusion":
-            vae, scheduler = read(selected["vae/config.json"]), read(selected["scheduler/scheduler_config.json"])
+            vae = read(selected["vae/config.json"])
             encoders = {name.partition("/")[0] for name in selected if name.startswith("text_encoder")}
             if problem := text_encoder_problem(encoders):
                 raise BaseModelError(problem)
-            if problems := [*_resolution_problems(vae, resolution), *_scheduler_problems(address, scheduler)]:
-                raise BaseModelError(*problems)
+            if problem := _resolution_problem(vae, resolution):
+                raise BaseModelError(problem)
     weights = [name for name in selected.values() if name.endswith(".safetensors")]
     return sum(source.files[name].size for name in weights)
 
 
-def _resolution_problems(vae: dict[str, Any], resolution: int) -> Iterable[str]:
+def _resolution_problem(vae: dict[str, Any], resolution: int) -> str:
     levels = vae.get("block_out_channels")
     factor = 2 ** (len(levels) - 1) if isinstance(levels, list) and levels else 1
     if resolution % factor:
-        yield f"resolution: found {resolution}, expected a multiple of {factor}: so much the VAE shrinks pictures"
-
-
-def _scheduler_problems(address: str, scheduler: dict[str, Any]) -> Iterable[str]:
-    found = scheduler.get("prediction_type", PREDICTION_TYPES[0])
-    if found not in PREDICTION_TYPES:
-        yield (
-            f"base_model: found the prediction type {found!r} in {address}/scheduler/scheduler_config.json, expected "
-            f"one of {', '.join(PREDICTION_TYPES)}: choose another base model"
-        )
+        return f"resolution: found {resolution}, expected a multiple of {factor}: so much the VAE shrinks pictures"
+    return ""

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from components.common.errors import BaseModelError, ConfigError
+from components.common.sources.checks import read_object
+from components.common.sources.families import scheduler_problems
+from components.common.storage.retries import one_line
+from components.common.tensors import StoredTensor
 from components.common.training.config import check_accelerator
+from components.common.weights import check_keys, is_beside, not_finite, weights_of, wrong_shape
 from components.torch_models.cpu_linear import with_pointwise_linears
 
 logger = logging.getLogger(__name__)
 
 WEIGHT_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """The dtype of frozen weights by `mixed_precision`."""
+
+_MOST_TIMES_AS_MANY = 2
+"""How many times as large as its weights a model may be for memory to be taken for what is missing."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -48,49 +59,118 @@ def describe_device(device: torch.device, processes: int = 1) -> str:
 
 def load_text_encoder(model: Path, *, dtype: torch.dtype, device: torch.device) -> CLIPTextModel:
     """The frozen CLIP text encoder in the model's folder `text_encoder`."""
-    return _load(CLIPTextModel, model, "text_encoder", dtype, device)
+    return _placed(load_module(CLIPTextModel, model / "text_encoder", dtype=dtype), device)
 
 
 def load_unet(model: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
     """The frozen UNet in the model's folder `unet`."""
-    return _load(UNet2DConditionModel, model, "unet", dtype, device)
+    return _placed(load_module(UNet2DConditionModel, model / "unet", dtype=dtype), device)
 
 
 def load_vae(model: Path, *, device: torch.device) -> AutoencoderKL:
     """The frozen VAE in the model's folder `vae`, in float32: it runs once a picture, and fp16 overflows in some."""
-    return _load(AutoencoderKL, model, "vae", torch.float32, device)
+    return _placed(load_module(AutoencoderKL, model / "vae", dtype=torch.float32), device)
 
 
 def load_noise_scheduler(model: Path) -> DDPMScheduler:
     """The training noise scheduler with the betas and the prediction type of the model's folder `scheduler`.
 
     Raises:
-        BaseModelError: when its prediction type is neither epsilon nor v_prediction.
+        BaseModelError: when the folder's schedule cannot be right, or nothing can be trained by it.
     """
-    scheduler = DDPMScheduler.from_pretrained(model, subfolder="scheduler", local_files_only=True)
-    if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-        raise BaseModelError(
-            f"prediction_type is {scheduler.config.prediction_type!r} in {model / 'scheduler'}, expected epsilon or "
-            "v_prediction: choose another base model"
-        )
-    return scheduler
-
-
-def _load(kind: type[Module], model: Path, subfolder: str, dtype: torch.dtype, device: torch.device) -> Module:
-    named: dict[str, Any] = {"torch_dtype": dtype} if kind is not CLIPTextModel else {"dtype": dtype}
+    check_scheduler(model)
     try:
-        module = kind.from_pretrained(  # type: ignore[attr-defined]
-            model, subfolder=subfolder, local_files_only=True, use_safetensors=True, **named
+        return DDPMScheduler.from_pretrained(model, subfolder="scheduler", local_files_only=True)
+    except Exception as error:  # a constructor, given fields of somebody else
+        raise BaseModelError(f"{model / 'scheduler'} cannot be loaded ({one_line(error)}): import it again") from error
+
+
+def check_scheduler(model: Path) -> None:
+    """Raises `BaseModelError` unless the noise schedule in the model's folder `scheduler` can be right."""
+    file = model / "scheduler" / "scheduler_config.json"
+    if problems := scheduler_problems(read_object(file), str(file)):
+        raise BaseModelError(*problems)
+
+
+def load_module(kind: type[Module], folder: Path, *, dtype: torch.dtype) -> Module:
+    """The frozen model of class `kind` in a folder of its own, on the CPU: all of its weights, and no others.
+
+    diffusers and transformers fill what is missing with random numbers and go on; here nothing is filled. From here on
+    they draw no progress bars and report no weights: in a pod's log these are torn lines.
+
+    Raises:
+        BaseModelError: when config.json is of another model or cannot be right, and by the names of tensors when some
+            are missing, unexpected, of another shape, or not finite in `dtype`.
+    """
+    name = kind.__name__
+    stored = weights_of(folder, name)
+    _silence_libraries()
+    of_transformers = issubclass(kind, PreTrainedModel)
+    options: dict[str, Any] = {"dtype" if of_transformers else "torch_dtype": dtype}
+    try:
+        skeleton = _skeleton(kind, folder)
+        _check_amount(skeleton, stored, folder)
+        module, found = kind.from_pretrained(  # type: ignore[attr-defined]
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, by name
+            **options,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise BaseModelError(
-            f"{model / subfolder} cannot be loaded ({first_line}): import the base model again"
-        ) from error
-    logger.info("loaded %s: %.1f M parameters, %s", subfolder, _parameters(module) / 1e6, dtype)
-    if device.type == "cpu" and dtype == torch.float32:
+    except BaseModelError:
+        raise
+    except Exception as error:  # constructors, given fields of somebody else, raise whatever they run into
+        raise BaseModelError(f"{folder} cannot be loaded ({one_line(error)}): import the base model again") from error
+    unexpected = {key for key in found["unexpected_keys"] if not is_beside(key, name)}
+    check_keys(missing=found["missing_keys"], unexpected=unexpected, folder=folder)
+    for key, shape, expected in sorted(found["mismatched_keys"]):
+        raise wrong_shape(key, shape, expected, folder)
+    for key, parameter in module.named_parameters():
+        # 0.25 s for 1e9 numbers in float32, a tenth of what isfinite takes; NaN is smallest and largest.
+        if parameter.numel() and not all(torch.isfinite(end) for end in torch.aminmax(parameter)):
+            raise not_finite(key, str(parameter.dtype).removeprefix("torch."), folder)
+    logger.info("loaded %s: %.1f M parameters, %s", folder.name, _parameters(module) / 1e6, dtype)
+    return module.requires_grad_(False).eval()
+
+
+def _skeleton(kind: type[Module], folder: Path) -> Module:
+    """The model that config.json describes, without memory for its weights."""
+    with torch.device("meta"):
+        if issubclass(kind, PreTrainedModel):
+            config = kind.config_class.from_pretrained(folder, local_files_only=True)  # type: ignore[attr-defined]
+            return kind(config)
+        return kind.from_config(kind.load_config(folder, local_files_only=True))  # type: ignore[attr-defined]
+
+
+def _check_amount(skeleton: nn.Module, stored: Mapping[str, StoredTensor], folder: Path) -> None:
+    """Refuses what is far larger than its weights, before memory is taken for it; the rest is told after loading.
+
+    Only then: names of earlier releases are known to the libraries alone.
+    """
+    if _parameters(skeleton) <= _MOST_TIMES_AS_MANY * sum(tensor.size for tensor in stored.values()):
+        return
+    missing = []
+    for key, value in skeleton.state_dict().items():
+        tensor = stored.get(key) or stored.get(f"text_model.{key}")
+        if tensor is None:
+            missing.append(key)
+        elif tensor.shape != tuple(value.shape):
+            raise wrong_shape(key, tensor.shape, value.shape, folder)
+    check_keys(missing=missing, unexpected=(), folder=folder)
+
+
+def _silence_libraries() -> None:
+    diffusers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def _placed(module: Module, device: torch.device) -> Module:
+    if device.type == "cpu" and next(module.parameters()).dtype == torch.float32:
         with_pointwise_linears(module)
-    return module.requires_grad_(False).eval().to(device)
+    return module.to(device)
 
 
 def _parameters(module: nn.Module) -> int:

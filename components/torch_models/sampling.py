@@ -11,15 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from components.common.artifacts import Rows, read_learned_embeds
 from components.common.drawing import picture_bytes, progress_line
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
+from components.common.sources.checks import read_object
+from components.common.sources.families import pipeline_problems
+from components.common.storage.retries import one_line
 from components.common.tokenizer import limit_to_text_encoder
+from components.common.vocabulary import load_tokenizer
+from components.torch_models.loading import check_scheduler, load_module
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +32,13 @@ Pipeline = Any
 
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 """The tokenizer that belongs to each text encoder, by the names of a pipeline's parts."""
+
+_MODULES: dict[str, Any] = {
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,22 +72,29 @@ class SamplingConfig:
 def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> Pipeline:
     """The `StableDiffusionPipeline` of a local diffusers folder, with the scheduler that the folder names.
 
-    There is no safety checker, and nothing is fetched from a network. From here on diffusers and transformers
-    draw no progress bars: in a pod's log they are torn lines.
+    There is no safety checker, nothing is fetched from a network, and no code that the folder brings is run.
 
     Raises:
-        BaseModelError: when the folder lacks a part or a part cannot be loaded.
+        BaseModelError: when the folder lacks a part or a part cannot be loaded, as of `load_module`.
     """
     if not (model / "model_index.json").is_file():
         raise BaseModelError(
             f"{model} has no model_index.json, expected a diffusers folder: import the base model again"
         )
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # it explains how it fills the row that the concept then replaces
-    index = DiffusionPipeline.load_config(model, local_files_only=True)
+    index = read_object(model / "model_index.json")
+    if problems := pipeline_problems(index):
+        raise BaseModelError(*problems)
+    check_scheduler(model)
     # By its parts, not by the class it was saved as: one for drawing after a picture has the same parts.
     kind = StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
+    parts: dict[str, Any] = {
+        part: load_module(_MODULES[part], model / part, dtype=dtype) for part in _MODULES if part in index
+    }
+    parts |= {
+        tokenizer: limit_to_text_encoder(load_tokenizer(model / tokenizer), model / encoder)
+        for encoder, tokenizer in TOKENIZERS.items()
+        if tokenizer in index
+    }
     absent: dict[str, Any] = {part: None for part in ("safety_checker", "feature_extractor") if part in index}
     if "requires_safety_checker" in index:
         absent["requires_safety_checker"] = False
@@ -86,17 +104,11 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
+            **parts,
             **absent,
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"{model} cannot be loaded ({first_line}): import the base model again") from error
-    for encoder, tokenizer in TOKENIZERS.items():
-        if tokenizer in pipeline.components:
-            limit_to_text_encoder(pipeline.components[tokenizer], model / encoder)
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.requires_grad_(False)
+    except Exception as error:  # constructors, given fields of somebody else, raise whatever they run into
+        raise BaseModelError(f"{model} cannot be loaded ({one_line(error)}): import the base model again") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

@@ -33,6 +33,7 @@ def test_json_is_read(text: str | bytes, value: object) -> None:
         ("1e999", "too large"),
         ('["\\ud800"]', "half a character"),
         ('{"\\udfff": 1}', "half a character"),
+        ('[{"a": 1, "b": 2, "a": 1}]', "the name 'a' twice"),
     ],
 )
 def test_json_is_refused(text: str | bytes, reason: str) -> None:

@@ -135,14 +135,19 @@ def test_word_itself_draws_what_the_untrained_concept_draws(world, tmp_path):
     np.testing.assert_array_equal(pixels_of(found, "before"), pixels_of(found, "true_caption"))
 
 
-def test_concept_with_rows_that_are_not_finite_does_not_pass(world, tmp_path):
+def test_concept_with_rows_that_are_not_finite_is_refused(world, tmp_path):
     concept = write_concept(world, tmp_path, moved=float("inf"))
-    with np.errstate(invalid="ignore"):
+    with pytest.raises(ArtifactError, match="has values that are not finite"):
+        run(world, concept, tmp_path / "out")
+
+
+def test_concept_with_rows_that_overflow_does_not_pass(world, tmp_path):
+    concept = write_concept(world, tmp_path, moved=1e38)
+    with np.errstate(over="ignore", invalid="ignore"):
         found = run(world, concept, tmp_path / "out")
 
     assert not found.passed
-    assert any("are not finite: training diverged" in reason for reason in found.reasons)
-    assert any("4 of the 4 samples are blank" in reason for reason in found.reasons)
+    assert any("4 of the 8 samples are blank" in reason for reason in found.reasons)
     assert pixels_of(found, "after").max() == 0 < pixels_of(found, "before").max()
 
 

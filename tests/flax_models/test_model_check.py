@@ -160,7 +160,6 @@ def test_text_encoders_of_stable_diffusion_are_computed(tmp_path: Path, content:
         {"pruned_heads": {"0": [1]}},
         {"rope_theta": 10000},
         {"use_relative_attention": True},
-        {"quantization_config": {"load_in_8bit": True}},
         {"hidden_act": "relu"},
     ],
     ids=lambda field: next(iter(field)),

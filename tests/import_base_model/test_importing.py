@@ -400,7 +400,7 @@ def test_import_when_another_kind_was_asked_for_names_the_right_one(model: Path,
         import_base_model(str(model), store, tmp_path / "reference", kind="clip")
     scorer = make_clip_folder(tmp_path / "clip")
     write_json(scorer / "config.json", {"model_type": "clip_text_model"})
-    with pytest.raises(BaseModelError, match="is of a clip_text_model model, expected a CLIPModel"):
+    with pytest.raises(BaseModelError, match="is of a clip_text_model, expected a clip"):
         import_base_model(str(scorer), store, tmp_path / "reference", kind="clip")
 
 

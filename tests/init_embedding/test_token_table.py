@@ -87,7 +87,7 @@ def test_row_when_not_finite_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_when_absent_say_what_is_there(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"found no model\.safetensors in .*/absent, only nothing"):
+    with pytest.raises(BaseModelError, match=r"found no model\.safetensors or .* in .*/absent, only nothing"):
         read_token_row(tmp_path / "absent", 0)
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(BaseModelError, match=r"only pytorch_model\.bin: a base model needs safetensors"):
@@ -105,7 +105,7 @@ def test_weights_when_cut_short_are_refused(keep: int, tmp_path: Path) -> None:
     write_text_encoder(tmp_path, random_table())
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(BaseModelError, match=r"model\.safetensors is no safetensors file .*import the base"):
+    with pytest.raises(BaseModelError, match=r"model\.safetensors (is no safetensors|has \d+ bytes).*import the model"):
         read_token_row(tmp_path, 0)
 
 
@@ -119,7 +119,7 @@ def test_weights_when_the_table_is_of_another_kind_say_so(table: np.ndarray, tmp
 @pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": 3}'])
 def test_index_when_it_is_none_says_so(index: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(index)
-    with pytest.raises(BaseModelError, match="is no index of weights"):
+    with pytest.raises(BaseModelError, match=r"index\.json (is no index of weights|is no JSON|holds a list)"):
         read_token_row(tmp_path, 0)
 
 

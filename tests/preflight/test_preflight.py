@@ -178,14 +178,14 @@ def test_model_for_tpus_is_looked_at_and_its_resource_given(given_for_tpus: dict
 
 def test_model_that_flax_does_not_compute_is_refused_for_tpus_alone(given_for_tpus: dict[str, Any], tmp_path: Path):
     change(tmp_path / "model" / "unet" / "config.json", addition_embed_type="text_time")
-    change(tmp_path / "model" / "scheduler" / "scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler")
+    change(tmp_path / "model" / "scheduler" / "scheduler_config.json", _class_name="UniPCMultistepScheduler")
     with pytest.raises(BaseModelError) as caught:
         preflight(given_for_tpus)
     for told in (
         "accelerator tpu: ",
         f"{tmp_path / 'model'}",
         "addition_embed_type",
-        "FlowMatchEulerDiscreteScheduler",
+        "UniPCMultistepScheduler",
     ):
         assert told in str(caught.value)
     preflight({**given_for_tpus, "accelerator": "gpu"})
@@ -251,7 +251,7 @@ SOURCE = {
     "another prediction": (
         "scheduler/scheduler_config.json",
         {"prediction_type": "sample"},
-        "prediction type 'sample'",
+        "found prediction_type sample",
     ),
 }
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from components.common.errors import BaseModelError
 from components.common.foreign_json import parse_json
+from components.common.sources.families import config_of
+from components.common.tensors import read_header
 
-_LONGEST_HEADER = 100 * 2**20  # the limit of the safetensors library
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -39,31 +40,25 @@ def read_json(path: Path, name: str) -> Any:
         raise BaseModelError(f"{name} is no JSON document ({error}): the source is damaged") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model on this machine.
+
+    Raises:
+        BaseModelError: if it is missing, no JSON, or something else.
+    """
+    try:
+        return dict(config_of(read_json(path, str(path)), str(path)))
+    except OSError as error:
+        raise BaseModelError(f"{path} cannot be read ({error.strerror}): import the model again") from error
+
+
 def check_safetensors(path: Path, name: str) -> None:
     """Refuses a safetensors file whose header is damaged or whose size is not what the header tells.
-
-    Layout: 8 bytes with the header's length (little endian), the header (JSON), the tensors one after
-        another.
 
     Raises:
         BaseModelError: if the file is damaged.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-            raise BaseModelError(
-                f"{name} is no safetensors file: {size} bytes, of which the header should be {length}: it is"
-                " cut off or of another format; fetch it again"
-            )
-        header = file.read(length)
     try:
-        tensors = {key: value for key, value in parse_json(header).items() if key != "__metadata__"}
-        end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-        raise BaseModelError(f"{name} has a damaged safetensors header ({error}): fetch it again") from error
-    expected = 8 + length + end
-    if size != expected:
-        raise BaseModelError(
-            f"{name} has {size} bytes, expected {expected} by its safetensors header: it is cut off; fetch it again"
-        )
+        read_header(path)
+    except ValueError as error:
+        raise BaseModelError(f"{name} {error}: fetch it again") from error

@@ -1,8 +1,11 @@
-"""What a folder is: a Stable Diffusion pipeline that can be trained and sampled, or something else, by name."""
+"""What a folder is: a Stable Diffusion pipeline that can be trained and sampled, or something else, by name.
+
+Told from the documents that say what a model's parts are. Somebody else wrote them: nothing in them is taken for right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from components.common.errors import BaseModelError
@@ -25,6 +28,45 @@ PARTS = {
     "vae": ("AutoencoderKL",),
 }
 """The classes that a part can be of."""
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+"""What the trainers let a UNet predict: the noise, or the velocity (arXiv 2202.00512)."""
+
+SCHEDULERS = (
+    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
+    *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"),
+    *("DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LCMScheduler", "TCDScheduler"),
+)
+"""Samplers of diffusers that walk the noise schedule which the trainers add noise by."""
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
+"""How diffusers computes betas where a scheduler does not list them."""
+
+MOST_TIMESTEPS = 100_000
+"""A hundred times as many as any Stable Diffusion model was trained with."""
+
+_LARGEST_SAMPLE = 8192  # pixels or latents of a side: a picture beyond it fits into no memory
+_MOST_LEVELS = 32
+_LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # the last one is the safety checker's, of 2022
+_MODEL_TYPES = {
+    "CLIPModel": ("clip",),
+    "CLIPTextModel": ("clip_text_model", "clip"),
+    "CLIPTextModelWithProjection": ("clip_text_model", "clip"),
+}
+"""What transformers calls the configurations of each class; a text encoder may have that of a whole CLIP model."""
+_SIZES = (
+    *("hidden_size", "image_size", "in_channels", "intermediate_size", "latent_channels", "max_position_embeddings"),
+    *("norm_num_groups", "num_channels", "num_hidden_layers", "out_channels", "patch_size", "projection_dim"),
+    "vocab_size",
+)
+"""Fields that hold a size, or nothing."""
+_SIZES_BY_LEVEL = (
+    *("attention_head_dim", "block_out_channels", "cross_attention_dim", "layers_per_block", "num_attention_heads"),
+    *("sample_size", "transformer_layers_per_block"),
+)
+"""Fields that hold a size, one for each level of the part, or nothing."""
+_OF_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 _TOLD = {
     "AutoencoderKL": "a VAE alone",
@@ -51,14 +93,100 @@ def pipeline_problems(index: Mapping[str, Any]) -> list[str]:
     name = index.get("_class_name")
     if name not in PIPELINES:
         return [
-            f"model_index.json is of a {name}{_hint(str(name))}, expected one of {', '.join(PIPELINES)}: choose a"
-            " Stable Diffusion model that draws from text"
+            f"model_index.json is of a {_shown(name)}{_hint(str(name))}, expected one of {', '.join(PIPELINES)}: choose"
+            " a Stable Diffusion model that draws from text"
         ]
+    problems: list[str] = []
+    for part, found in index.items():
+        if isinstance(found, list):
+            problems += _part_problems(part, found)
+    return problems
+
+
+def _part_problems(part: str, found: Sequence[Any]) -> Iterable[str]:
+    classes = (*PARTS.get(part, ()), *(SCHEDULERS if part == "scheduler" else ()))
+    match found:
+        case [None, *_]:
+            return
+        case [library, _] if library not in _LIBRARIES:
+            yield (
+                f"{_shown(part)} is of {_shown(library)}, code that comes with the model and is never run here: choose "
+                "another base model"
+            )
+        case [_, name] if classes and name not in classes:
+            yield f"{part} is a {_shown(name)}, expected a {classes[0]}: choose another base model"
+        case [_, _]:
+            return
+        case _:
+            yield f"model_index.json has {_shown(found)} for {_shown(part)}, expected a library and a class"
+
+
+def config_problems(config: Mapping[str, Any], name: str, class_name: str) -> list[str]:
+    """Why a part with this configuration cannot be loaded as a `class_name`; nothing when it can.
+
+    Args:
+        config: the content of the part's config.json.
+        name: what messages call that file.
+        class_name: a class of diffusers or transformers.
+    """
     problems = []
-    for part, classes in PARTS.items():
-        match index.get(part):
-            case [_, str(found)] if found not in classes:
-                problems.append(f"{part} is a {found}, expected a {classes[0]}: choose another base model")
+    model_types = _MODEL_TYPES.get(class_name)
+    field, expected = ("model_type", model_types) if model_types else ("_class_name", (class_name,))
+    if (found := config.get(field)) is not None and found not in expected:
+        problems.append(f"{name} is of a {_shown(found)}, expected a {expected[0]}: choose another base model")
+    for field, value in _fields(config):
+        if field == "quantization_config" and value is not None:
+            problems.append(
+                f"{name} has a quantization_config: quantised weights can be neither trained on nor compared with; "
+                "choose the weights in fp32, fp16 or bf16"
+            )
+        if field in _OF_CODE and value:
+            problems.append(f"{name} has {field}, code that comes with the model and is never run here: choose another")
+        is_size = (field in _SIZES and _is_size(value)) or (field in _SIZES_BY_LEVEL and _are_sizes(value))
+        if field in (*_SIZES, *_SIZES_BY_LEVEL) and value is not None and not is_size:
+            problems.append(f"{name}: found {field} {_shown(value)}, expected whole numbers above 0: fetch it again")
+        if field == "sample_size" and is_size and max(numbers_in(value)) > _LARGEST_SAMPLE:
+            problems.append(
+                f"{name}: found {field} {_shown(value)}, expected {_LARGEST_SAMPLE} or less: fetch it again"
+            )
+        if field == "scaling_factor" and not (_is_number(value) and value > 0):
+            problems.append(f"{name}: found {field} {_shown(value)}, expected a number above 0: fetch it again")
+    return problems
+
+
+def scheduler_problems(config: Mapping[str, Any], name: str) -> list[str]:
+    """Why a model cannot be trained by the noise schedule of a scheduler_config.json; nothing when it can.
+
+    Args:
+        config: the file's content.
+        name: what messages call it.
+    """
+    problems = []
+
+    def expect(field: str, default: Any, fits: bool, expected: str) -> None:
+        if not fits:
+            problems.append(
+                f"{name}: found {field} {_shown(config.get(field, default))}, expected {expected}: choose another base "
+                "model"
+            )
+
+    for field, default, choices in (
+        ("_class_name", SCHEDULERS[0], SCHEDULERS),
+        ("prediction_type", PREDICTION_TYPES[0], PREDICTION_TYPES),
+        ("beta_schedule", BETA_SCHEDULES[0], BETA_SCHEDULES),
+        ("timestep_spacing", "leading", ("leading", "trailing", "linspace")),
+    ):
+        expect(field, default, config.get(field, default) in choices, f"one of {', '.join(choices)}")
+    count, offset = config.get("num_train_timesteps", 1000), config.get("steps_offset", 0)
+    counts = type(count) is int and 1 <= count <= MOST_TIMESTEPS
+    expect("num_train_timesteps", 1000, counts, f"1 to {MOST_TIMESTEPS}")
+    expect("steps_offset", 0, type(offset) is int and counts and 0 <= offset < count, "0 or 1")
+    for field, usual in (("beta_start", 0.0001), ("beta_end", 0.02)):
+        expect(field, usual, _is_beta(config.get(field, usual)), "a number between 0 and 1")
+    betas = config.get("trained_betas")
+    if betas is not None:
+        listed = isinstance(betas, list) and len(betas) == count and all(_is_beta(beta) for beta in betas)
+        expect("trained_betas", None, listed, "a number between 0 and 1 for each of num_train_timesteps")
     return problems
 
 
@@ -75,10 +203,20 @@ def channel_problems(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> list[st
 
 def described(names: Collection[str], config: Mapping[str, Any]) -> str:
     """What a folder without model_index.json is, by its files and its config.json; empty when that is not known."""
-    for name in (config.get("_class_name"), *(config.get("architectures") or ())):
+    architectures = config.get("architectures")
+    for name in (config.get("_class_name"), *(architectures if isinstance(architectures, list) else ())):
         if name is not None:
-            return _TOLD.get(name, f"a {name} alone")
+            return _TOLD.get(str(name), f"a {_shown(name)} alone")
     return next((told for file, told in _OF_FILES.items() if file in names), "")
+
+
+def numbers_in(value: Any) -> list[int]:
+    """Every whole number in a JSON value."""
+    if isinstance(value, list | dict):
+        return [
+            number for each in (value.values() if isinstance(value, dict) else value) for number in numbers_in(each)
+        ]
+    return [value] if type(value) is int else []
 
 
 def config_of(content: Any, name: str) -> Mapping[str, Any]:
@@ -90,6 +228,38 @@ def config_of(content: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise BaseModelError(f"{name} holds a {type(content).__name__}, expected an object")
     return content
+
+
+def _fields(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The fields of a configuration, and of those in it: a CLIP model's has one for texts and one for pictures."""
+    for field, value in config.items():
+        yield field, value
+        if field in ("text_config", "vision_config") and isinstance(value, dict):
+            yield from value.items()
+
+
+def _are_sizes(value: Any) -> bool:
+    if isinstance(value, list):
+        return 1 <= len(value) <= _MOST_LEVELS and all(_are_sizes(each) for each in value)
+    return _is_size(value)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_beta(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _shown(value: Any) -> str:
+    """A value of somebody else, as one short line."""
+    text = value if isinstance(value, str) and value.isidentifier() else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _hint(name: str) -> str:

@@ -9,8 +9,17 @@ from typing import Any
 
 from components.common.base_model import MODEL_KINDS
 from components.common.errors import BaseModelError, ConfigError
-from components.common.sources.families import channel_problems, config_of, described, pipeline_problems
+from components.common.sources.families import (
+    PARTS,
+    channel_problems,
+    config_of,
+    config_problems,
+    described,
+    pipeline_problems,
+    scheduler_problems,
+)
 from components.common.sources.models import single_file_advice
+from components.common.weights import shards
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +100,10 @@ class _Selection:
                 self._take_tokenizer(f"{part}/")
             elif part == "scheduler":
                 self._take("scheduler/scheduler_config.json")
+                self._check("scheduler/scheduler_config.json", scheduler_problems)
             else:
                 self._take(f"{part}/config.json")
+                self._check(f"{part}/config.json", config_problems, PARTS[part][0])
                 stem = _TRANSFORMERS_WEIGHTS if part.startswith("text_encoder") else _DIFFUSERS_WEIGHTS
                 self._weights[f"{part}/"] = stem
         self._take_all_weights()
@@ -103,11 +114,8 @@ class _Selection:
         if "model_index.json" in self._names:
             self.problems.append("model_index.json is there: a diffusion pipeline is imported with kind diffusion")
             return
-        found = self._config("config.json") if "config.json" in self._names else {}
-        if found.get("model_type", "clip") != "clip":
-            self.problems.append(f"config.json is of a {found['model_type']} model, expected a CLIPModel (clip)")
-            return
         self._take("config.json")
+        self._check("config.json", config_problems, "CLIPModel")
         self._take("preprocessor_config.json")
         self._take_tokenizer("")
         self._weights[""] = _TRANSFORMERS_WEIGHTS
@@ -115,6 +123,10 @@ class _Selection:
 
     def _config(self, name: str) -> Mapping[str, Any]:
         return config_of(self._read_json(name), name)
+
+    def _check(self, name: str, find_problems: Callable[..., list[str]], *arguments: str) -> None:
+        if name in self.files:
+            self.problems += find_problems(self._config(name), name, *arguments)
 
     def _take(self, name: str) -> None:
         if name in self._names:
@@ -158,7 +170,12 @@ class _Selection:
             self.files[f"{folder}{stem}.safetensors"] = chosen
             return
         self.files[f"{folder}{stem}.safetensors.index.json"] = chosen
-        for shard in sorted(set(_shards(self._read_json(chosen), chosen))):
+        try:
+            files = sorted(set(shards(self._read_json(chosen)).values()))
+        except ValueError as error:
+            self.problems.append(f"{chosen} is no index of weights: {error}")
+            return
+        for shard in files:
             self._take(folder + shard)
 
     def _no_weights(self, folder: str, stem: str) -> str:
@@ -195,10 +212,3 @@ class _Selection:
         if inner:
             return f"model_index.json is missing here but there is one in {inner[0]}: give that folder"
         return "model_index.json is missing: is it the folder of a diffusers pipeline?"
-
-
-def _shards(index: Any, name: str) -> Collection[str]:
-    try:
-        return {str(shard) for shard in index["weight_map"].values()}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise BaseModelError(f"{name} has no weight_map, which tells the files that hold the weights") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from components.common import vocabulary
 from components.common.artifacts import InitialEmbedding
 from components.common.errors import TokenError
 from components.common.prompts import templates_for
@@ -17,13 +18,10 @@ def load_tokenizer(model: Path, embedding: InitialEmbedding) -> Any:
     """The model's CLIP tokenizer with the placeholder's tokens added, for prompts as long as the text encoder takes.
 
     Raises:
-        BaseModelError: when the text encoder does not tell how many tokens it takes.
+        BaseModelError: when it cannot be read, or the text encoder does not tell how many tokens it takes.
         TokenError: when they do not get the ids that the initial embedding was made with.
     """
-    from transformers import CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True)
-    limit_to_text_encoder(tokenizer, model / "text_encoder")
+    tokenizer = limit_to_text_encoder(vocabulary.load_tokenizer(model / "tokenizer"), model / "text_encoder")
     tokenizer.add_tokens(list(embedding.tokens))
     found = tokenizer.convert_tokens_to_ids(list(embedding.tokens))
     if tuple(found) != tuple(embedding.token_ids):

@@ -38,7 +38,7 @@ def run_checks(
         config: the thresholds.
         learned: the embedding.
         scores: from `scores.summarize`.
-        samples: the pictures drawn with the learned rows, uint8 [H, W, 3].
+        samples: the pictures drawn with the learned rows and with the initial ones, uint8 [H, W, 3].
         norm_ratio: the largest norm of a row over the vocabulary's mean norm.
     """
     after = scores.variants["after"]
@@ -80,8 +80,8 @@ def _drawn(samples: Sequence[np.ndarray]) -> Check:
     if blank == 0:
         return Check(name=name, passed=True, sentence=f"None of the {len(samples)} samples is blank.")
     sentence = (
-        f"{blank} of the {len(samples)} samples are blank: the rows, or half precision, gave values that are "
-        "not finite; lower learning_rate, or evaluate with accelerator cpu to see which."
+        f"{blank} of the {len(samples)} samples are blank: the rows, the base model, or half precision gave values "
+        "that are not finite; lower learning_rate, or evaluate with accelerator cpu to see which."
     )
     return Check(name=name, passed=False, sentence=sentence)
 

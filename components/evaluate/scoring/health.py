@@ -87,8 +87,9 @@ def _encoder_health(
     for token, row, initial in zip(tokens, rows, initial_rows, strict=True):
         if not np.isfinite(row).all():
             continue
-        norm = float(np.linalg.norm(row))
-        cosines = vocabulary.table @ row / np.maximum(norms * norm, 1e-12)
+        norm = float(np.linalg.norm(row.astype(np.float64)))  # the square of a diverged row overflows float32
+        direction = (row / max(norm, 1e-12)).astype(np.float32)
+        cosines = vocabulary.table @ direction / np.maximum(norms, 1e-12)
         nearest = np.argsort(-cosines, kind="stable")[:_NEAREST]
         found.append(
             RowHealth(
@@ -96,7 +97,7 @@ def _encoder_health(
                 norm=norm,
                 initial_norm=float(np.linalg.norm(initial)),
                 norm_ratio=norm / max(mean, 1e-12),
-                cosine_to_initial=float(row @ initial / max(norm * np.linalg.norm(initial), 1e-12)),
+                cosine_to_initial=float(direction @ initial / max(np.linalg.norm(initial), 1e-12)),
                 nearest=tuple((readable(vocabulary.tokens[i]), float(cosines[i])) for i in nearest),
             )
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
+from components.common.errors import BaseModelError
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.painter import Painter
 from components.evaluate.drawing.samples import chosen_snapshots
@@ -39,6 +40,9 @@ def measure_held_out_losses(
         config: gives the prompts.
         learned: gives the rows before, between and after.
         pictures: the scoring pictures, uint8 [H, W, 3] each.
+
+    Raises:
+        BaseModelError: when a loss is not finite without anything learned: the base model is to blame.
     """
     chosen, template = _same_size(pictures)[:MAX_PICTURES], config.prompts_for(learned.learnable_property)[0]
     prompt = template.replace("{}", learned.placeholder_token)
@@ -49,6 +53,11 @@ def measure_held_out_losses(
         by_step[step] = painter.held_out_loss(chosen, prompt)
     reference = config.reference_prompt
     true_caption = painter.held_out_loss(chosen, template.replace("{}", reference)) if reference else None
+    if not np.isfinite([by_step[0], 0.0 if true_caption is None else true_caption]).all():
+        raise BaseModelError(
+            f"the base model's loss on the scoring pictures is {by_step[0]} in {painter.settings['precision']} before "
+            "anything is learned, expected a finite number: evaluate with accelerator cpu, or choose another base model"
+        )
     return HeldOutLosses(by_step=by_step, true_caption=true_caption)
 
 

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
-from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel
 
 from components.common.errors import BaseModelError
+from components.common.storage.retries import one_line
+from components.common.vocabulary import load_tokenizer
+from components.torch_models.loading import load_module
 
 logger = logging.getLogger(__name__)
 
@@ -27,27 +30,32 @@ class ClipScorer:
         """Loads the folder of a `CLIPModel`.
 
         Raises:
-            BaseModelError: when a file is missing or is of another model.
+            BaseModelError: when a file is missing or is of another model, or weights are not all there, as of
+                `load_module`.
         """
         try:
-            model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
-            self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+            model = load_module(CLIPModel, folder, dtype=torch.float32)
+            self._tokenizer = load_tokenizer(folder)
             # The preparation in Pillow: the other one needs torchvision, and resizes a little differently.
             self._processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            first_line = str(error).strip().splitlines()[0]
+        except Exception as error:  # the processor's constructor raises whatever it runs into
+            told = error if isinstance(error, BaseModelError) else one_line(error)
             raise BaseModelError(
-                f"{folder} is no folder of a CLIP model with tokenizer and image processor ({first_line}): "
+                f"{folder} is no folder of a CLIP model with tokenizer and image processor ({told}): "
                 "import the scorer again, from a repository such as openai/clip-vit-large-patch14"
             ) from error
-        self._model = model.eval().requires_grad_(False).to(device)
-        self._device = device
+        self._model = model.to(device)
+        self._device, self._folder = device, folder
         text_config: Any = model.config.text_config
         self._max_tokens = min(self._tokenizer.model_max_length, text_config.max_position_embeddings)
         logger.info("loaded the scorer from %s", folder)
 
     def embed_pictures(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit embeddings, float32 [n, d], of n pictures, uint8 [H, W, 3] each and of any sizes."""
+        """Unit embeddings, float32 [n, d], of n pictures, uint8 [H, W, 3] each and of any sizes.
+
+        Raises:
+            BaseModelError: when one is not finite, as of `embed_texts`.
+        """
         found = []
         for start in range(0, len(pictures), _BATCH):
             batch = [Image.fromarray(picture) for picture in pictures[start : start + _BATCH]]
@@ -58,7 +66,11 @@ class ClipScorer:
         return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit embeddings, float32 [n, d], of n texts, each cut off at the model's number of tokens."""
+        """Unit embeddings, float32 [n, d], of n texts, each cut off at the model's number of tokens.
+
+        Raises:
+            BaseModelError: when one is not finite: scores of it would be none.
+        """
         tokens = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         ).to(self._device)
@@ -68,6 +80,12 @@ class ClipScorer:
             ).pooler_output
             return self._unit(self._model.text_projection(pooled))
 
-    @staticmethod
-    def _unit(features: torch.Tensor) -> np.ndarray:
-        return functional.normalize(features.float(), dim=-1).cpu().numpy()
+    def _unit(self, features: torch.Tensor) -> np.ndarray:
+        found: np.ndarray = functional.normalize(features.float(), dim=-1).cpu().numpy()
+        bad = int((~np.isfinite(found)).any(axis=-1).sum())
+        if bad:
+            raise BaseModelError(
+                f"the scorer in {self._folder} gives {bad} of {len(found)} embeddings that are not finite: choose "
+                "another scorer"
+            )
+        return found
