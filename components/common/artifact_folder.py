@@ -145,6 +145,12 @@ def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
     return ArtifactFolder(path=path, digest=digest, content=content, files=files)
 
 
+def check_artifact(path: Path) -> None:
+    """Raises `ArtifactError` when there is no artifact at `path`, whatever its kind and version, or it is damaged."""
+    body = _read_manifest(path)
+    read_artifact(path, kind=str(body.get("format")).removeprefix(_PREFIX), version=body.get("version", 0))
+
+
 def _digest_of(covered: Mapping[str, Any]) -> str | None:
     try:
         return sha256_of(canonical_json(covered))

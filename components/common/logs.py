@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import logging
 import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 _LINE = 90
 """Characters of a line, its time left out, that the pages of Kubeflow Pipelines show: they do not wrap."""
@@ -26,12 +28,49 @@ class _OwnLines(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
+class _TakesAll(io.FileIO):
+    """A file that drops what cannot be written any more: its reader is gone, or its disk is full."""
+
+    def write(self, data: Any) -> int:
+        """See `io.FileIO.write`; never raises `OSError`."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def open_log(file: Path | int, encoding: str = "utf-8") -> TextIO:
+    """A text stream to a file made anew, or to an open descriptor, whose lines are there at once, as far as they can.
+
+    Raises:
+        OSError: when the file cannot be made. Writing raises none: nothing ends because a log cannot be written.
+    """
+    raw = _TakesAll(file, "w", closefd=not isinstance(file, int))
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+
+def outlive_readers() -> None:
+    """From now on standard output and standard error take everything, also when their reader is gone.
+
+    So work goes on after `| head`, or stops in order when the terminal is closed. What has replaced them already, such
+    as a test's capture, stays.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the start: the null device takes its number, lest a file of ours does
+            setattr(sys, name, open_log(os.open(os.devnull, os.O_WRONLY)))
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            setattr(sys, name, open_log(stream.fileno(), stream.encoding))
+
+
 def configure_logging(*, rank: int = 0) -> None:
     """Sends records of INFO and above (WARNING and above on ranks other than 0) to standard error.
 
     A program around the step may log already: its handlers stay and write their lines in this form, too. Kubeflow
     Pipelines' own has 45 characters before each line, and its pages do not wrap lines.
     """
+    outlive_readers()
     level = logging.INFO if rank == 0 else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
