@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 import time
@@ -29,8 +30,8 @@ PIPELINE = COMPILED / "textual_inversion.yaml"
 STEP_FAILED = 1
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
-_REWRITTEN_BY_KFP = "python3"
-"""`kfp.local` (2.17) replaces this text wherever it stands in a step's command line, parameters' values included."""
+_REWRITTEN_BY_KFP = re.compile(r"python3|\{\{\$")
+"""`kfp.local` (2.17) replaces this wherever it stands in a step's command line, parameters' values included."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,10 +140,10 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
 def _check_names(options: Mapping[str, Any], out: Path) -> None:
     for name, value in {**options, "--out": out}.items():
-        if _REWRITTEN_BY_KFP in str(value):
+        if rewritten := _REWRITTEN_BY_KFP.search(str(value)):
             raise ConfigError(
-                f"{name}: found {str(value)!r}, expected a value without {_REWRITTEN_BY_KFP!r}, which kfp.local "
-                "would replace by the path of its interpreter: choose another name or folder"
+                f"{name}: found {str(value)!r}, expected a value without {rewritten[0]!r}, which kfp.local would "
+                "replace by something else: choose another name or folder"
             )
         if (readable := readable_name(str(value))) != str(value):
             raise ConfigError(
