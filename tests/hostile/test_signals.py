@@ -7,16 +7,19 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.faults.trainings import REPOSITORY, kept_steps
+from components.common.errors import InterruptedTraining
+from tests.faults.trainings import PROGRAMS, PYTHON, REPOSITORY, kept_steps, training_flags
+from tests.faults.trainings import started as watched
 from tests.hostile.stoppable_training import STEPS, learn
+from tests.train.torch import test_local_processes as processes
+from tests.train.torch.conftest import make_inputs
 
 MARK = "STOPPABLE_RUN_MARK"
 MOMENTS = {
@@ -32,12 +35,12 @@ STOPPING = "stopping; {} keeps what it can; again to stop at once"
 class Run:
     """A local run as a process, the leader of a group and a session, whose output is read line by line."""
 
-    def __init__(self, folder: Path, manner: str, *prefix: str) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self.mark, self.lines = uuid.uuid4().hex, list[str]()
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "tests.hostile.stoppable_run", str(folder), manner],
+            command,
             cwd=REPOSITORY,
-            env={**os.environ, MARK: self.mark},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), MARK: self.mark},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -89,9 +92,9 @@ class Run:
 
 
 @contextlib.contextmanager
-def started(folder: Path, manner: str, *prefix: str) -> Iterator[Run]:
+def ran(command: Sequence[str]) -> Iterator[Run]:
     """A run that is gone at the end."""
-    run = Run(folder, manner, *prefix)
+    run = Run(command)
     try:
         yield run
     finally:
@@ -99,6 +102,11 @@ def started(folder: Path, manner: str, *prefix: str) -> Iterator[Run]:
         run.process.wait()
         assert run.process.stdout is not None
         run.process.stdout.close()
+
+
+def started(folder: Path, manner: str, *prefix: str) -> contextlib.AbstractContextManager[Run]:
+    """A run of three quick steps, see `stoppable_run`."""
+    return ran([*prefix, *PYTHON, "-m", "tests.hostile.stoppable_run", str(folder), manner])
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +189,55 @@ def test_second_signal_loses_no_step_of_a_process_in_a_session_of_its_own(tmp_pa
     assert f"resuming after step {kept} " in goes_on(tmp_path, "apart", learned)
 
 
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_trainer_keeps_its_last_step_on_every_signal(tmp_path: Path, number: signal.Signals, times: int) -> None:
+    with watched([*PYTHON, "-m", "tests.hostile.stoppable_training", str(tmp_path), "0.05"]) as training:
+        training.wait_for(r" step +3/")
+        for _ in range(times):
+            training.process.send_signal(number)
+        assert training.exit_code() == InterruptedTraining.exit_code
+    assert "Traceback" not in training.text
+    ((name, kept),) = re.findall(rf"(\w+) after step (\d+) of {STEPS}; kept as", training.text)
+    assert name == number.name and kept_steps(tmp_path)[-1] == int(kept) >= 3
+
+
+@pytest.fixture(scope="module")
+def inputs(sd15_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The artifacts of a training of two vectors, as keyword arguments of the trainer."""
+    return make_inputs(tmp_path_factory.mktemp("inputs"), sd15_reference, num_vectors=2)
+
+
+LONG = {"max_train_steps": 10_000, "checkpointing_steps": 10_000, "train_batch_size": 2, "log_steps": 1}
+
+
+@pytest.mark.parametrize("framework", ["torch", "flax"])
+def test_trainer_of_each_framework_keeps_its_last_step_when_its_terminal_goes(
+    tmp_path: Path, inputs: dict[str, Path], framework: str
+) -> None:
+    flags = training_flags(inputs, tmp_path / "checkpoints", tmp_path / "learned", **LONG)
+    command = [*PYTHON, "-m", "components.train", f"--framework={framework}", *flags]
+    with watched(command, {"XLA_FLAGS": "--xla_backend_optimization_level=0"}) as training:
+        training.wait_for(r" step +3/")
+        training.process.send_signal(signal.SIGHUP)
+        assert training.exit_code() == InterruptedTraining.exit_code
+    (kept,) = re.findall(r"SIGHUP after step (\d+) of 10000; kept as", training.text)
+    assert kept_steps(tmp_path)[-1] == int(kept) >= 3
+
+
+def test_processes_of_a_step_keep_their_last_step_when_its_terminal_goes(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    asked = processes.command(inputs, tmp_path, **LONG)
+    with watched(processes.step(asked), processes.ONE_THREAD) as training:
+        training.wait_for(r" step +3/")
+        training.process.send_signal(signal.SIGHUP)
+        assert training.exit_code() == InterruptedTraining.exit_code
+    (kept,) = kept_steps(tmp_path)
+    assert kept >= 3
+    assert "stopped: SIGHUP: 2 processes were asked to stop" in training.lines[-1]
+
+
 @pytest.mark.parametrize("manner", ["plain", "apart"])
 def test_step_of_a_run_that_was_killed_keeps_its_last_step_and_ends(tmp_path: Path, learned: str, manner: str) -> None:
     with started(tmp_path, manner) as run:
@@ -222,3 +279,25 @@ def test_run_that_timeout_ends_keeps_its_last_step(tmp_path: Path, learned: str)
         run.end()
     ((_, kept),) = re.findall(rf"(\w+) after step (\d+) of {STEPS}; kept as", run.text)
     assert f"resuming after step {kept} " in goes_on(tmp_path, "plain", learned)
+
+
+def test_demo_below_make_is_stopped_and_then_ends_well(tmp_path: Path) -> None:
+    (tmp_path / "ready").touch()
+    more = "--log-steps 1 --evaluation-images-per-prompt 1 --evaluation-num-inference-steps 2"
+    demo = [
+        *("make", "demo", f"BIN={PROGRAMS}", f"READY={tmp_path / 'ready'}", f"OUT={tmp_path / 'out'}", "STEPS=150"),
+        f"ARGS={more} --evaluation-prompts 'a photo of a {{}}' --evaluation-min-clip-i-gain=-1",
+    ]
+    with ran(demo) as run:
+        run.wait_for(r" step +3/")
+        run.signal(signal.SIGTERM, "group")  # so the command gets it twice: make passes it on
+        assert run.end() != 0
+    assert "textual-inversion: stopped by SIGTERM; the same command goes on where" in run.text
+    assert f"SIGTERM: {STOPPING.format('Train')}\n" in run.lines
+    (kept,) = re.findall(r"SIGTERM after step (\d+) of 150; kept as", run.text)
+    assert kept_steps(tmp_path)[-1] == int(kept) >= 3
+    with ran(demo) as run:
+        assert run.end() == 0, run.text
+    assert f"resuming after step {kept} " in run.text
+    assert "Prepare pictures\n    reused" in run.text
+    assert (tmp_path / "out" / "summary.json").is_file()
