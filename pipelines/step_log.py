@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import re
@@ -137,5 +138,6 @@ class StepLog(io.TextIOBase):
 
     def _show(self, line: str) -> None:
         # Not print(): kfp.local replaces that built-in by an indenting one while a step runs.
-        self._screen.write(f"{line}\n")
-        self._screen.flush()
+        with contextlib.suppress(OSError):  # a full disk: the log has the line, too
+            self._screen.write(f"{line}\n")
+            self._screen.flush()

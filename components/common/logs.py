@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import io
 import json
@@ -28,40 +29,55 @@ class _OwnLines(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-class _TakesAll(io.FileIO):
-    """A file that drops what cannot be written any more: its reader is gone, or its disk is full."""
+class _Outliving(io.FileIO):
+    """A file that drops what is written when its reader is gone."""
 
     def write(self, data: Any) -> int:
-        """See `io.FileIO.write`; never raises `OSError`."""
+        """See `io.FileIO.write`."""
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
+            if self._is_loss(error):
+                raise
             return len(data)
 
+    def _is_loss(self, error: OSError) -> bool:
+        return error.errno not in (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 
-def open_log(file: Path | int, encoding: str = "utf-8") -> TextIO:
-    """A text stream to a file made anew, or to an open descriptor, whose lines are there at once, as far as they can.
+
+class _Log(_Outliving):
+    """The same, which also drops what its disk has no room for: nothing ends because a log cannot be written."""
+
+    def _is_loss(self, error: OSError) -> bool:
+        return False
+
+
+def open_log(file: Path) -> TextIO:
+    """A text stream to a file made anew, whose lines are in it at once, as far as there is room; writing never raises.
 
     Raises:
-        OSError: when the file cannot be made. Writing raises none: nothing ends because a log cannot be written.
+        OSError: when the file cannot be made.
     """
-    raw = _TakesAll(file, "w", closefd=not isinstance(file, int))
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True)
+    return _lines(_Log(file, "w"), "utf-8")
 
 
 def outlive_readers() -> None:
-    """From now on standard output and standard error take everything, also when their reader is gone.
+    """From now on standard output and standard error can be written to also when their reader is gone.
 
     So work goes on after `| head`, or stops in order when the terminal is closed. What has replaced them already, such
     as a test's capture, stays.
     """
-    for name in ("stdout", "stderr"):
+    for name, kind in (("stdout", _Outliving), ("stderr", _Log)):
         stream = getattr(sys, name)
         if stream is None:  # closed from the start: the null device takes its number, lest a file of ours does
-            setattr(sys, name, open_log(os.open(os.devnull, os.O_WRONLY)))
+            setattr(sys, name, _lines(kind(os.open(os.devnull, os.O_WRONLY), "w"), "utf-8"))
         elif stream is getattr(sys, f"__{name}__"):
             stream.flush()
-            setattr(sys, name, open_log(stream.fileno(), stream.encoding))
+            setattr(sys, name, _lines(kind(stream.fileno(), "w", closefd=False), stream.encoding))
+
+
+def _lines(raw: io.FileIO, encoding: str) -> TextIO:
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 def configure_logging(*, rank: int = 0) -> None:

@@ -19,7 +19,7 @@ CLOSED = {
     "read for a line": "2>&1 | head -n 1",
     "never read": "2>&1 | true",
     "error never read": "2>&1 >/dev/null | true",
-    "on a full disk": ">/dev/full 2>&1",
+    "error on a full disk": "2>/dev/full",
     "output closed": ">&-",
     "error closed": "2>&-",
     "both closed": ">&- 2>&-",
@@ -60,10 +60,23 @@ def test_training_goes_on_to_its_end(redirection: str, tmp_path: Path) -> None:
     assert kept_steps(tmp_path)[-1] == STEPS
 
 
-@pytest.mark.parametrize("redirection", ["2>&1 | true", ">/dev/full", ">&-"], ids=["never read", "full", "closed"])
+@pytest.mark.parametrize("redirection", ["2>&1 | true", ">&-"], ids=["never read", "closed"])
 def test_command_line_ends_well(redirection: str, tmp_path: Path) -> None:
     done = in_shell(redirection, "pipelines.cli", "compile", "--out", str(tmp_path))
     assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
+
+
+def test_result_that_a_full_disk_has_lost_is_no_success(tmp_path: Path) -> None:
+    done = in_shell(">/dev/full", "pipelines.cli", "compile", "--out", str(tmp_path))
+    assert done.stdout.splitlines()[-1] != "0"
+    assert "No space left on device" in done.stderr
+
+
+def test_log_of_a_run_is_whole_when_the_disk_of_its_output_is_full(tmp_path: Path) -> None:
+    in_shell(">/dev/full", "tests.hostile.stoppable_run", str(tmp_path), "talkative")
+    log = (tmp_path / "out" / "run.log").read_text()
+    assert "    line 19999\n" in log
+    assert "Pipeline 'stoppable' finished with status SUCCESS\n" in log
 
 
 def test_run_whose_terminal_is_closed_stops_in_order(tmp_path: Path, learned: str) -> None:
