@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 import time
@@ -12,7 +13,8 @@ from typing import Any
 
 from components import __version__
 from components.common.errors import ConfigError, TextualInversionError
-from components.common.logs import configure_logging, human_duration
+from components.common.logs import configure_logging, human_duration, outlive_readers
+from components.common.storage.local_files import local_errors, readable_name
 from components.preflight.options import check_options
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.form import as_form
@@ -28,12 +30,13 @@ PIPELINE = COMPILED / "textual_inversion.yaml"
 STEP_FAILED = 1
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
-_REWRITTEN_BY_KFP = "python3"
-"""`kfp.local` (2.17) replaces this text wherever it stands in a step's command line, parameters' values included."""
+_REWRITTEN_BY_KFP = re.compile(r"python3|\{\{\$")
+"""`kfp.local` (2.17) replaces this wherever it stands in a step's command line, parameters' values included."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and gives its exit code; on an error its message is the last line on standard error."""
+    outlive_readers()
     parsed = _parser().parse_args(arguments)
     try:
         code: int = parsed.command(parsed)
@@ -110,7 +113,8 @@ def run_(arguments: argparse.Namespace) -> int:
         failure = run.failures[0]
         return _fail(f"{failure.message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED)
     summary = summarize(run)
-    summary.write(out / "summary.json")
+    with local_errors(readable_name(out)):
+        summary.write(out / "summary.json")
     took = human_duration(time.monotonic() - started)
     print(f"\n{summary.for_people(_shown)}\nsummary           {_shown(out / 'summary.json')}\ntook              {took}")
     return 0
@@ -136,10 +140,15 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
 def _check_names(options: Mapping[str, Any], out: Path) -> None:
     for name, value in {**options, "--out": out}.items():
-        if _REWRITTEN_BY_KFP in str(value):
+        if rewritten := _REWRITTEN_BY_KFP.search(str(value)):
             raise ConfigError(
-                f"{name}: found {str(value)!r}, expected a value without {_REWRITTEN_BY_KFP!r}, which kfp.local "
-                "would replace by the path of its interpreter: choose another name or folder"
+                f"{name}: found {str(value)!r}, expected a value without {rewritten[0]!r}, which kfp.local would "
+                "replace by something else: choose another name or folder"
+            )
+        if (readable := readable_name(str(value))) != str(value):
+            raise ConfigError(
+                f"{name}: found {readable!r}, expected text in UTF-8, as which kfp.local passes it on: choose another "
+                "name or folder"
             )
 
 

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,8 +18,14 @@ from typing import Any, TextIO
 import yaml
 from kfp import components, local
 
+from components.common.artifact_folder import check_artifact
 from components.common.cli import TIMINGS_VARIABLE
+from components.common.errors import ArtifactError
+from components.common.foreign_json import parse_json
+from components.common.logs import open_log
+from components.common.storage.local_files import alone_in, local_errors, readable_name
 from pipelines.step_log import Failure, StepLog
+from pipelines.step_process import StepProcesses
 
 SOURCE = Path(__file__).resolve().parents[1]
 """The folder that holds the packages `components` and `pipelines`."""
@@ -68,11 +73,26 @@ def run_pipeline(
         screen: where the steps' lines are shown; standard output if None.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, after the step that runs has ended.
+        StoppedRun: on SIGTERM, SIGHUP or Ctrl-C, after the step that runs has ended.
+        ConfigError: when another run is at work in `out`.
+        StorageError: when nothing can be written there.
     """
     pipeline = read_pipeline(compiled)
     _forget_retries(pipeline)
-    artifacts, timings, more = out / "artifacts", out / "timings.jsonl", dict(environment or {})
+    with local_errors(readable_name(out)), alone_in(out, "run"):
+        return _run(pipeline, parameters, out, reuse, dict(environment or {}), screen or sys.stdout)
+
+
+def _run(
+    pipeline: dict[str, Any],
+    parameters: Mapping[str, Any],
+    out: Path,
+    reuse: bool,
+    environment: Mapping[str, str],
+    screen: TextIO,
+) -> LocalRun:
+    artifacts, timings = out / "artifacts", out / "timings.jsonl"
+    cache = out / "cache" / source_digest(environment)[:16]
     artifacts.mkdir(parents=True, exist_ok=True)
     timings.unlink(missing_ok=True)
     before = set(artifacts.iterdir())
@@ -81,11 +101,13 @@ def run_pipeline(
         pipeline_root=str(artifacts),
         raise_on_error=False,
         enable_caching=reuse,
-        cache_root=str(out / "cache" / source_digest(more)[:16]),
+        cache_root=str(cache),
     )
-    with (out / "run.log").open("w", encoding="utf-8") as full_log, _environment(timings, more):
-        log = StepLog(full_log=full_log, screen=screen or sys.stdout, titles=_titles(pipeline))
-        with _everything_goes_to(log), _interrupted_between_steps(log):
+    with open_log(out / "run.log") as full_log, _environment(timings, environment):
+        log = StepLog(full_log=full_log, screen=screen, titles=_titles(pipeline))
+        for reason in _forget_damaged(cache) if reuse else []:
+            log.say(f"not reused, the step that made it runs again: {reason}")
+        with _everything_goes_to(log), StepProcesses(log).of_kfp():
             task = components.load_component_from_text(yaml.safe_dump(pipeline))(**parameters)
     own_folder = set(artifacts.iterdir()) - before
     return LocalRun(
@@ -132,6 +154,37 @@ def _forget_retries(pipeline: dict[str, Any]) -> None:
         task.pop("retryPolicy", None)
 
 
+def _forget_damaged(cache: Path) -> list[str]:
+    """What is wrong with each entry of the cache that is damaged, or whose artifacts are: all of them are removed.
+
+    `kfp.local` would reuse them without a look.
+    """
+    reasons = []
+    for entry in filter(Path.is_file, sorted(cache.glob("*.json"))):
+        try:
+            for path in _artifacts_of(entry):
+                if path.is_dir() or not path.exists():  # beside the folders there are pages and tables, which are files
+                    check_artifact(path)
+        except (ArtifactError, ValueError) as error:
+            entry.unlink()
+            reasons.append(str(error))
+    return reasons
+
+
+def _artifacts_of(entry: Path) -> list[Path]:
+    """Where the artifacts are of a step whose outputs an entry of the cache holds, by name.
+
+    Raises:
+        ValueError: when it is no such entry.
+    """
+    try:
+        outputs = parse_json(entry.read_bytes())
+        artifacts = [each for each in outputs.values() if isinstance(each, dict) and each.get("__kfp_artifact__")]
+        return [Path(artifact["uri"]) for artifact in artifacts]
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{entry} is no entry of the cache ({error})") from error
+
+
 def _titles(pipeline: Mapping[str, Any]) -> dict[str, str]:
     return {name: task["taskInfo"]["name"] for name, task in pipeline["root"]["dag"]["tasks"].items()}
 
@@ -174,19 +227,6 @@ def _everything_goes_to(log: StepLog) -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-
-
-@contextlib.contextmanager
-def _interrupted_between_steps(log: StepLog) -> Iterator[None]:
-    """Lets Ctrl-C, which the step's process gets from the terminal as well, end the run after that step.
-
-    Else the step would lose the one who reads its output, and could not say that it kept its work.
-    """
-    before = signal.signal(signal.SIGINT, lambda *_: log.stop_after_this_step())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _seconds(timings: Path) -> dict[str, float]:

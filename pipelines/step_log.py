@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import re
@@ -51,7 +52,6 @@ class StepLog(io.TextIOBase):
         self._full_log, self._screen, self._titles = full_log, screen, titles
         self._unfinished_line = ""
         self._task: str | None = None
-        self._stopping = False
         self._in_executor_input = self._in_traceback = False
         self._last_line = ""
         self._errors: list[str] = []
@@ -74,15 +74,15 @@ class StepLog(io.TextIOBase):
         self._full_log.flush()
         self._screen.flush()
 
-    def stop_after_this_step(self) -> None:
-        """Lets the step that runs now end, and then the run; asked a second time, ends the run at once.
+    @property
+    def running(self) -> str:
+        """The title of the step that runs; empty when none does."""
+        return "" if self._task is None else self._title(self._task)
 
-        Raises:
-            KeyboardInterrupt: when asked a second time, or when no step runs.
-        """
-        if self._stopping or self._task is None:
-            raise KeyboardInterrupt
-        self._stopping = True
+    def say(self, line: str) -> None:
+        """Writes a line of the run itself to both streams; any thread may call it."""
+        self._full_log.write(f"{line}\n")
+        self._show(line)
 
     def _take(self, line: str) -> None:
         runner_line = _RUNNER_LINE.fullmatch(line)
@@ -101,8 +101,6 @@ class StepLog(io.TextIOBase):
             if finished["status"] == "FAILURE":
                 said = "\n".join(self._errors) or self._last_line or "it ended without a word; see the log"
                 self.failures.append(Failure(task=finished["task"], message=said))
-            if self._stopping:
-                raise KeyboardInterrupt
         elif reused := _REUSED.match(message):
             self.reused.append(reused["task"])
             self._show(f"\n{self._title(reused['task'])}\n{_INDENT}reused: the same step ran before on the same inputs")
@@ -140,5 +138,6 @@ class StepLog(io.TextIOBase):
 
     def _show(self, line: str) -> None:
         # Not print(): kfp.local replaces that built-in by an indenting one while a step runs.
-        self._screen.write(f"{line}\n")
-        self._screen.flush()
+        with contextlib.suppress(OSError):  # a full disk: the log has the line, too
+            self._screen.write(f"{line}\n")
+            self._screen.flush()

@@ -181,6 +181,12 @@ def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
     return folder
 
 
+def check_artifact(path: Path) -> None:
+    """Raises `ArtifactError` when there is no artifact at `path`, whatever its kind and version, or it is damaged."""
+    body = _read_manifest(path)
+    read_artifact(path, kind=str(body.get("format")).removeprefix(_PREFIX), version=body.get("version", 0))
+
+
 def _check_parts(folder: ArtifactFolder) -> None:
     """Raises `ArtifactError` unless content and files are objects, and every file a name below the folder."""
     parts = folder.record(_Parts, {"content": folder.content, "files": folder.files})

@@ -8,7 +8,9 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 TIMINGS_VARIABLE = "TEXTUAL_INVERSION_TIMINGS"
 """Environment variable that names a file to which every finished step appends one JSON line of its duration."""
 
+RUN_IS_STDIN_VARIABLE = "TEXTUAL_INVERSION_RUN_IS_STDIN"
+"""Environment variable, set where a step's standard input is a pipe that ends when the run ends which it is part of."""
+
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
@@ -38,12 +43,15 @@ def step_boundary(step: str) -> Iterator[None]:
     """Runs a step's body: an error of ours becomes one line and the exit code of its kind, never a traceback.
 
     In a pod that line is left in the termination log too, so that the run's node, `kubectl describe pod` and alerts
-    have it; so is the last line of an error that nobody expected.
+    have it; so is the last line of an error that nobody expected. A step of a local run that is no more, for it was
+    killed, is terminated.
 
     Raises:
         SystemExit: with the error's `exit_code`, when the body raises a `TextualInversionError`.
     """
     configure_logging()
+    if os.environ.get(RUN_IS_STDIN_VARIABLE):
+        threading.Thread(target=_terminate_at_end_of_stdin, daemon=True, name="end-of-run").start()
     started = time.monotonic()
     try:
         yield
@@ -65,6 +73,12 @@ def step_boundary(step: str) -> Iterator[None]:
     if timings:
         with Path(timings).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
+
+
+def _terminate_at_end_of_stdin() -> None:
+    while os.read(0, 1):
+        continue
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _leave_reason(message: str) -> None:

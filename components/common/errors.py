@@ -14,7 +14,8 @@
     │   ├── DivergedError        loss or rows are no longer finite
     │   ├── LostProcessError     another process of the training is gone; the last completed step is kept
     │   └── InterruptedTraining  exit code 143: asked to stop; the last completed step is kept
-    └── ClusterError             exit code 6: Kubernetes does not do what was asked
+    ├── ClusterError             exit code 6: Kubernetes does not do what was asked
+    └── StoppedRun               exit code 128 + the signal's number: a local run was asked to stop
 
 A message says what was found, what was expected, where, and what to do next.
 """
@@ -98,3 +99,11 @@ class ClusterError(TextualInversionError):
     """Kubernetes does not do what was asked."""
 
     exit_code = 6
+
+
+class StoppedRun(TextualInversionError):
+    """A local run was asked to stop by a signal."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # what a shell reports

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import io
 import json
 import logging
 import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 _LINE = 90
 """Characters of a line, its time left out, that the pages of Kubeflow Pipelines show: they do not wrap."""
@@ -26,12 +29,64 @@ class _OwnLines(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
+class _Outliving(io.FileIO):
+    """A file that drops what is written when its reader is gone."""
+
+    def write(self, data: Any) -> int:
+        """See `io.FileIO.write`."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if self._is_loss(error):
+                raise
+            return len(data)
+
+    def _is_loss(self, error: OSError) -> bool:
+        return error.errno not in (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
+
+
+class _Log(_Outliving):
+    """The same, which also drops what its disk has no room for: nothing ends because a log cannot be written."""
+
+    def _is_loss(self, error: OSError) -> bool:
+        return False
+
+
+def open_log(file: Path) -> TextIO:
+    """A text stream to a file made anew, whose lines are in it at once, as far as there is room; writing never raises.
+
+    Raises:
+        OSError: when the file cannot be made.
+    """
+    return _lines(_Log(file, "w"), "utf-8")
+
+
+def outlive_readers() -> None:
+    """From now on standard output and standard error can be written to also when their reader is gone.
+
+    So work goes on after `| head`, or stops in order when the terminal is closed. What has replaced them already, such
+    as a test's capture, stays.
+    """
+    for name, kind in (("stdout", _Outliving), ("stderr", _Log)):
+        stream = getattr(sys, name)
+        if stream is None:  # closed from the start: the null device takes its number, lest a file of ours does
+            setattr(sys, name, _lines(kind(os.open(os.devnull, os.O_WRONLY), "w"), "utf-8"))
+        elif stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            setattr(sys, name, _lines(kind(stream.fileno(), "w", closefd=False), stream.encoding))
+
+
+def _lines(raw: io.FileIO, encoding: str) -> TextIO:
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+
 def configure_logging(*, rank: int = 0) -> None:
     """Sends records of INFO and above (WARNING and above on ranks other than 0) to standard error.
 
     A program around the step may log already: its handlers stay and write their lines in this form, too. Kubeflow
     Pipelines' own has 45 characters before each line, and its pages do not wrap lines.
     """
+    outlive_readers()
     level = logging.INFO if rank == 0 else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr)
     for handler in logging.getLogger().handlers:

@@ -291,7 +291,7 @@ def test_tensors_that_are_none_of_ours_are_refused(kind: str, name: str, data: b
         ),
         ("latent-set", {"0001.mask": np.zeros((4, 8, 8), np.float32)}),
         ("latent-set", {"0001.mask": np.zeros((8, 7), np.float32)}),
-        ("latent-set", {"0001.mask": np.zeros((8, 8), np.float64)}),
+        ("latent-set", {"0001.mask": np.zeros((8, 8), np.int64)}),
         ("initial-embedding", {"text_encoder": np.zeros((3, 8), np.float32)}),
         ("initial-embedding", {"text_encoder": np.zeros(8, np.float32)}),
         ("initial-embedding", {"text_encoder": np.zeros((2, 8), np.int32)}),

@@ -115,19 +115,22 @@ def test_crashing_step_gives_the_exception_and_not_the_end_of_its_message(run: R
 
 def test_interrupt_lets_the_step_keep_its_work_and_then_ends_the_run(tmp_path: Path):
     code = f"""
+import os
 import pathlib
 from pipelines.compiling import compile_pipeline, to_yaml
 from pipelines.local_run import run_pipeline
 from tests.pipelines.toy_pipeline import toy
 compiled = pathlib.Path({str(tmp_path)!r}) / "toy.yaml"
 compiled.write_text(to_yaml(compile_pipeline(toy)))
-run_pipeline(compiled, {{"colour": "interrupted"}}, out=compiled.parent / "out")
+told = {{"TOY_RUN": str(os.getpid())}}
+run_pipeline(compiled, {{"colour": "interrupted"}}, out=compiled.parent / "out", environment=told)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=SOURCE, start_new_session=True, capture_output=True, text=True, check=False
     )
-    assert done.stderr.strip().endswith("KeyboardInterrupt")
-    assert "kept half a picture" in done.stdout
+    assert "StoppedRun: stopped by SIGINT; the same command goes on" in done.stderr.splitlines()[-1]
+    assert "SIGINT: stopping; Draw the picture keeps what it can; again to stop at once\n" in done.stdout
+    assert done.stdout.endswith("kept half a picture\n")
 
 
 def test_failed_run_is_not_remembered_as_done(run: Run):

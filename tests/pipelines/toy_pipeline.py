@@ -9,7 +9,7 @@ from kfp import dsl
 def draw(colour: str, picture: dsl.Output[dsl.Artifact]):
     """Writes a picture of a colour; fails on three of them, in the ways in which a step can fail.
 
-    For one colour it does what a terminal does on Ctrl-C, and what a step does about it.
+    For one colour its run is interrupted meanwhile, and it does about it what a step does.
     """
     import os
     import signal
@@ -25,8 +25,9 @@ def draw(colour: str, picture: dsl.Output[dsl.Artifact]):
 
     print("drawing", colour, *filter(None, [os.environ.get("TOY_PAINT")]))
     if colour == "interrupted":
-        signal.signal(signal.SIGINT, keep)
-        os.killpg(0, signal.SIGINT)
+        signal.signal(signal.SIGTERM, keep)
+        os.kill(int(os.environ["TOY_RUN"]), signal.SIGINT)
+        signal.pause()
     with step_boundary("draw"):
         if colour == "invisible":
             raise ImageError("found the colour 'invisible', expected one that can be seen")

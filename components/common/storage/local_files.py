@@ -10,13 +10,14 @@ import logging
 import os
 import re
 import secrets
+import socket
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from components.common.errors import ObjectNotFoundError, StorageError
+from components.common.errors import ConfigError, ObjectNotFoundError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,35 @@ def locked_file(path: Path) -> Iterator[None]:
     with path.open("ab") as file:  # opened for writing: NFS gives exclusive locks to no other handle
         fcntl.flock(file, fcntl.LOCK_EX)
         yield  # closing the file gives the lock back, as the end of the process does
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """Keeps other processes out of a folder, made if need be, that they enter by the same lock.
+
+    Args:
+        folder: the folder; its lock is the file of the name `.textual-inversion-lock` in it, never removed.
+        what: what works in the folder, for the message of a second process that would.
+
+    Raises:
+        ConfigError: when another process is in it; says which.
+        OSError: when the folder cannot be made or its lock cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{RESERVED_PREFIX}lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(200).strip() or "a process that has just begun"
+            raise ConfigError(
+                f"found another {what} at work in {readable_name(folder)}: {holder}: wait for its end, stop it, or "
+                "give another folder"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 @contextlib.contextmanager

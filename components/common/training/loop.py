@@ -99,7 +99,8 @@ def train(
 ) -> Checkpoint:
     """The finished training: rows, losses of every step and snapshots; resumed where an earlier start left off.
 
-    SIGTERM and Ctrl-C end the process, with the last completed step kept and the exit code of `InterruptedTraining`.
+    SIGTERM, SIGHUP and Ctrl-C end the process, with the last completed step kept and the exit code of
+    `InterruptedTraining`.
 
     Raises:
         DivergedError: when a loss is not finite; names the step and the last good checkpoint.

@@ -14,8 +14,8 @@ import numpy as np
 from components.common.artifacts import Rows
 from components.common.errors import DivergedError, InterruptedTraining
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""Kubernetes sends SIGTERM before it takes a pod away; SIGINT is Ctrl-C."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Kubernetes sends SIGTERM before it takes a pod away; SIGINT is Ctrl-C; SIGHUP says that the terminal is gone."""
 
 SECONDS_TO_EXIT = 1.5
 """How long the last words may take: KFP kills a terminated step after about 2 seconds.
@@ -28,14 +28,25 @@ On two busy cores a process was gone 0.2 s later than that.
 def answering_stop_signals(last_words: Callable[[str], None]) -> Iterator[None]:
     """While the block runs, a stop signal ends the process with `InterruptedTraining.exit_code`, after `last_words`.
 
-    The main thread may be deep in a kernel for seconds, where Python runs no signal handler, so a thread of its own
-    waits for the signal, calls `last_words` with the signal's name, and exits. It exits without them when they take
-    longer than `SECONDS_TO_EXIT`. Call it in the main thread.
+    They are called with the signal's name. The process exits without them when they take longer than
+    `SECONDS_TO_EXIT`. Call it in the main thread.
+    """
+    with hearing_stop_signals(lambda number: _exit_after(last_words, number.name)):
+        yield
+
+
+@contextlib.contextmanager
+def hearing_stop_signals(hear: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """While the block runs, a stop signal does nothing but have `hear` called with it, in a thread of its own.
+
+    The main thread may be deep in a kernel for seconds, where Python runs no signal handler. A signal that the process
+    was started to ignore, as by `nohup`, stays ignored. Call it in the main thread.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    listener = threading.Thread(target=_exit_on_signal, args=(reading, last_words), daemon=True, name="stop-signals")
-    earlier = {number: signal.signal(number, _leave_it_to_the_thread) for number in STOP_SIGNALS}
+    listener = threading.Thread(target=_listen, args=(reading, hear), daemon=True, name="stop-signals")
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, _leave_it_to_the_thread) for number in heard}
     earlier_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     listener.start()
     try:
@@ -53,17 +64,20 @@ def _leave_it_to_the_thread(number: int, frame: FrameType | None) -> None:
     """The handler in the main thread: the signal's number is on its way to the listener already."""
 
 
-def _exit_on_signal(reading: int, last_words: Callable[[str], None]) -> None:
+def _listen(reading: int, hear: Callable[[signal.Signals], None]) -> None:
     while number := os.read(reading, 1):
-        if number[0] not in STOP_SIGNALS:
-            continue
-        deadline = threading.Timer(SECONDS_TO_EXIT, os._exit, [InterruptedTraining.exit_code])
-        deadline.daemon = True
-        deadline.start()
-        try:
-            last_words(signal.Signals(number[0]).name)
-        finally:
-            os._exit(InterruptedTraining.exit_code)
+        if number[0] in STOP_SIGNALS:
+            hear(signal.Signals(number[0]))
+
+
+def _exit_after(last_words: Callable[[str], None], name: str) -> None:
+    deadline = threading.Timer(SECONDS_TO_EXIT, os._exit, [InterruptedTraining.exit_code])
+    deadline.daemon = True
+    deadline.start()
+    try:
+        last_words(name)
+    finally:
+        os._exit(InterruptedTraining.exit_code)
 
 
 def check_finite(losses: np.ndarray, *, first_step: int, last_checkpoint: str | None) -> None:

@@ -33,7 +33,7 @@ _TAIL_LINES = 100
 def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> LearnedEmbedding:
     """The learned embedding that the TrainJob has written to `command.output`.
 
-    SIGTERM and Ctrl-C delete the TrainJob and end the process with the exit code of `InterruptedTraining`.
+    SIGTERM, SIGHUP and Ctrl-C delete the TrainJob and end the process with the exit code of `InterruptedTraining`.
 
     Raises:
         ConfigError: when the values do not fit each other; before anything is made.
