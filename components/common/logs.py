@@ -8,22 +8,29 @@ import logging
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import Any
+
+from components.common.printable import printable, printable_lines
 
 _LINE = 90
 """Characters of a line, its time left out, that the pages of Kubeflow Pipelines show: they do not wrap."""
 
 
 class _OwnLines(logging.Formatter):
-    """`09:15:02 loss .103 ...`: the time and the message; the level where it is no plain information."""
+    """`09:15:02 loss .103 ...`: the time and the message; the level where it is no plain information.
+
+    A message is one line, whatever it quotes: none can pass for two.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        record.message = record.getMessage()
+        record.message = printable(record.getMessage())
         text = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.message}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{printable_lines(self.formatException(record.exc_info))}" if record.exc_info else text
 
 
 def configure_logging(*, rank: int = 0) -> None:
@@ -42,6 +49,11 @@ def configure_logging(*, rank: int = 0) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when it is imported: it tells what it falls back to
     for chatty in ("httpx", "urllib3", "botocore", "google"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    sys.excepthook = _show_uncaught
+
+
+def _show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(printable_lines("".join(traceback.format_exception(kind, error, trace))))
 
 
 def log_config(logger: logging.Logger, values: Mapping[str, Any]) -> None:

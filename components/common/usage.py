@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import unquote, urlsplit
 
 from components.common.artifacts import LEARNED_EMBEDS
 from components.common.base_model import ModelReference
+from components.common.printable import printable
+from components.common.storage.addresses import local_path, scheme_of
 
 
 def usage_script(
@@ -49,7 +50,7 @@ def usage_script(
 
 
 def _loading(kind: str, reference: ModelReference) -> list[str]:
-    comment = [] if reference.hub_repository else [f"# the base model of {' '.join(reference.repository.split())}"]
+    comment = [] if reference.hub_repository else [f"# the base model of {printable(reference.repository)}"]
     arguments = [_literal(reference.hub_repository or _folder(reference))]
     arguments += [f"revision={_literal(reference.revision)}"] if reference.hub_repository else []
     arguments += [f"variant={_literal(reference.variant)}"] if reference.variant else []
@@ -64,10 +65,10 @@ def _loading(kind: str, reference: ModelReference) -> list[str]:
 
 
 def _folder(reference: ModelReference) -> str:
-    address = urlsplit(reference.repository)
-    return unquote(address.path) if address.scheme == "file" else "path/to/base_model"
+    repository = reference.repository
+    return str(local_path(repository)) if scheme_of(repository) == "file" else "path/to/base_model"
 
 
 def _literal(text: str) -> str:
     """A string literal of Python."""
-    return json.dumps(text, ensure_ascii=False)
+    return printable(json.dumps(text, ensure_ascii=False))

@@ -21,6 +21,7 @@ from components.common.base_model import (
     write_reference,
 )
 from components.common.errors import ArtifactError, BaseModelError, ObjectNotFoundError
+from components.common.foreign_json import parse_json
 from components.common.sources.checks import check_file, read_json
 from components.common.sources.models import ModelSource, open_source
 from components.common.sources.selection import select_files
@@ -92,7 +93,7 @@ def import_base_model(
 def _known_reference(store: ObjectStore, key: str) -> ModelReference | None:
     """The reference that an earlier import wrote, if the store still has all of its files."""
     try:
-        reference = reference_from(json.loads(store.read(key)), where=store.uri_of(key))
+        reference = reference_from(parse_json(store.read(key)), where=store.uri_of(key))
     except ObjectNotFoundError:
         return None
     except (ArtifactError, ValueError) as error:

@@ -14,6 +14,7 @@ from typing import Any
 
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ArtifactError
+from components.common.foreign_json import parse_json
 
 _PREFIX = "textual-inversion/"
 _VERSION = 1
@@ -33,7 +34,7 @@ def from_document(kind: str, data: bytes, uri: str) -> dict[str, Any]:
         ArtifactError: when it is of another kind, of another format version, or damaged.
     """
     try:
-        body = json.loads(data)
+        body = parse_json(data)
         found, version, content = (body[key] for key in ("format", "version", "content"))
         digest = body.pop("digest")
         right = digest == sha256_of(canonical_json(body))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -189,7 +190,11 @@ def _training(learned: LearnedEmbedding) -> str:
 
 
 def _lineage(facts: Facts) -> str:
-    rows = [[name.replace("_", " "), cell(str(value))] for name, value in sorted(facts.lineage.items()) if value != ""]
+    rows = [
+        [escaped(name.replace("_", " ")), cell(str(value))]
+        for name, value in sorted(facts.lineage.items())
+        if value != ""
+    ]
     return "## Where it comes from\n\n" + table(["what", "value"], rows)
 
 
@@ -201,7 +206,7 @@ def _details(summary: str, values: Mapping[str, Any]) -> str:
 
 def _base_model(reference: ModelReference) -> str:
     if reference.hub_repository:
-        return f"[{reference.hub_repository}](https://huggingface.co/{reference.hub_repository})"
+        return f"[{escaped(reference.hub_repository)}](https://huggingface.co/{quote(reference.hub_repository)})"
     return code(reference.repository)
 
 

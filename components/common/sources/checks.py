@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from components.common.errors import BaseModelError
+from components.common.foreign_json import parse_json
 
 _LONGEST_HEADER = 100 * 2**20  # the limit of the safetensors library
 _LFS_POINTER = b"version https://git-lfs"
@@ -34,7 +34,7 @@ def read_json(path: Path, name: str) -> Any:
         BaseModelError: if it is none.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except ValueError as error:
         raise BaseModelError(f"{name} is no JSON document ({error}): the source is damaged") from error
 
@@ -58,7 +58,7 @@ def check_safetensors(path: Path, name: str) -> None:
             )
         header = file.read(length)
     try:
-        tensors = {key: value for key, value in json.loads(header).items() if key != "__metadata__"}
+        tensors = {key: value for key, value in parse_json(header).items() if key != "__metadata__"}
         end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
     except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
         raise BaseModelError(f"{name} has a damaged safetensors header ({error}): fetch it again") from error
