@@ -15,7 +15,7 @@ from components.common.cli import CommandParser
 from components.common.errors import ConfigError, TextualInversionError
 from components.common.logs import configure_logging, human_duration
 from components.common.options import mistake_of_text
-from components.common.printable import printable, printable_lines
+from components.common.printable import printable
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options
 from pipelines.compiling import COMPILED, compile_all
@@ -118,8 +118,7 @@ def run_(arguments: argparse.Namespace) -> int:
     summary = summarize(run)
     summary.write(out / "summary.json")
     took = human_duration(time.monotonic() - started)
-    told = printable_lines(summary.for_people(_shown))
-    print(f"\n{told}\nsummary           {_shown(out / 'summary.json')}\ntook              {took}")
+    print(f"\n{summary.for_people(_shown)}\nsummary           {_shown(out / 'summary.json')}\ntook              {took}")
     return 0
 
 

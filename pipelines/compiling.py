@@ -26,9 +26,9 @@ def compile_all(folder: Path) -> list[Path]:
     """
     from pipelines.textual_inversion import textual_inversion
 
+    folder.mkdir(parents=True, exist_ok=True)  # first: compiling takes a while
     documents = with_form(compile_pipeline(textual_inversion))
     check_for_a_backend(documents)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "textual_inversion.yaml"
     file.write_text(_HEADING + to_yaml(documents), encoding="utf-8")
     description = file.with_suffix(".md")

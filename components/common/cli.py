@@ -56,10 +56,10 @@ def step_boundary(step: str) -> Iterator[None]:
     Raises:
         SystemExit: with the error's `exit_code`, when the body raises a `TextualInversionError` or an `OSError`.
     """
-    configure_logging()
     started = time.monotonic()
     try:
         with local_errors(step):
+            configure_logging()
             yield
             _tell_duration(step, time.monotonic() - started)
     except InterruptedTraining as stop:

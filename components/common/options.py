@@ -19,10 +19,7 @@ from components.common.artifact_folder import canonical_json
 from components.common.errors import ConfigError
 from components.common.foreign_json import parse_json
 from components.common.printable import masked
-from components.common.storage.addresses import NO_SECRET
-
-LONGEST_TEXT = 10_000
-"""Characters of a text: more than any prompt or address has."""
+from components.common.storage.addresses import LONGEST, NO_SECRET
 
 _SUBSTITUTED = "{{"
 """Begins what Kubeflow Pipelines and Argo Workflows replace wherever it stands, in parameters' values too."""
@@ -90,8 +87,8 @@ def option(description: str, default: Any = dataclasses.MISSING, **more: Any) ->
 
 def mistake_of_text(text: str) -> str:
     """Why a text cannot be an option's, or part of one, whatever it means there; empty when it can."""
-    if len(text) > LONGEST_TEXT:
-        return f"found a text of {len(text)} characters, expected at most {LONGEST_TEXT}"
+    if len(text) > LONGEST:
+        return f"found a text of {len(text)} characters, expected at most {LONGEST}"
     if "\0" in text:
         return f"found {text!r}, expected a text without NUL characters"
     if _HALF_CHARACTER.search(text):

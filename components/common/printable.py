@@ -1,7 +1,8 @@
-"""Text that somebody else may have written, as it is shown: on one line, with nothing hidden and no secret in it."""
+"""Text that somebody else may have written, as it is shown: with nothing hidden and no secret in it."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 
@@ -13,13 +14,11 @@ _LOOKED_THROUGH = 100_000
 
 _LINE_BREAK = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\\s*")
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
-"""Control characters, marks that change the direction of writing, and what is no character."""
+"""Control characters but for tabs and ends of lines, marks that change the direction of writing, and no characters."""
 
-_USERINFO = re.compile(
-    r"""(?<=://)(?:[^\s/"?#]{1,1000}@|[^\s/"@:?#]{1,200}:(?!\d{1,5}(?:[/"?#\s]|$))[^\s"]{0,1000}@)"""
-)
+_USERINFO = re.compile(r"""(?<=://)(?:[^\s/":?#]{0,200}:(?!\d{1,5}(?:[/"?#\s]|$))[^\s"]{0,1000}@|[^\s/"?#]{1,1000}@)""")
 """`user:password@`, also where the password has a slash, as keys of S3 have; no port, and no `@revision` of a path."""
 _SECRET_OF_QUERY = re.compile(
     r"([?&;](?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|awsaccesskeyid|signature|"
@@ -35,22 +34,23 @@ _MASK = "***"
 
 
 def printable(text: str) -> str:
-    r"""A text on one line without secrets, in which every character that a reader would not see is written `\u202e`.
-
-    Line breaks become spaces. Escapes are those of JSON, YAML and Python. Done twice, it changes nothing more.
-    """
+    """A message on one line, `visible` and `masked`: line breaks become spaces. Done twice, it changes nothing more."""
     if len(text) > _LOOKED_THROUGH:
         text = text[: _LOOKED_THROUGH // 2] + text[-_LOOKED_THROUGH // 2 :]
-    text = _LINE_BREAK.sub(" ", masked(text))
-    text = _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    text = visible(_LINE_BREAK.sub(" ", masked(text)))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - _LONGEST_END - 5]} ... {text[-_LONGEST_END:]}"
     return text
 
 
-def printable_lines(text: str) -> str:
-    """A text whose line breaks are its writer's own, each line as `printable` gives it."""
-    return "\n".join(map(printable, text.split("\n")))
+def literal(text: str) -> str:
+    """A string literal of Python, JSON and YAML, `visible` and `masked`."""
+    return visible(json.dumps(masked(text), ensure_ascii=False))
+
+
+def visible(text: str) -> str:
+    r"""The text in which every character that a reader would not see is written as in JSON and Python, `\u202e`."""
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def masked(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.common.errors import ObjectNotFoundError
-from components.common.printable import printable_lines
+from components.common.printable import printable, visible
 from components.publish import registry
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
@@ -97,7 +97,7 @@ def _list(arguments: argparse.Namespace) -> None:
     if not lines:
         what = "concepts" if arguments.concept is None else f"published versions of {arguments.concept}"
         raise ObjectNotFoundError(f"found no {what} in the registry {arguments.registry_uri}")
-    print(printable_lines("\n".join(lines)))
+    print("\n".join(map(printable, lines)))
 
 
 def _version_lines(registry_uri: str, concept: str) -> list[str]:
@@ -116,7 +116,7 @@ def _version_lines(registry_uri: str, concept: str) -> list[str]:
 def _show(arguments: argparse.Namespace) -> None:
     entry = registry.resolve(arguments.registry_uri, arguments.concept, arguments.version)
     told = {"uri": entry.uri, **json.loads(entry.to_bytes())["content"]}
-    print(printable_lines(json.dumps(told, indent=1, ensure_ascii=False)))
+    print(visible(json.dumps(told, indent=1, ensure_ascii=False)))
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -22,14 +21,9 @@ def picture(file: str, alternative: str, *, width: int) -> str:
     return f'<img src="{source}" alt="{shown}" width="{width}">'
 
 
-def quoted(text: str) -> str:
-    """A string literal of Python and of YAML."""
-    return printable(json.dumps(text, ensure_ascii=False))
-
-
 def code(text: str) -> str:
     """A code span: `<cat-toy>` outside of one is an HTML tag, which nobody sees."""
-    text = printable(text)
+    text = printable(text) or " "
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
     return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"

@@ -13,6 +13,9 @@ from components.common.storage.store import ObjectStore
 EXPECTED = "gs://bucket/prefix, s3://bucket/prefix, minio://bucket/prefix, file:///folder or a local folder"
 """The forms of address that `open_store` takes, as error messages name them."""
 
+LONGEST = 10_000
+"""Characters of an address, and of any other text of an option: more than a path or a prompt has."""
+
 NO_SECRET = (
     "expected no password, signature or token in it, since it is kept with what a run makes: give credentials by the "
     "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN), and change "
@@ -74,8 +77,10 @@ def scheme_of(uri: str) -> str:
     Every source and store is opened by it, so here an address is refused that would take a secret into artifacts.
 
     Raises:
-        InputError: if the address holds a password, a signature or a token.
+        InputError: if the address holds a password, a signature or a token, or is longer than `LONGEST`.
     """
+    if len(uri) > LONGEST:
+        raise InputError(f"found an address of {len(uri)} characters, expected at most {LONGEST}: {uri}")
     if masked(uri) != uri:
         raise InputError(f"found a secret in {uri!r}, {NO_SECRET}")
     return uri.partition("://")[0].lower() if "://" in uri else ""

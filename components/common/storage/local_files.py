@@ -67,7 +67,7 @@ def local_problem(uri: str, error: OSError) -> StorageError:
             return ObjectNotFoundError(f"{uri}: there is no such file" + ("" if name in uri else f" ({name})"))
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(f"{where}: give the user that runs this step (uid {os.getuid()}) access to it")
-        case errno.ENOSPC | errno.EDQUOT:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return StorageError(f"{where}: free some space, or point the address to a larger volume")
         case errno.EISDIR | errno.ENOTDIR | errno.EEXIST:
             return StorageError(f"{where}: a file and a folder have the same name; remove one or rename the key")
