@@ -24,9 +24,9 @@ def compile_all(folder: Path) -> list[Path]:
 
     The UI shows the description that is given when a pipeline is uploaded, and not the one in the YAML.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # first: importing and compiling the pipeline take a while
     from pipelines.textual_inversion import textual_inversion
 
-    folder.mkdir(parents=True, exist_ok=True)  # first: compiling takes a while
     documents = with_form(compile_pipeline(textual_inversion))
     check_for_a_backend(documents)
     file = folder / "textual_inversion.yaml"

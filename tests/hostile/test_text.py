@@ -215,6 +215,11 @@ def test_record_of_a_log_is_one_line(text: str, log: io.StringIO) -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING found .* here\n", line) and not UNSEEN.search(line)
 
 
+def test_error_is_itself_one_line(text: str) -> None:
+    error = ConfigError(f"a: found {text}")
+    assert "\n" not in str(error) and not UNSEEN.search(str(error))
+
+
 def test_error_is_one_line_in_log_and_termination_log(
     text: str, log: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
