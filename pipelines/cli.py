@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 import time
@@ -12,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from components import __version__
+from components.common.cli import CommandParser
 from components.common.errors import ConfigError, TextualInversionError
 from components.common.logs import configure_logging, human_duration, outlive_readers
-from components.common.storage.local_files import local_errors, readable_name
+from components.common.options import mistake_of_text
+from components.common.printable import printable
+from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.form import as_form
@@ -30,8 +32,9 @@ PIPELINE = COMPILED / "textual_inversion.yaml"
 STEP_FAILED = 1
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
-_REWRITTEN_BY_KFP = re.compile(r"python3|\{\{\$")
-"""`kfp.local` (2.17) replaces this wherever it stands in a step's command line, parameters' values included."""
+_REWRITTEN_BY_KFP = {"python3": "the path of its interpreter", "/kfp-workspace": "the folder of a workspace"}
+"""What `kfp.local` (2.17) replaces wherever it stands in a step's command line, parameters' values included, and by
+what, beside what every backend does (see `mistake_of_text`)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     outlive_readers()
     parsed = _parser().parse_args(arguments)
     try:
-        code: int = parsed.command(parsed)
+        with local_errors(PROGRAM):
+            code: int = parsed.command(parsed)
     except TextualInversionError as error:
         return _fail("\n".join(error.mistakes), error.exit_code)
     except KeyboardInterrupt:
@@ -48,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=PROGRAM, description="Teaches an image generator a new word from a handful of pictures."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -113,8 +117,7 @@ def run_(arguments: argparse.Namespace) -> int:
         failure = run.failures[0]
         return _fail(f"{failure.message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED)
     summary = summarize(run)
-    with local_errors(readable_name(out)):
-        summary.write(out / "summary.json")
+    summary.write(out / "summary.json")
     took = human_duration(time.monotonic() - started)
     print(f"\n{summary.for_people(_shown)}\nsummary           {_shown(out / 'summary.json')}\ntook              {took}")
     return 0
@@ -140,22 +143,20 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
 def _check_names(options: Mapping[str, Any], out: Path) -> None:
     for name, value in {**options, "--out": out}.items():
-        if rewritten := _REWRITTEN_BY_KFP.search(str(value)):
-            raise ConfigError(
-                f"{name}: found {str(value)!r}, expected a value without {rewritten[0]!r}, which kfp.local would "
-                "replace by something else: choose another name or folder"
-            )
-        if (readable := readable_name(str(value))) != str(value):
-            raise ConfigError(
-                f"{name}: found {readable!r}, expected text in UTF-8, as which kfp.local passes it on: choose another "
-                "name or folder"
-            )
+        for rewritten, by in _REWRITTEN_BY_KFP.items():
+            if rewritten in str(value):
+                raise ConfigError(
+                    f"{name}: found {str(value)!r}, expected a value without {rewritten!r}, which kfp.local would "
+                    f"replace by {by}: choose another name or folder"
+                )
+    if mistake := mistake_of_text(str(out)):
+        raise ConfigError(f"--out: {mistake}")
 
 
 def _shown(path: Path | str) -> str:
     """A path as a person would type it here; an address as it is."""
     here = Path.cwd()
-    return shlex.quote(str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path))
+    return printable(shlex.quote(str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)))
 
 
 def _fail(message: str, code: int) -> int:

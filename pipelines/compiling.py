@@ -24,11 +24,11 @@ def compile_all(folder: Path) -> list[Path]:
 
     The UI shows the description that is given when a pipeline is uploaded, and not the one in the YAML.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # first: importing and compiling the pipeline take a while
     from pipelines.textual_inversion import textual_inversion
 
     documents = with_form(compile_pipeline(textual_inversion))
     check_for_a_backend(documents)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "textual_inversion.yaml"
     file.write_text(_HEADING + to_yaml(documents), encoding="utf-8")
     description = file.with_suffix(".md")

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import TextIO
 
+from components.common.printable import printable
+
 _RUNNER_LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - \w+ - (?P<message>.*)")
 _EXECUTING = re.compile(r"Executing task '(?P<task>[^']+)'")
 _FINISHED = re.compile(r"Task '(?P<task>[^']+)' finished with status (?P<status>\w+)")
@@ -37,8 +39,8 @@ class Failure:
 class StepLog(io.TextIOBase):
     """A text stream for everything that `kfp.local` (2.17) prints.
 
-    All of it goes to `full_log`; `screen` gets each step's title and the lines that the step wrote. What it does not
-    recognise while a step runs it shows.
+    All of it goes to `full_log`, each line as `printable` gives it; `screen` gets each step's title and the lines that
+    the step wrote. What it does not recognise while a step runs it shows.
 
     Args:
         full_log: an open text file.
@@ -62,10 +64,9 @@ class StepLog(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """The number of characters taken: all of `text`."""
-        text = _COLOUR.sub("", text)
-        self._full_log.write(text)
-        *lines, self._unfinished_line = (self._unfinished_line + text).split("\n")
-        for line in lines:
+        *lines, self._unfinished_line = (self._unfinished_line + _COLOUR.sub("", text)).split("\n")
+        for line in map(printable, lines):
+            self._full_log.write(f"{line}\n")
             self._take(line.rstrip())
         return len(text)
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
+from components.common.printable import printable
 from pipelines.local_run import LocalRun
 
 
@@ -49,10 +50,10 @@ class Summary:
 
     def for_people(self, shown: Callable[[str], str]) -> str:
         """A few lines that say where things are and how good they are; `shown` writes a path or an address."""
-        lines = [f"not published     {reason}" for reason in self.reasons]
+        lines = [f"not published     {printable(reason)}" for reason in self.reasons]
         if self.registry_entry:
             lines.append(f"published         {shown(self.registry_entry)}")
-        lines.append(f"trained by        {self.trained_by}")
+        lines.append(f"trained by        {printable(self.trained_by)}")
         lines += [f"learned embedding {shown(self.embedding)}", f"report            {shown(self.report)}"]
         for variant, scores in self.scores.items():
             values = "   ".join(f"{_label(name)} {value:.3f}" for name, value in sorted(scores.items()))

@@ -247,5 +247,5 @@ def _check_file(file: Path, entry: Mapping[str, Any]) -> None:
 def _refuse_to_replace_foreign_folder(path: Path) -> None:
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise ArtifactError(f"{path} is a folder with other things in it: give an output folder that is new or empty")
-    if path.is_file():
-        raise ArtifactError(f"{path} is a file: give an output folder that is new or empty")
+    if path.exists() and not path.is_dir():  # also a device, such as /dev/null, which root could replace
+        raise ArtifactError(f"{path} is no folder: give an output folder that is new or empty")

@@ -15,11 +15,14 @@ import time
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from components.common import foreign_json
 from components.common.errors import InterruptedTraining, TextualInversionError
 from components.common.logs import configure_logging, human_duration
 from components.common.options import Config, default_of, option_of, typed_fields
+from components.common.printable import printable
+from components.common.storage.local_files import local_errors
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +41,41 @@ TERMINATION_LOG = Path("/dev/termination-log")
 _LONGEST_REASON = 4096  # bytes that Kubernetes keeps
 
 
+class CommandParser(argparse.ArgumentParser):
+    """A parser of a command line whose messages can be shown, whatever was given."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser.error`."""
+        super().error(printable(message))
+
+
 @contextlib.contextmanager
 def step_boundary(step: str) -> Iterator[None]:
     """Runs a step's body: an error of ours becomes one line and the exit code of its kind, never a traceback.
+
+    So does what the file system refuses, such as a write to a full disk: it is a `StorageError`.
 
     In a pod that line is left in the termination log too, so that the run's node, `kubectl describe pod` and alerts
     have it; so is the last line of an error that nobody expected. A step of a local run that is no more, for it was
     killed, is terminated.
 
     Raises:
-        SystemExit: with the error's `exit_code`, when the body raises a `TextualInversionError`.
+        SystemExit: with the error's `exit_code`, when the body raises a `TextualInversionError` or an `OSError`.
     """
-    configure_logging()
     if os.environ.get(RUN_IS_STDIN_VARIABLE):
         threading.Thread(target=_terminate_at_end_of_stdin, daemon=True, name="end-of-run").start()
     started = time.monotonic()
     try:
-        yield
+        with local_errors(step):
+            configure_logging()
+            yield
+            _tell_duration(step, time.monotonic() - started)
     except InterruptedTraining as stop:
         logger.warning("stopped: %s", stop)
         _leave_reason(str(stop))
         sys.exit(stop.exit_code)
     except TextualInversionError as error:
+        logger.debug("raised here:", exc_info=True)
         for mistake in error.mistakes:
             logger.error("%s", mistake)
         _leave_reason(str(error))
@@ -67,7 +83,9 @@ def step_boundary(step: str) -> Iterator[None]:
     except Exception as error:
         _leave_reason(f"{type(error).__name__}: {error}")
         raise
-    seconds = time.monotonic() - started
+
+
+def _tell_duration(step: str, seconds: float) -> None:
     logger.info("done in %s", human_duration(seconds))
     timings = os.environ.get(TIMINGS_VARIABLE)
     if timings:
@@ -83,7 +101,7 @@ def _terminate_at_end_of_stdin() -> None:
 
 def _leave_reason(message: str) -> None:
     """Writes why the step ends to the termination log; what the last process of a step says stands."""
-    line = " ".join(message.split()).encode("utf-8", "backslashreplace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+    line = " ".join(printable(message).split()).encode()[:_LONGEST_REASON].decode("utf-8", "ignore")
     try:
         if TERMINATION_LOG.exists():
             TERMINATION_LOG.write_text(line, encoding="utf-8")
@@ -175,6 +193,6 @@ def parse_json(text: str) -> Any:
         argparse.ArgumentTypeError: for any other text.
     """
     try:
-        return json.loads(text)
+        return foreign_json.parse_json(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected JSON: {error}") from error

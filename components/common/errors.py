@@ -22,14 +22,19 @@ A message says what was found, what was expected, where, and what to do next.
 
 from __future__ import annotations
 
+from components.common.printable import printable
+
 
 class TextualInversionError(Exception):
-    """Base of every error that this project raises on purpose: one thing that is wrong, or several at once."""
+    """Base of every error that this project raises on purpose: one thing that is wrong, or several at once.
+
+    Each is one line that can be shown as it is, whatever it quotes: see `printable`.
+    """
 
     exit_code = 1
 
     def __init__(self, *mistakes: str) -> None:
-        self.mistakes = tuple(dict.fromkeys(mistakes))
+        self.mistakes = tuple(dict.fromkeys(map(printable, mistakes)))
         super().__init__("; ".join(self.mistakes))
 
 

@@ -10,23 +10,34 @@ import logging
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TextIO
+
+from components.common.errors import ConfigError
+from components.common.printable import masked, printable, visible
+
+LEVEL_VARIABLE = "TEXTUAL_INVERSION_LOG_LEVEL"
+"""Environment variable that says from which level on this project's own records are shown."""
 
 _LINE = 90
 """Characters of a line, its time left out, that the pages of Kubeflow Pipelines show: they do not wrap."""
 
 
 class _OwnLines(logging.Formatter):
-    """`09:15:02 loss .103 ...`: the time and the message; the level where it is no plain information."""
+    """`09:15:02 loss .103 ...`: the time and the message; the level where it is no plain information.
+
+    A message is one line, whatever it quotes: none can pass for two.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """See `logging.Formatter.format`."""
         level = "" if record.levelno == logging.INFO else f"{record.levelname} "
-        record.message = record.getMessage()
+        record.message = printable(record.getMessage())
         text = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.message}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{visible(masked(self.formatException(record.exc_info)))}" if record.exc_info else text
 
 
 class _Outliving(io.FileIO):
@@ -85,18 +96,30 @@ def configure_logging(*, rank: int = 0) -> None:
 
     A program around the step may log already: its handlers stay and write their lines in this form, too. Kubeflow
     Pipelines' own has 45 characters before each line, and its pages do not wrap lines.
+
+    Raises:
+        ConfigError: when `LEVEL_VARIABLE` is no level.
     """
     outlive_readers()
     level = logging.INFO if rank == 0 else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_OwnLines())
-    project_level = os.environ.get("TEXTUAL_INVERSION_LOG_LEVEL", logging.getLevelName(level))
+    project_level = os.environ.get(LEVEL_VARIABLE, logging.getLevelName(level))
+    if project_level not in logging.getLevelNamesMapping():
+        raise ConfigError(
+            f"{LEVEL_VARIABLE}: found {project_level!r}, expected one of {', '.join(logging.getLevelNamesMapping())}"
+        )
     for package in ("components", "pipelines"):
         logging.getLogger(package).setLevel(project_level)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when it is imported: it tells what it falls back to
     for chatty in ("httpx", "urllib3", "botocore", "google"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    sys.excepthook = _show_uncaught
+
+
+def _show_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(visible(masked("".join(traceback.format_exception(kind, error, trace)))))
 
 
 def log_config(logger: logging.Logger, values: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,14 @@ from typing import Any, ClassVar, Self
 
 from components.common.artifact_folder import canonical_json
 from components.common.errors import ConfigError
+from components.common.foreign_json import parse_json
+from components.common.printable import masked
+from components.common.storage.addresses import LONGEST, NO_SECRET
 
+_SUBSTITUTED = "{{"
+"""Begins what Kubeflow Pipelines and Argo Workflows replace wherever it stands, in parameters' values too."""
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _META = "option"
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
@@ -77,6 +85,38 @@ def option(description: str, default: Any = dataclasses.MISSING, **more: Any) ->
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def mistake_of_text(text: str) -> str:
+    """Why a text cannot be an option's, or part of one, whatever it means there; empty when it can."""
+    if len(text) > LONGEST:
+        return f"found a text of {len(text)} characters, expected at most {LONGEST}"
+    if "\0" in text:
+        return f"found {text!r}, expected a text without NUL characters"
+    if _HALF_CHARACTER.search(text):
+        return (
+            f"found {text!r}, expected UTF-8: write the bytes of another file's name percent-encoded, as in "
+            "file:///folder/%E4, or rename it"
+        )
+    if _SUBSTITUTED in text:
+        return (
+            f"found {text!r}, expected a text without {_SUBSTITUTED!r}: Kubeflow Pipelines and Argo Workflows would "
+            "put something else there"
+        )
+    if masked(text) != text:
+        return f"found a secret in {text!r}, {NO_SECRET}"
+    return ""
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _texts_in(pair)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts_in(item)
+
+
 class Config:
     """Base of a step's configuration: a frozen, keyword-only dataclass whose fields are made by `option`.
 
@@ -102,7 +142,8 @@ class Config:
                 mistakes.append(f"{field.name}: {error}")
                 continue
             object.__setattr__(self, field.name, value)
-            if mistake := option_of(field).mistake(value):
+            wrong_texts = filter(None, map(mistake_of_text, _texts_in(value)))
+            if mistake := next(wrong_texts, "") or option_of(field).mistake(value):
                 mistakes.append(f"{field.name}: {mistake}")
         mistakes = mistakes or list(self.find_mistakes())
         if mistakes:
@@ -129,7 +170,7 @@ class Config:
             ConfigError: when the text is no such configuration, naming what is wrong.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except ValueError as error:
             raise ConfigError(f"config: found {text!r}, which is no JSON ({error})") from error
         return cls.from_mapping(content)
@@ -265,7 +306,7 @@ def _sequence(of: Any, value: Any) -> tuple[Any, ...]:
 def _from_json_text(value: Any, begins: str) -> Any:
     if isinstance(value, str) and value.lstrip().startswith(begins):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except ValueError as error:
             raise ValueError(f"found {value!r}, which is no JSON ({error})") from error
     return value

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from urllib.parse import unquote, urlsplit
-
 from components.common.artifacts import LEARNED_EMBEDS
 from components.common.base_model import ModelReference
+from components.common.printable import literal, printable
+from components.common.storage.addresses import local_path, scheme_of
 
 
 def usage_script(
@@ -37,22 +36,22 @@ def usage_script(
     if is_sdxl:
         lines.append(f'rows = load_file("{LEARNED_EMBEDS}")')
         lines += [
-            f'pipeline.load_textual_inversion(rows["{key}"], token={_literal(placeholder_token)}, '
+            f'pipeline.load_textual_inversion(rows["{key}"], token={literal(placeholder_token)}, '
             f"text_encoder=pipeline.text_encoder{suffix}, tokenizer=pipeline.tokenizer{suffix})"
             for key, suffix in (("clip_l", ""), ("clip_g", "_2"))
         ]
     else:
         lines.append(f'pipeline.load_textual_inversion("{LEARNED_EMBEDS}")')
     settings = f"num_inference_steps={num_inference_steps}, guidance_scale={guidance_scale:g}"
-    lines.append(f'pipeline({_literal(prompt)}, {settings}).images[0].save("picture.png")')
+    lines.append(f'pipeline({literal(prompt)}, {settings}).images[0].save("picture.png")')
     return "\n".join(lines)
 
 
 def _loading(kind: str, reference: ModelReference) -> list[str]:
-    comment = [] if reference.hub_repository else [f"# the base model of {' '.join(reference.repository.split())}"]
-    arguments = [_literal(reference.hub_repository or _folder(reference))]
-    arguments += [f"revision={_literal(reference.revision)}"] if reference.hub_repository else []
-    arguments += [f"variant={_literal(reference.variant)}"] if reference.variant else []
+    comment = [] if reference.hub_repository else [f"# the base model of {printable(reference.repository)}"]
+    arguments = [literal(reference.hub_repository or _folder(reference))]
+    arguments += [f"revision={literal(reference.revision)}"] if reference.hub_repository else []
+    arguments += [f"variant={literal(reference.variant)}"] if reference.variant else []
     # Without a type of its own, transformers keeps the one that its part is stored in, and diffusers takes float32.
     arguments.append("torch_dtype=torch.float32")
     return [
@@ -64,10 +63,5 @@ def _loading(kind: str, reference: ModelReference) -> list[str]:
 
 
 def _folder(reference: ModelReference) -> str:
-    address = urlsplit(reference.repository)
-    return unquote(address.path) if address.scheme == "file" else "path/to/base_model"
-
-
-def _literal(text: str) -> str:
-    """A string literal of Python."""
-    return json.dumps(text, ensure_ascii=False)
+    repository = reference.repository
+    return str(local_path(repository)) if scheme_of(repository) == "file" else "path/to/base_model"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from components.common.cli import add_config_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, step_boundary
 from components.encode_latents.config import EncodeConfig
 
 
 def main() -> None:
     """Parses the flags and encodes."""
-    parser = argparse.ArgumentParser(prog="python -m components.encode_latents", description=__doc__)
+    parser = CommandParser(prog="python -m components.encode_latents", description=__doc__)
     parser.add_argument("--image-set", type=Path, required=True, help="folder of the ImageSet")
     parser.add_argument("--base-model", type=Path, required=True, help="folder of the base model's reference")
     parser.add_argument("--output", type=Path, required=True, help="folder for the LatentSet")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.evaluate.config import EvaluateConfig
 
 
 def main() -> None:
     """Parses the flags and evaluates; prints `pass` or `fail`."""
-    parser = argparse.ArgumentParser(prog="python -m components.evaluate", description=__doc__)
+    parser = CommandParser(prog="python -m components.evaluate", description=__doc__)
     parser.add_argument("--base-model", type=Path, required=True, help="folder of the base model's reference")
     parser.add_argument("--scorer", type=Path, required=True, help="folder of the reference to a CLIP model")
     parser.add_argument("--initial-embedding", type=Path, required=True, help="folder of the InitialEmbedding")

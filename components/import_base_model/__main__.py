@@ -5,16 +5,15 @@ Models of the Hugging Face Hub are asked for with HF_TOKEN and at HF_ENDPOINT wh
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.import_base_model.config import ImportConfig
 
 
 def main() -> None:
     """Parses the flags and imports."""
-    parser = argparse.ArgumentParser(prog="python -m components.import_base_model", description=__doc__)
+    parser = CommandParser(prog="python -m components.import_base_model", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder for the reference")
     add_config_flags(parser, ImportConfig)
     arguments = parser.parse_args()

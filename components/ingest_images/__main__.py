@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.ingest_images.config import IngestConfig
 
 
 def main() -> None:
     """Parses the flags and prepares the pictures."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m components.ingest_images",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.init_embedding.config import InitConfig
 
 
 def main() -> None:
     """Parses the flags and writes the initial embedding."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m components.init_embedding",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,13 +14,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.common.cli import step_boundary
+from components.common.cli import CommandParser, step_boundary
 from components.common.errors import InputError
+from components.common.foreign_json import parse_json
 
 
 def main() -> None:
     """Parses the arguments, checks, and prints a JSON object."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m components.preflight",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -36,7 +37,7 @@ def main() -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        parameters = json.loads(file.read_text(encoding="utf-8"))
+        parameters = parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON ({error}): give a file with an object") from error
     if not isinstance(parameters, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from components.train.config import TrainStepConfig
 from components.train.frameworks import framework_for, mistakes_with_flax
 from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY, LaunchConfig, NodesOptions
 
+LONGEST_TOGETHER = 50_000
+"""Characters of all options as JSON: a step is told them in one argument of a command, of at most 128 KiB in Linux."""
+
 GROUPS: tuple[type[Config], ...] = (
     RunOptions,
     PictureOptions,
@@ -29,6 +33,8 @@ GROUPS: tuple[type[Config], ...] = (
     PublishOptions,
 )
 """The configs whose fields a person sets."""
+
+_LONGEST_NAME = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,6 +140,10 @@ def check_options(given: Mapping[str, Any], more_options: Mapping[str, Any] | No
     more = more_options or {}
     mistakes = list(_mistakes_of_names(given, more))
     values = {**given, **more}
+    if (length := len(json.dumps(values, default=str))) > LONGEST_TOGETHER:
+        mistakes.append(
+            f"options: found {length} characters together, expected at most {LONGEST_TOGETHER}: shorten one"
+        )
     built: list[Any] = [_built(group, values, mistakes) for group in GROUPS]
     if mistakes:
         raise ConfigError(*mistakes)
@@ -157,7 +167,7 @@ def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Ite
     names = known_options()
     for name in [*given, *more]:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
+            close = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1)
             yield f"{name}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
     for name in given.keys() & more.keys():
         yield f"more_options: found {name} there and on the form, expected it in one of them: set it on the form"

@@ -12,6 +12,7 @@ from components.common.images import TRAINING_IMAGES, image
 from components.common.sources.models import open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
+from components.common.storage.local_files import local_errors
 from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.encode_latents.config import EncodeConfig
 from components.evaluate.config import EvaluateConfig
@@ -139,7 +140,8 @@ def _missing_sources(values: Mapping[str, Any]) -> Iterable[str]:
         address = values.get(name)
         if isinstance(address, str) and address and address == address.strip():
             try:
-                function(address)
+                with local_errors(name):
+                    function(address)
             except (InputError, StorageError) as error:
                 yield from (_by_name(name, mistake) for mistake in error.mistakes)
 
@@ -149,7 +151,8 @@ def _check_sources(options: CheckedOptions) -> _Sources:
 
     def attempt(name: str, function: Callable[..., Answer], *arguments: Any, **more: Any) -> Answer | None:
         try:
-            return function(*arguments, **more)
+            with local_errors(name):
+                return function(*arguments, **more)
         except (InputError, StorageError) as error:
             problems.append(type(error)(*(_by_name(name, mistake) for mistake in error.mistakes)))
             return None

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.common.errors import ArtifactError, ObjectNotFoundError
+from components.common.printable import printable, visible
 from components.publish import registry
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m components.publish",
         description="Publishes learned concepts into a registry in object storage, and looks after them.",
     )
@@ -99,7 +100,7 @@ def _list(arguments: argparse.Namespace) -> None:
     if not lines:
         what = "concepts" if arguments.concept is None else f"published versions of {arguments.concept}"
         raise ObjectNotFoundError(f"found no {what} in the registry {arguments.registry_uri}")
-    print("\n".join(lines))
+    print("\n".join(map(printable, lines)))
 
 
 def _version_lines(registry_uri: str, concept: str) -> list[str]:
@@ -117,7 +118,8 @@ def _version_lines(registry_uri: str, concept: str) -> list[str]:
 
 def _show(arguments: argparse.Namespace) -> None:
     entry = registry.resolve(arguments.registry_uri, arguments.concept, arguments.version)
-    print(json.dumps({"uri": entry.uri, **json.loads(entry.to_bytes())["content"]}, indent=1, ensure_ascii=False))
+    told = {"uri": entry.uri, **json.loads(entry.to_bytes())["content"]}
+    print(visible(json.dumps(told, indent=1, ensure_ascii=False)))
 
 
 def _fetch(arguments: argparse.Namespace) -> None:

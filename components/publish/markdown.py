@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterable, Sequence
+
+from components.common.printable import printable
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -16,17 +17,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def picture(file: str, alternative: str, *, width: int) -> str:
     """A picture in a table, shown `width` pixels wide; HTML, since Markdown knows no sizes."""
-    source, shown = (html.escape(" ".join(text.split())).replace("|", "&#124;") for text in (file, alternative))
+    source, shown = (html.escape(printable(text)).replace("|", "&#124;") for text in (file, alternative))
     return f'<img src="{source}" alt="{shown}" width="{width}">'
-
-
-def quoted(text: str) -> str:
-    """A string literal of Python and of YAML."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def code(text: str) -> str:
     """A code span: `<cat-toy>` outside of one is an HTML tag, which nobody sees."""
+    text = printable(text) or " "
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
     return f"{fence} {text} {fence}" if longest else f"{fence}{text}{fence}"
@@ -39,4 +36,4 @@ def cell(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Plain text on one line."""
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return re.sub(r"([\\`*_~\[\]|])", r"\\\1", html.escape(" ".join(printable(text).split()), quote=False))

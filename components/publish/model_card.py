@@ -6,15 +6,17 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference
+from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
 from components.common.usage import usage_script
 from components.publish.entry import Facts
-from components.publish.markdown import cell, code, escaped, picture, quoted, table
+from components.publish.markdown import cell, code, escaped, picture, table
 
 TAGS = ("textual_inversion", "text-to-image", "diffusers")
 _VARIANTS = {
@@ -82,14 +84,14 @@ def _front_matter(facts: Facts, reference: ModelReference, samples: Sequence[Car
     """YAML; a JSON string is a YAML string, so whatever a prompt holds is quoted right."""
     lines = ["---"]
     if reference.hub_repository:
-        lines.append(f"base_model: {quoted(reference.hub_repository)}")
+        lines.append(f"base_model: {literal(reference.hub_repository)}")
     tags = [f"- {tag}" for tag in TAGS]
     lines += ["library_name: diffusers", "pipeline_tag: text-to-image", "tags:", *tags]
-    lines.append(f"instance_prompt: {quoted(facts.placeholder_token)}")
+    lines.append(f"instance_prompt: {literal(facts.placeholder_token)}")
     if samples:
         lines.append("widget:")
     for sample in samples:
-        lines += [f"- text: {quoted(sample.prompt)}", "  output:", f"    url: {quoted(sample.after)}"]
+        lines += [f"- text: {literal(sample.prompt)}", "  output:", f"    url: {literal(sample.after)}"]
     return "\n".join([*lines, "---"])
 
 
@@ -167,8 +169,8 @@ def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
     rows = []
     for variant in variants:
         values = [facts.scores[variant].get(metric) for metric in metrics]
-        rows.append([_VARIANTS.get(variant, code(variant)), *("" if v is None else f"{v:.3f}" for v in values)])
-    header = ["", *(_METRICS[metric][0] if metric in _METRICS else code(metric) for metric in metrics)]
+        rows.append([_VARIANTS.get(variant, cell(variant)), *("" if v is None else f"{v:.3f}" for v in values)])
+    header = ["", *(_METRICS[metric][0] if metric in _METRICS else cell(metric) for metric in metrics)]
     legend = [f"{_METRICS[metric][0]}: {_METRICS[metric][1]}." for metric in metrics if metric in _METRICS]
     parts = ["## Scores", table(header, rows), " ".join([*legend, "Higher is better."]) if legend else ""]
     if settings:
@@ -189,7 +191,11 @@ def _training(learned: LearnedEmbedding) -> str:
 
 
 def _lineage(facts: Facts) -> str:
-    rows = [[name.replace("_", " "), cell(str(value))] for name, value in sorted(facts.lineage.items()) if value != ""]
+    rows = [
+        [escaped(name.replace("_", " ")), cell(str(value))]
+        for name, value in sorted(facts.lineage.items())
+        if value != ""
+    ]
     return "## Where it comes from\n\n" + table(["what", "value"], rows)
 
 
@@ -201,7 +207,9 @@ def _details(summary: str, values: Mapping[str, Any]) -> str:
 
 def _base_model(reference: ModelReference) -> str:
     if reference.hub_repository:
-        return f"[{reference.hub_repository}](https://huggingface.co/{reference.hub_repository})"
+        return (
+            f"[{escaped(reference.hub_repository)}](https://huggingface.co/{quote(visible(reference.hub_repository))})"
+        )
     return code(reference.repository)
 
 

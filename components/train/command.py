@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from components.common.artifact_addresses import deliver, fetched, written_to
-from components.common.cli import add_config_flags, config_from_flags
+from components.common.cli import CommandParser, add_config_flags, config_from_flags
 from components.common.training.config import TrainConfig
 from components.train.accelerate_environment import flag_defaults
 from components.train.config import TrainStepConfig
@@ -109,7 +109,7 @@ def parse_training_flags(description: str | None) -> TrainingCommand:
     decided = flag_defaults()
     said = ", ".join(f"{name} {value!r}" for name, value in decided.items())
     epilog = f"defaults from accelerate's configuration here: {said}" if said else None
-    parser = argparse.ArgumentParser(prog="python -m components.train", description=description, epilog=epilog)
+    parser = CommandParser(prog="python -m components.train", description=description, epilog=epilog)
     add_training_flags(parser)
     parser.set_defaults(**decided)
     return training_command(parser.parse_args())

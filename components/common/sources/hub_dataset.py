@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from components.common.errors import ImageError, StorageError
+from components.common.sources.models import hub_api
 from components.common.storage import ObjectInfo
 from components.common.storage.retries import one_line, with_retries
 from components.common.storage.store import is_key
@@ -39,17 +39,13 @@ class HubDataset:
             ImageError: when the address names no dataset or there is no such dataset or revision.
             StorageError: when the Hub cannot be reached or refuses.
         """
-        from huggingface_hub import HfApi
-        from huggingface_hub.utils import disable_progress_bars
-
         parts = _ADDRESS.fullmatch(uri)
         if parts is None:
             raise ImageError(f"found {uri!r}, expected hf://datasets/owner/name, @revision and /folder if wanted")
-        disable_progress_bars()  # one for each picture would spoil a pod's log
         self.uri = uri
         self.name = parts["name"]
         self._below = f"{parts['folder']}/" if parts["folder"] else ""
-        self._api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+        self._api = hub_api()
         self._info = self._dataset_info(unquote(parts["revision"]) if parts["revision"] else None)
         logger.info("%s: commit %s", uri, self._info.sha)
 
@@ -100,6 +96,8 @@ class HubDataset:
                     f"{self.uri}: {self._api.endpoint} shows no dataset {self.name}: check its name, and for a "
                     "private or gated one ask for access on its page and set HF_TOKEN"
                 )
+            case hub.HFValidationError():
+                return ImageError(f"{self.uri}: {one_line(error)}")
             case hub.OfflineModeIsEnabled():
                 return StorageError(f"{self.uri}: HF_HUB_OFFLINE is set: unset it to read from the Hub")
             case hub.HfHubHTTPError() if error.response.status_code < 500 and error.response.status_code != 429:

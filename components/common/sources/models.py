@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from components.common.artifact_folder import canonical_json, sha256_of
-from components.common.errors import BaseModelError, InputError, StorageError
+from components.common.errors import BaseModelError, ConfigError, InputError, StorageError
 from components.common.storage import open_store
 from components.common.storage.addresses import scheme_of
 from components.common.storage.file_store import FileStore
@@ -20,7 +21,7 @@ from components.common.storage.retries import one_line, with_retries
 from components.common.storage.store import is_key
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import ModelInfo
+    from huggingface_hub.hf_api import HfApi, ModelInfo
 
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt")
 """Files that can be part of a model; others do not count in a folder's revision."""
@@ -92,6 +93,25 @@ def open_source(address: str, *, revision: str = "") -> ModelSource:
     return source
 
 
+def hub_api() -> HfApi:
+    """The client of the Hugging Face Hub, or of `HF_ENDPOINT`; it shows no progress bars, which spoil a pod's log.
+
+    Raises:
+        ConfigError: when `HF_ENDPOINT` is no address.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    try:
+        if endpoint:
+            _ = urlsplit(endpoint).port  # the library would fail while it is imported
+    except ValueError as error:
+        raise ConfigError(f"HF_ENDPOINT: found {endpoint!r} ({error}), expected https://host or http://host") from error
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    return HfApi(endpoint=endpoint)
+
+
 def single_file_advice(name: str) -> str:
     """What the single file `name` is taken for, and how a folder is made of it."""
     return (
@@ -133,15 +153,11 @@ class _HubSource(ModelSource):
     """One commit of a repository on the Hugging Face Hub, at HF_ENDPOINT and with HF_TOKEN where set."""
 
     def __init__(self, address: str, revision: str) -> None:
-        from huggingface_hub import HfApi
-        from huggingface_hub.utils import disable_progress_bars
-
         parts = _HUB_ADDRESS.fullmatch(address)
         if parts is None:
             raise BaseModelError(f"found {address!r}, expected hf://owner/name or hf://owner/name@revision")
-        disable_progress_bars()  # the import has its own lines, and bars spoil a pod's log
         self._address = address
-        self._api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+        self._api = hub_api()
         self.repository = parts["name"]
         info = self._model_info(revision or parts["revision"])
         self.revision = str(info.sha)

@@ -7,10 +7,21 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from components.common.errors import InputError, StorageError
+from components.common.printable import masked
 from components.common.storage.store import ObjectStore
 
 EXPECTED = "gs://bucket/prefix, s3://bucket/prefix, minio://bucket/prefix, file:///folder or a local folder"
 """The forms of address that `open_store` takes, as error messages name them."""
+
+LONGEST = 10_000
+"""Characters of an address, and of any other text of an option: more than a path or a prompt has."""
+
+NO_SECRET = (
+    "expected no password, signature or token in it, since it is kept with what a run makes: give credentials by the "
+    "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN), and change "
+    "the ones that stood there"
+)
+"""What is said of a secret in an address or an option."""
 
 
 def open_store(uri: str) -> ObjectStore:
@@ -19,7 +30,7 @@ def open_store(uri: str) -> ObjectStore:
     `minio://` is what Kubeflow Pipelines calls the S3 server it comes with: it is read as `s3://`.
 
     Raises:
-        InputError: if the scheme is unknown or the address has no bucket or absolute folder.
+        InputError: if the scheme is unknown or the address has no bucket or absolute folder, or holds a secret.
         StorageError: if the client library is not installed or finds no credentials.
     """
     try:
@@ -61,7 +72,17 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def scheme_of(uri: str) -> str:
-    """The part of an address before `://`, in lower case; empty for a local path."""
+    """The part of an address before `://`, in lower case; empty for a local path.
+
+    Every source and store is opened by it, so here an address is refused that would take a secret into artifacts.
+
+    Raises:
+        InputError: if the address holds a password, a signature or a token, or is longer than `LONGEST`.
+    """
+    if len(uri) > LONGEST:
+        raise InputError(f"found an address of {len(uri)} characters, expected at most {LONGEST}: {uri}")
+    if masked(uri) != uri:
+        raise InputError(f"found a secret in {uri!r}, {NO_SECRET}")
     return uri.partition("://")[0].lower() if "://" in uri else ""
 
 
@@ -69,16 +90,20 @@ def local_path(uri: str) -> Path:
     """The absolute folder that a `file://` URI (percent-encoded) or a plain path names.
 
     Raises:
-        InputError: if there is no path, or a `file://` URI names a host or a relative path.
+        InputError: if there is no path, it holds a NUL or names the home of nobody, or a `file://` URI names a host or
+            a relative path.
     """
-    if scheme_of(uri) != "file":
-        if not uri:
-            raise InputError(f"found an empty storage address, expected one of {EXPECTED}")
-        return Path(uri).expanduser().absolute()
-    path = os.fsdecode(unquote_to_bytes(uri.partition("://")[2]))
-    if not path.startswith("/"):
+    is_uri = scheme_of(uri) == "file"
+    path = os.fsdecode(unquote_to_bytes(uri.partition("://")[2])) if is_uri else os.path.expanduser(uri)
+    if not path:
+        raise InputError(f"found an empty storage address, expected one of {EXPECTED}")
+    if "\0" in path:
+        raise InputError(f"found {uri!r}, expected a path without NUL, which no file's name can have")
+    if is_uri and not path.startswith("/"):
         raise InputError(f"found {uri!r}, expected file:/// and an absolute path")
-    return Path(path)
+    if not is_uri and path.startswith("~"):
+        raise InputError(f"found {uri!r}, expected ~ or the name of a user of this machine after it: give a whole path")
+    return Path(path).absolute()
 
 
 def local_uri(path: Path) -> str:

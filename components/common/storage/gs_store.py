@@ -44,13 +44,16 @@ class GsStore(BucketStore):
         """Finds the default credentials; an emulator needs none.
 
         Raises:
-            InputError: if the URI names no bucket.
+            InputError: if the URI names no bucket, or one that there cannot be.
             StorageError: if there are no credentials, or who is to give them does not for as long as
                 `with_retries` tries.
         """
         super().__init__(uri)
         self._client = self._call(None, lambda _: storage.Client(project=None))
-        self._bucket = self._client.bucket(self.bucket_name)
+        try:
+            self._bucket = self._client.bucket(self.bucket_name)
+        except ValueError as error:
+            raise InputError(f"found {uri!r}, which names no bucket of Google Cloud Storage: {error}") from error
 
     def read_versioned(self, key: str) -> tuple[bytes, str]:
         """See `ObjectStore.read_versioned`."""

@@ -140,13 +140,16 @@ def local_errors(uri: str) -> Iterator[None]:
 
 def local_problem(uri: str, error: OSError) -> StorageError:
     """The error to raise for a failure of the local file system while working on `uri`."""
-    where = f"{uri}: {error.strerror or error}" + (f" ({readable_name(error.filename)})" if error.filename else "")
+    name = readable_name(error.filename) if error.filename else ""
+    where = f"{uri}: {error.strerror or error}" + (f" ({name})" if name else "")
     match error.errno:
+        case errno.ENOENT if not name:  # what tempfile says
+            return StorageError(f"{where}: set TMPDIR to a folder that can be written")
         case errno.ENOENT:
-            return ObjectNotFoundError(f"{uri}: there is no such file")
+            return ObjectNotFoundError(f"{uri}: there is no such file" + ("" if name in uri else f" ({name})"))
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return StorageError(f"{where}: give the user that runs this step (uid {os.getuid()}) access to it")
-        case errno.ENOSPC | errno.EDQUOT:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return StorageError(f"{where}: free some space, or point the address to a larger volume")
         case errno.EISDIR | errno.ENOTDIR | errno.EEXIST:
             return StorageError(f"{where}: a file and a folder have the same name; remove one or rename the key")

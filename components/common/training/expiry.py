@@ -14,7 +14,7 @@ import datetime
 import logging
 from collections.abc import Iterable
 
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.common.options import Config, option
 from components.common.storage import ObjectInfo, open_store
 from components.common.training.checkpoints import CHECKPOINT_KEY
@@ -74,7 +74,7 @@ def _by_training(listed: Iterable[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
 
 def main() -> None:
     """Parses the flags and deletes."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m components.common.training.expiry",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

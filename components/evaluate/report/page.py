@@ -1,17 +1,19 @@
 """The report: one page that needs nothing else, for the people who ordered the concept.
 
 It runs no script and asks no network for anything, which its content security policy enforces; so what a prompt or
-a placeholder holds can only be text.
+a placeholder holds can only be text, and shows all that is in it.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from components.common.errors import TextualInversionError
+from components.common.printable import masked, visible
 from components.evaluate.report.pictures import LADDER, embed_picture
 from components.evaluate.report.view import ReportContent, report_view
 
@@ -41,8 +43,14 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template("template.html")
+
+
+def _shown(value: Any) -> Any:
+    """A text, or markup made of one, without secrets and with nothing hidden; any other value as it is."""
+    return type(value)(visible(masked(value))) if isinstance(value, str) else value

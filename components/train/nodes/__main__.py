@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.train.command import add_training_flags, training_command
 from components.train.nodes.config import LaunchConfig
 
 
 def main() -> None:
     """Parses the flags, trains, and follows the training to its end."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m components.train.nodes",
         description="Trains on many nodes of a cluster, as a TrainJob of Kubeflow Trainer, and follows it to its end.",
     )

@@ -161,15 +161,16 @@ def test_report_escapes_what_users_wrote():
     token = "<script>alert('x')</script>"
     learned = learned_embedding(token=token, initializer=EVIL)
     learned = dataclasses.replace(learned, config={EVIL: EVIL}, lineage={"base_model": EVIL})
-    prompts = ("a photo of a {} " + EVIL, '"><img src=x onerror=alert(1)> {}')
-    config = EvaluateConfig(prompts=prompts, reference_prompt=EVIL, negative_prompt=EVIL)
+    allowed = EVIL.replace("{{ 7 * 7 }}", "{% raw %}")
+    prompts = ("a photo of a {} " + allowed, '"><img src=x onerror=alert(1)> {}')
+    config = EvaluateConfig(prompts=prompts, reference_prompt=allowed, negative_prompt=allowed)
     rendered = render_report(report_content(config, learned=learned, base_model=EVIL))
     page = Page(rendered)
 
     assert "<script" not in rendered
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     assert all(a["src"].startswith("data:") for a in page.all("img"))
-    assert page.text.count("{{ 7 * 7 }}") > 5, "a template's braces are text"
+    assert page.text.count("{{ 7 * 7 }}") > 5 and page.text.count("{% raw %}") > 5, "a template's braces are text"
 
 
 def noisy(content: ReportContent) -> ReportContent:
