@@ -599,5 +599,5 @@ class _Tensors:
 def _tensors(file: Path) -> dict[str, np.ndarray]:
     try:
         return dict(safetensors.numpy.load_file(file))
-    except (OSError, AttributeError, KeyError, ValueError, safetensors.SafetensorError) as error:  # no type of numpy's
+    except (OSError, AttributeError, TypeError, ValueError, safetensors.SafetensorError) as error:  # no type of numpy's
         raise ArtifactError(f"{file} is no safetensors file ({error}): make the artifact again") from error
