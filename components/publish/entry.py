@@ -63,12 +63,12 @@ class FileRecord:
         if found.size != self.size:
             raise ArtifactError(
                 f"{uri} has {found.size} bytes, the manifest says {self.size}: the version is damaged; "
-                "use another one, or restore the file from a backup"
+                "publish the same embedding again, which mends it, or use another one"
             )
         if found.sha256 != self.sha256:
             raise ArtifactError(
                 f"{uri} does not match the SHA-256 of the manifest: the version is damaged; "
-                "use another one, or restore the file from a backup"
+                "publish the same embedding again, which mends it, or use another one"
             )
 
 

@@ -235,6 +235,6 @@ def _read_file(store: ObjectStore, name: str) -> bytes:
         return store.read(name)
     except ObjectNotFoundError:
         raise ArtifactError(
-            f"{store.uri_of(name)} is missing: the version is damaged; use another one, or restore the file "
-            "from a backup"
+            f"{store.uri_of(name)} is missing: the version is damaged; publish the same embedding again, which "
+            "mends it, or use another one"
         ) from None
