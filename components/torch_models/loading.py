@@ -108,8 +108,7 @@ def load_module(kind: type[Module], folder: Path, *, dtype: torch.dtype) -> Modu
     of_transformers = issubclass(kind, PreTrainedModel)
     options: dict[str, Any] = {"dtype" if of_transformers else "torch_dtype": dtype}
     try:
-        skeleton = _skeleton(kind, folder)
-        _check_amount(skeleton, stored, folder)
+        _check_amount(_skeleton(kind, folder), stored, folder)
         module, found = kind.from_pretrained(  # type: ignore[attr-defined]
             folder,
             local_files_only=True,
