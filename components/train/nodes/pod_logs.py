@@ -10,6 +10,7 @@ import time
 from kubernetes import client
 
 from components.common.errors import ClusterError
+from components.common.printable import printable
 from components.train.nodes.cluster import Cluster
 from components.train.nodes.pods import has_ended, has_started, node_name
 
@@ -70,7 +71,8 @@ class _Log:
                 stamp, _, text = line.partition(" ")
                 if stamp > copied_before:
                     self._copied_until = stamp
-                    sys.stderr.write(f"{self._node} | {text}\n")  # print would let another line in before its end
+                    # print would let another line in before its end
+                    sys.stderr.write(f"{self._node} | {printable(text)}\n")
             self._whole = to_its_end
         except ClusterError as error:
             logger.warning("%s; it is asked for again while the training goes on", error)
