@@ -169,6 +169,7 @@ def test_second_signal_ends_a_step_that_does_not_listen(tmp_path: Path, number: 
         run.wait_for(r"^    painting")
         run.signal(number, receiver)
         run.wait_for("again to stop at once")
+        run.signal(number, receiver)  # the same request still
         time.sleep(1.2)
         assert run.process.poll() is None
         asked = time.monotonic()
