@@ -507,7 +507,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _pixels(file: Path) -> np.ndarray:
-    with Image.open(file, formats=["PNG"]) as image:
+    with Image.open(file) as image:
         return np.asarray(image)
 
 
