@@ -37,6 +37,8 @@ _PIXEL_BYTES = 10
 """Of a decoded picture with what is made of it here: at most two copies of 4 bytes a pixel, and its mask."""
 _WEBP_BYTES = 24
 """That libwebp takes for a pixel, as measured: canvas, frame, packed colours, and what it hands over."""
+_WEBP_COPIES = 3
+"""Of the file, which Pillow and libwebp make beside the two that `decode_picture` holds."""
 _TILES_AREA = 8
 """How often the parts of a file may cover the picture; a TIFF that keeps channels apart does so once for each."""
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH, _TIFF_ROWS, _TIFF_BITS, _TIFF_SAMPLES = 322, 323, 278, 258, 277
@@ -108,7 +110,7 @@ def _opened(data: bytes) -> ImageFile:
 def _checked_header(data: bytes, side: int, reserve: Callable[[int], object]) -> _Header:
     if is_webp(data):  # before its decoder is there, which takes memory at once
         size = webp_size(data)
-        _reserve(size, _WEBP_BYTES * size[0] * size[1], side, reserve)
+        _reserve(size, _WEBP_BYTES * size[0] * size[1] + _WEBP_COPIES * len(data), side, reserve)
     with _opened(data) as image:
         scale = _draft_scale(image, side)
         if not is_webp(data):

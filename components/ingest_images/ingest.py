@@ -201,8 +201,8 @@ def _warnings(decoded: Decoded, config: IngestConfig) -> Iterator[str]:
     if decoded.animated:
         yield "took the first of several frames"
     if decoded.picture.size != decoded.size:
-        (drafted_width, drafted_height), huge = decoded.picture.size, f"{width} x {height} pixels"
-        yield f"{huge} decoded at {drafted_width} x {drafted_height}, which a JPEG can without all of its memory"
+        draft = "{} x {}".format(*decoded.picture.size)
+        yield f"{width} x {height} pixels, decoded as a draft of {draft}: colours may be off by a little"
     if min(width, height) < side:
         yield f"{width} x {height} pixels, smaller than {side} x {side}: enlarged, so what is learned may be blurred"
     ratio = max(width, height) / min(width, height)

@@ -147,6 +147,26 @@ def test_list_when_folders_are_links_shows_their_files_once(tmp_path: Path) -> N
     assert store.read("unet/weights") == store.read("parts/second/weights") == b"content"
 
 
+def test_list_when_a_link_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "store" / "key").symlink_to("../secret")
+    store = open_store(str(tmp_path / "store"))
+
+    for use in (store.list, lambda: store.read("key"), lambda: store.stat("key")):
+        with pytest.raises(StorageError, match=r"store/key leads out of .*/store, to .*/secret: put a copy there"):
+            use()
+
+
+def test_list_when_something_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key")
+    store = open_store(str(tmp_path))
+
+    for use in (store.list, lambda: store.read("key"), lambda: store.upload_folder(tmp_path, "copy")):
+        with pytest.raises(StorageError, match="key is a FIFO, expected a regular file: remove it"):
+            use()
+
+
 def test_write_when_a_file_stands_in_the_way_says_so(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.write("name", b"a file")

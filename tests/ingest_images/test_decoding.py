@@ -180,6 +180,8 @@ def test_file_when_a_png_has_a_changed_byte_is_refused() -> None:
         b"\xff\xd8\xff",
         b"GIF89a",
         b"%PDF-1.7",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n%%EOF\n",
+        b"P6 1 1 255 \0\0\0",  # what Pillow can read, but no file is named like here
     ],
 )
 def test_file_when_no_picture_says_how_it_begins(data: bytes) -> None:

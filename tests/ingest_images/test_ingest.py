@@ -294,6 +294,12 @@ def test_captions_when_metadata_is_malformed_name_the_line(line: str, message: s
         ingest(three_pictures)
 
 
+def test_captions_when_they_have_control_characters_name_the_line(three_pictures: Path) -> None:
+    (three_pictures / "1.txt").write_text("a toy\ncat\0")
+    with pytest.raises(ImageError, match=r"line 2 of 1\.txt has the control character U\+0000"):
+        ingest(three_pictures)
+
+
 def test_captions_when_not_utf8_name_the_file(three_pictures: Path) -> None:
     (three_pictures / "1.txt").write_bytes("Kätzchen".encode("latin-1"))
     with pytest.raises(ImageError, match=r"1\.txt is no UTF-8 text"):

@@ -102,9 +102,7 @@ def read_listed(source: Source, info: ObjectInfo) -> bytes:
     """
     data = source.read(info.key)
     if len(data) != info.size:
-        raise ImageError(
-            f"it has {len(data)} bytes, expected {info.size} as it was listed: start again when nothing writes"
-        )
+        raise ImageError(f"it has {len(data)} bytes now, {info.size} when it was listed: run the step again")
     return data
 
 
