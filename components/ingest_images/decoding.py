@@ -32,7 +32,7 @@ Image.MAX_IMAGE_PIXELS = None  # memory is what counts, and JPEGs of telephones 
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _WITHOUT_8_BIT_COLOURS = ("F", "LAB", "HSV")
-_BAND_PIXELS = 2**22
+_BAND_PIXELS = 2**18
 _PIXEL_BYTES = 10
 """Of a decoded picture with what is made of it here: at most two copies of 4 bytes a pixel, and its mask."""
 _WEBP_BYTES = 24
