@@ -4,6 +4,7 @@ One checkpoint is one safetensors object `{root}/{training_key}/step-00000500.sa
 not at all. It holds all that the next step needs, whichever framework and however many processes take it:
 
     rows.<text encoder>, first_moment.<..>, second_moment.<..>     float32 [n, d]
+    ema.<text encoder>                                             float32 [n, d], with ema_decay alone
     losses                                                         float32 [step]
     fixed_batch_losses                                             float32 [looks]
     snapshot.<step>.<text encoder>                                 float32 [n, d]
@@ -33,7 +34,7 @@ from components.common.artifacts import Rows, Snapshot
 from components.common.errors import ArtifactError, ConfigError, ObjectNotFoundError
 from components.common.storage import ObjectStore
 from components.common.storage.store import run_parallel
-from components.common.training.config import differing_fields
+from components.common.training.key_fields import differing_fields
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ _VERSION = "1"
 _SUFFIX = ".safetensors"
 CHECKPOINT_KEY = re.compile(rf"(?P<training>[0-9a-f]{{64}})/(?P<name>step-\d{{8,}}){re.escape(_SUFFIX)}")
 """A checkpoint's key below the checkpoint root: the training's key and the checkpoint's name."""
+_PARTS = ("rows", "first_moment", "second_moment", "ema")
 _HISTORY = ("losses", "fixed_batch_losses")
 
 
@@ -51,7 +53,7 @@ class TrainingState:
 
     The moments are AdamW's running means of the gradient and of its square, not corrected for their bias. The
     micro-batch size, samples that a device takes at once, does not determine the rows but how their gradient was
-    rounded.
+    rounded. `ema` is the moving average of the rows; empty without `ema_decay`.
     """
 
     step: int
@@ -59,6 +61,12 @@ class TrainingState:
     first_moment: Rows
     second_moment: Rows
     micro_batch_size: int | None = None
+    ema: Rows = dataclasses.field(default_factory=dict)
+
+    @property
+    def learned(self) -> Rows:
+        """What a training that ended here would have learned: the average where there is one, else the rows."""
+        return self.ema or self.rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,7 +206,7 @@ class CheckpointFolder:
     def _to_bytes(self, checkpoint: Checkpoint) -> bytes:
         state = checkpoint.state
         tensors = {name: np.asarray(getattr(checkpoint, name), np.float32) for name in _HISTORY}
-        for part in ("rows", "first_moment", "second_moment"):
+        for part in _PARTS:
             tensors |= {f"{part}.{name}": value for name, value in getattr(state, part).items()}
         for snapshot in checkpoint.snapshots:
             tensors |= {f"snapshot.{snapshot.step}.{name}": value for name, value in snapshot.rows.items()}
@@ -242,7 +250,7 @@ def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def _checkpoint(step: int, micro_batch_size: int | None, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    parts: dict[str, dict[str, np.ndarray]] = {"rows": {}, "first_moment": {}, "second_moment": {}}
+    parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in _PARTS}
     snapshots: dict[int, dict[str, np.ndarray]] = {}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from components.common.errors import ConfigError
-from components.common.training.config import MAX_SEED, TrainConfig, check_accelerator, key_fields
+from components.common.training.config import MAX_SEED, TrainConfig, check_accelerator
+from components.common.training.key_fields import key_fields
 
 
 @pytest.mark.parametrize(
