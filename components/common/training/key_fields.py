@@ -7,7 +7,7 @@ from typing import Any
 
 from components.common.training.config import TrainConfig
 
-_OUTSIDE_THE_KEY = (
+OUTSIDE_THE_KEY = (
     "max_train_steps",
     "train_batch_size",
     "gradient_accumulation_steps",
@@ -27,7 +27,7 @@ _OUTSIDE_THE_KEY = (
 )
 """How a run is carried out, not what it computes; or said by `global_batch` and `peak_learning_rate` instead."""
 
-_IN_EVERY_KEY = (
+IN_EVERY_KEY = (
     "learnable_property",
     "seed",
     "repeats",
@@ -62,9 +62,7 @@ def key_fields(config: TrainConfig, num_processes: int) -> dict[str, Any]:
     fields: dict[str, Any] = {
         name: value
         for name, value in config.as_json().items()
-        if name not in _OUTSIDE_THE_KEY
-        and name not in ineffective
-        and (name in _IN_EVERY_KEY or value != defaults[name])
+        if name not in OUTSIDE_THE_KEY and name not in ineffective and (name in IN_EVERY_KEY or value != defaults[name])
     }
     fields["global_batch"] = config.global_batch(num_processes)
     fields["peak_learning_rate"] = config.peak_learning_rate(num_processes)
