@@ -7,17 +7,26 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from components.common.errors import BaseModelError
+from components.common.errors import BaseModelError, ConfigError
 from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.sources.selection import select_files
+from components.common.training.config import TrainConfig
 from components.common.training.run_artifacts import text_encoder_problem
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What the trainers let a UNet predict: the noise, or the velocity (arXiv 2202.00512)."""
 
 
-def check_model_files(address: str, source: ModelSource, *, kind: str, variant: str = "", resolution: int = 0) -> int:
+def check_model_files(
+    address: str,
+    source: ModelSource,
+    *,
+    kind: str,
+    variant: str = "",
+    resolution: int = 0,
+    training: TrainConfig | None = None,
+) -> int:
     """The size in bytes of the weights that a run takes of a model.
 
     Args:
@@ -26,9 +35,11 @@ def check_model_files(address: str, source: ModelSource, *, kind: str, variant: 
         kind: `diffusion` or `clip`.
         variant: such as `fp16`; empty for the plain weights.
         resolution: side of the pictures in pixels that a diffusion model is to learn from.
+        training: how it is to learn from them.
 
     Raises:
-        BaseModelError: naming everything for which it is no model of that kind, or cannot learn from such pictures.
+        BaseModelError: naming everything for which it is no model of that kind, or cannot learn from such pictures in
+            such a way.
         StorageError: when its files cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch:
@@ -42,7 +53,10 @@ def check_model_files(address: str, source: ModelSource, *, kind: str, variant: 
             encoders = {name.partition("/")[0] for name in selected if name.startswith("text_encoder")}
             if problem := text_encoder_problem(encoders):
                 raise BaseModelError(problem)
-            if problems := [*_resolution_problems(vae, resolution), *_scheduler_problems(address, scheduler)]:
+            problems = [*_resolution_problems(vae, resolution), *_scheduler_problems(address, scheduler)]
+            if training:
+                problems += _training_problems(training, read(selected["text_encoder/config.json"]), scheduler)
+            if problems:
                 raise BaseModelError(*problems)
     weights = [name for name in selected.values() if name.endswith(".safetensors")]
     return sum(source.files[name].size for name in weights)
@@ -62,3 +76,15 @@ def _scheduler_problems(address: str, scheduler: dict[str, Any]) -> Iterable[str
             f"base_model: found the prediction type {found!r} in {address}/scheduler/scheduler_config.json, expected "
             f"one of {', '.join(PREDICTION_TYPES)}: choose another base model"
         )
+
+
+def _training_problems(training: TrainConfig, text_encoder: dict[str, Any], scheduler: dict[str, Any]) -> Iterable[str]:
+    """What a training asks of a model that does not have it; the numbers are the libraries' where a file has none."""
+    for check in (
+        lambda: training.check_clip_skip(text_encoder.get("num_hidden_layers", 12)),
+        lambda: training.timesteps(scheduler.get("num_train_timesteps", 1000)),
+    ):
+        try:
+            check()
+        except ConfigError as error:
+            yield from error.mistakes

@@ -93,8 +93,7 @@ def train(
     if warning := long_step_warning(
         config,
         peak_learning_rate=config.peak_learning_rate(num_processes),
-        width=embedding.rows["text_encoder"].shape[1],
-        vocabulary_norm=built.vocabulary_norm,
+        typical_element=built.vocabulary_norm / embedding.rows["text_encoder"].shape[1] ** 0.5,
     ):
         logger.warning("%s", warning)
     finished = loop.train(built.trainer, config=config, plan=plan, checkpoints=checkpoints, placement=process.placement)

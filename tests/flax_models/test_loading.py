@@ -166,7 +166,7 @@ def test_heads_that_do_not_divide_are_refused(model: Path) -> None:
     [
         ({"prediction_type": "sample"}, "prediction_type is 'sample'"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid'"),
-        ({"rescale_betas_zero_snr": True}, "asks for rescale_betas_zero_snr"),
+        ({"thresholding": True}, "asks for thresholding"),
     ],
 )
 def test_noise_schedule_that_is_not_implemented_is_refused(model: Path, fields: dict[str, Any], message: str) -> None:

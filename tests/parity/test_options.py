@@ -154,15 +154,12 @@ def test_every_option_that_may_be_off_is_in_the_table() -> None:
     assert {field.name for field in dataclasses.fields(TrainConfig)} - {*OUTSIDE_THE_KEY, *IN_EVERY_KEY} <= given
 
 
-@pytest.mark.parametrize("changes", [{}, {"snr_gamma": 1.0}], ids=["plain", "snr_gamma"])
+@pytest.mark.parametrize("changes", [{"timestep_min": 999}, {"snr_gamma": 1.0}], ids=["no signal", "snr_gamma"])
 def test_schedule_without_terminal_signal_and_weights_of_velocities_equal_torch(
-    tmp_path: Path, changes: dict[str, float]
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     zero = nano_model(tmp_path / "model", prediction_type="v_prediction", rescale_betas_zero_snr=True)
-    ours, theirs = (
-        learned(trained(framework, zero, timestep_min=900, stratified_timesteps=True, **changes))
-        for framework in ("flax", "torch")
-    )
+    ours, theirs = (learned(trained(framework, zero, **changes)) for framework in ("flax", "torch"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
     assert np.abs(theirs - INITIAL).max() > 10 * TOLERANCE
 

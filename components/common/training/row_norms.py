@@ -30,23 +30,22 @@ def wanted_norms(config: TrainConfig, initial_rows: np.ndarray, vocabulary_norm:
     return np.full((len(initial_rows), 1), norm)
 
 
-def long_step_warning(config: TrainConfig, *, peak_learning_rate: float, width: int, vocabulary_norm: float) -> str:
+def long_step_warning(config: TrainConfig, *, peak_learning_rate: float, typical_element: float) -> str:
     """What to tell of a learning rate whose steps are long beside the rows; empty when they are not.
 
-    One of Adam's steps moves every element by up to the learning rate, so a row by its square root of `width`-fold.
+    One of Adam's steps moves every element of a row by up to the learning rate.
 
     Args:
         config: says whether rows are kept from growing.
         peak_learning_rate: the learning rate at its highest, after `scale_lr`.
-        width: elements of a row.
-        vocabulary_norm: the mean norm of the vocabulary's token embeddings.
+        typical_element: of the vocabulary's token embeddings: their mean norm by the square root of their width.
     """
-    share = peak_learning_rate * width**0.5 / vocabulary_norm
+    share = peak_learning_rate / typical_element
     limit = LONG_STEP_AT_HELD_NORM if config.holds_norm else LONG_STEP
     if share <= limit:
         return ""
     return (
         f"learning_rate: found {peak_learning_rate:.1e} after scale_lr, whose steps are {share:.1f} times as long as a "
-        f"word's row, expected at most {limit * peak_learning_rate / share:.1e}, {limit} times: the rows will outgrow "
+        f"word's row, expected at most {limit * typical_element:.1e}, {limit} times: the rows will outgrow "
         "the vocabulary or jump about; lower learning_rate"
     )
