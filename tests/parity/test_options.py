@@ -42,8 +42,7 @@ INITIAL = runs.initial_embedding(WIDTH, 2).rows[runs.TEXT_ENCODER]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "snr_gamma": {"snr_gamma": 0.5},
-    "huber": {"loss_type": "huber"},
-    "huber_delta": {"loss_type": "huber", "huber_delta": 0.5},
+    "huber": {"loss_type": "huber", "huber_delta": 0.5},
     "noise_offset": {"noise_offset": 0.5},
     "timestep_min": {"timestep_min": 500},
     "timestep_max": {"timestep_max": 500},
