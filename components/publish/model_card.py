@@ -163,11 +163,12 @@ def _usage(
 
 def _clip_skip(learned: LearnedEmbedding) -> Iterable[str]:
     if learned.clip_skip:
+        last = code(str(-learned.clip_skip - 1))
         layers = "last layer" if learned.clip_skip == 1 else f"last {learned.clip_skip} layers"
         yield (
             f"**Without the text encoder's {layers}**: so it was learned, and so it wants to be drawn. That is "
             f"{code(f'clip_skip={learned.clip_skip}')} in diffusers, Clip skip {learned.clip_skip + 1} in "
-            f"AUTOMATIC1111 and Forge, and the node CLIP Set Last Layer with {-learned.clip_skip - 1} in ComfyUI."
+            f"AUTOMATIC1111 and Forge, and the node CLIP Set Last Layer with {last} in ComfyUI."
         )
 
 

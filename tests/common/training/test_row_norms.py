@@ -41,7 +41,7 @@ def test_norm_is_that_of_the_control(fields: dict[str, Any], norms: list[float] 
         (
             0.3,
             {},
-            "found 3.0e-01 after scale_lr, whose steps are 14.0 times as long as a word's row, expected at most 1.1e-02",
+            "found 3.0e-01 after scale_lr, whose steps are 14.0 times as long as a word's row, expected at most 1.1",
         ),
         (3e-2, {}, "1.4 times"),
         (3e-2, {"max_embedding_norm": 1.0}, ""),
