@@ -229,6 +229,11 @@ class TorchTrainer:
         """The trained rows, float32 [n, d]; their gradient is what `accumulate_gradient` added since the last step."""
         return self._rows
 
+    @property
+    def vocabulary_norm(self) -> float:
+        """The mean norm of the vocabulary's token embeddings."""
+        return self._vocabulary_norm
+
     def _choose_size(self, batch: Batch) -> int:
         """The samples to take at once: what a checkpoint was trained with, where that is allowed and fits."""
         kept = self._micro_batch_size
@@ -248,11 +253,6 @@ class TorchTrainer:
             size = choose_on_cpu(sizes, try_size)
         logger.info("%d samples at once, %d to a step of this process", size, len(batch))
         return size
-
-    @property
-    def vocabulary_norm(self) -> float:
-        """The mean norm of the vocabulary's token embeddings."""
-        return self._vocabulary_norm
 
     def _update(self, loss: torch.Tensor, learning_rate: float, step: int) -> torch.Tensor:
         assert self._rows.grad is not None
