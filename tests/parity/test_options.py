@@ -26,7 +26,9 @@ from components.flax_models import loading as flax_loading
 from components.flax_models.devices import mesh_for
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.torch_models import loading
+from components.train.flax import objective as flax_objective
 from components.train.flax.trainer import FlaxTrainer
+from components.train.torch import objective as torch_objective
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 from tests.tiny_models import ModelWidths, make_model
@@ -238,3 +240,25 @@ def test_average_goes_on_from_a_state_bit_for_bit(model: Path, framework: str) -
         np.testing.assert_array_equal(
             getattr(whole, part)[runs.TEXT_ENCODER], getattr(resumed, part)[runs.TEXT_ENCODER]
         )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("delta", [1e-2, 0.1, 100.0])
+def test_huber_is_the_references_squared_near_by_and_linear_far_off(delta: float, weighted: bool) -> None:
+    generator = np.random.default_rng(0)
+    prediction, target = generator.standard_normal((2, 3, 4, 5, 5)).astype(np.float32)
+    weights = np.array([0.5, 1.0, 2.0], np.float32) if weighted else None
+    config = TrainConfig(loss_type="huber", huber_delta=delta)
+    theirs = torch_objective.mean_loss(
+        config,
+        torch.from_numpy(prediction),
+        torch.from_numpy(target),
+        None if weights is None else torch.tensor(weights),
+    ).item()
+    ours = float(flax_objective.mean_loss(config, jnp.array(prediction), jnp.array(target), weights))
+    errors = (prediction - target).astype(np.float64)
+    expected = (2 * delta * (np.sqrt(errors**2 + delta**2) - delta)).mean(axis=(1, 2, 3))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert theirs == pytest.approx((expected if weights is None else weights * expected).mean(), rel=1e-3)
+    if delta == 100.0 and not weighted:
+        assert theirs == pytest.approx(np.square(errors).mean(), rel=1e-2)
