@@ -96,8 +96,7 @@ class CheckedOptions:
     def num_processes(self) -> int:
         """How many processes train together on all nodes."""
         devices = self.run.training_pod.count if FRAMEWORKS[self.framework].process_per_device else 1
-        asked = self.nodes.processes_per_node if self.nodes.num_nodes > 1 else 0
-        return self.nodes.num_nodes * (asked or max(1, devices))
+        return self.nodes.num_nodes * max(1, devices)
 
     def launching(self, *, cpu: str = MODEL_CPU, memory: str = MODEL_MEMORY) -> LaunchConfig:
         """How the cluster is asked for the pods that train, be it one or several.
