@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.common.artifacts import LEARNED_EMBEDS, read_learned_embeds
+from components.common.artifacts import LEARNED_EMBEDS, read_clip_skip, read_learned_embeds
 from components.common.base_model import cache_folder, materialize
 from components.common.errors import ConfigError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
@@ -238,6 +238,12 @@ def _sample(request: SampleRequest, concepts: Sequence[Concept], model: Path) ->
 
     device = device_for(request.accelerator)
     pipeline: Any = load_pipeline(model, device=device, dtype=torch.float32 if device.type == "cpu" else torch.float16)
+    clip_skips = {read_clip_skip(concept.file) for concept in concepts}
+    if len(clip_skips) > 1:
+        raise InputError(
+            f"found concepts that were learned with clip_skip {', '.join(map(str, sorted(clip_skips)))}, expected the "
+            "same for all: draw with each on its own"
+        )
     for concept in concepts:
         load_concept(pipeline, concept.file)
     shots = [prompt for prompt in request.prompts for _ in range(request.count)]
@@ -245,7 +251,11 @@ def _sample(request: SampleRequest, concepts: Sequence[Concept], model: Path) ->
         pipeline,
         shots,
         [request.seed + index % request.count for index in range(len(shots))],
-        SamplingConfig(num_inference_steps=request.num_inference_steps, guidance_scale=request.guidance_scale),
+        SamplingConfig(
+            num_inference_steps=request.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            clip_skip=max(clip_skips),
+        ),
         negative_prompt=request.negative_prompt,
     )
 

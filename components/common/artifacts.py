@@ -36,6 +36,7 @@ TOKEN_IDENTIFIER = "token_identifier.txt"
 TYPE_OF_CONCEPT = "type_of_concept.txt"
 """The files of the reference script beside it: the placeholder, and what was learned."""
 
+_CLIP_SKIP = "clip_skip"
 _UNNAMED_KEY = "emb_params"  # AUTOMATIC1111's, where the file's name is the word
 _SDXL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
@@ -322,6 +323,11 @@ class LearnedEmbedding:
         """How many optimizer steps were taken."""
         return len(self.losses)
 
+    @property
+    def clip_skip(self) -> int:
+        """How many of the text encoder's last layers were left out, and are to be left out when it is drawn with."""
+        return int(self.config.get("clip_skip", 0))
+
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the embedding, the two text files of the reference script, and the history under `path`."""
         history = {"losses": np.asarray(self.losses, np.float32)}
@@ -375,6 +381,7 @@ class LearnedEmbedding:
             "steps": str(self.steps),
             "training_key": self.training_key,
             "lineage": json.dumps(dict(self.lineage), sort_keys=True),
+            **({_CLIP_SKIP: str(self.clip_skip)} if self.clip_skip else {}),
         }
 
 
@@ -434,6 +441,18 @@ def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarra
         if value.ndim not in (1, 2) or not value.size:
             raise ArtifactError(f"{file} has a tensor of shape {list(value.shape)} for {name}, expected [rows, width]")
     return header, {name: np.atleast_2d(value) for name, value in rows.items()}
+
+
+def read_clip_skip(file: Path) -> int:
+    """How many of the text encoder's last layers a learned-embedding file wants left out; 0 where it does not say.
+
+    Raises:
+        ArtifactError: when the file is no such file, or says no number.
+    """
+    found = read_learned_embeds(file)[0].get(_CLIP_SKIP, "0")
+    if not found.isdecimal():
+        raise ArtifactError(f"{file} has the {_CLIP_SKIP} {found!r} in its header, expected a number of layers")
+    return int(found)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

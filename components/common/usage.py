@@ -16,6 +16,7 @@ def usage_script(
     prompt: str,
     num_inference_steps: int,
     guidance_scale: float,
+    clip_skip: int = 0,
 ) -> str:
     """A script that runs as it is in the folder of the embedding, and draws `picture.png`.
 
@@ -28,6 +29,7 @@ def usage_script(
         prompt: what to draw.
         num_inference_steps: denoising steps, as for the samples.
         guidance_scale: weight of guidance, as for the samples.
+        clip_skip: how many of the text encoder's last layers the concept was learned without.
     """
     kind = "StableDiffusionXLPipeline" if is_sdxl else "StableDiffusionPipeline"
     lines = ["import torch", f"from diffusers import {kind}"]
@@ -43,6 +45,12 @@ def usage_script(
     else:
         lines.append(f'pipeline.load_textual_inversion("{LEARNED_EMBEDS}")')
     settings = f"num_inference_steps={num_inference_steps}, guidance_scale={guidance_scale:g}"
+    if clip_skip:
+        settings += f", clip_skip={clip_skip}"
+        lines += [
+            'if not hasattr(pipeline.text_encoder, "text_model"):  # as of transformers 5.6',
+            '    object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)',
+        ]
     lines.append(f'pipeline({literal(prompt)}, {settings}).images[0].save("picture.png")')
     return "\n".join(lines)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,15 +23,19 @@ class ClipTextEncoder(nnx.Module):
         self.encoder = _Layers(config, dtype, remat)
         self.final_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, token_ids: jax.Array, rows: jax.Array, first_id: int | jax.Array) -> jax.Array:
-        """The last hidden states, [b, t, hidden].
+    def __call__(
+        self, token_ids: jax.Array, rows: jax.Array, first_id: int | jax.Array, *, clip_skip: int = 0
+    ) -> jax.Array:
+        """The hidden states that a UNet is conditioned on, [b, t, hidden].
 
         Args:
             token_ids: int32 [b, t]; the placeholder's ids are the last ones, `first_id` up to `first_id + n - 1`.
             rows: float32 [n, hidden], the embeddings of the placeholder's tokens.
             first_id: see `token_ids`.
+            clip_skip: how many of the last layers are left out; the final norm follows all the same (diffusers,
+                `StableDiffusionPipeline.encode_prompt`).
         """
-        return self.final_layer_norm(self.encoder(self.embeddings(token_ids, rows, first_id)))
+        return self.final_layer_norm(self.encoder(self.embeddings(token_ids, rows, first_id), clip_skip))
 
 
 class _Embeddings(nnx.Module):
@@ -51,8 +57,8 @@ class _Layers(nnx.Module):
         self.remat = remat
         self.layers = nnx.List([_Layer(config, dtype) for _ in range(config.num_hidden_layers)])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for layer in self.layers:
+    def __call__(self, x: jax.Array, left_out: int) -> jax.Array:
+        for layer in itertools.islice(self.layers, len(self.layers) - left_out):
             x = jax.checkpoint(layer)(x) if self.remat else layer(x)
         return x
 

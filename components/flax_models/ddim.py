@@ -64,6 +64,7 @@ class Ddim:
 
         Raises:
             ConfigError: when there are more than timesteps.
+            BaseModelError: when a step begins without any signal, and the noise is predicted: that tells no picture.
         """
         total = self.schedule.num_train_timesteps
         if not 1 <= count <= total:
@@ -77,6 +78,11 @@ class Ddim:
                 chosen = np.round(np.linspace(0, total - 1, count))[::-1]
         timesteps = chosen.astype(np.int32)
         alphas, after = self.schedule.alphas_cumprod, timesteps - total // count
+        if self.schedule.prediction_type == "epsilon" and not alphas[timesteps].all():
+            raise BaseModelError(
+                f"prediction_type is epsilon where the schedule leaves no signal at timestep {timesteps[0]}, expected "
+                "v_prediction, as rescale_betas_zero_snr needs it: choose another base model"
+            )
         alpha_after = np.where(after >= 0, alphas[np.maximum(after, 0)], np.float32(self.final_alpha))
         return Steps(timestep=timesteps, alpha=alphas[timesteps], alpha_after=alpha_after.astype(np.float32))
 

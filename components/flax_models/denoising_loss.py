@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,6 @@ class FlaxHeldOutLoss:
     def __init__(self, pipeline: FlaxPipeline) -> None:
         """Takes the base model, with the concept loaded if prompts name it."""
         self._pipeline = pipeline
-        specs = (*[P()] * 4, *[P(DATA)] * 4)
-        self._errors = jax.jit(
-            jax.shard_map(self._squared_errors, mesh=pipeline.mesh, in_specs=specs, out_specs=P(DATA), check_vma=False)
-        )
         self._encode = jax.jit(self._latents)
 
     def measure(self, pictures: Sequence[np.ndarray], prompt: str) -> float:
@@ -52,8 +50,18 @@ class FlaxHeldOutLoss:
                 timesteps = draws.timesteps[stratum[chosen]].astype(np.int32)
                 samples = (latents[picture[chosen]], noise[chosen], timesteps, alphas[timesteps])
                 cut = map(pipeline.cut, samples)
-                errors.append(self._errors(pipeline.weights, pipeline.rows, ids, first_id, *cut))
+                measured = self._errors(pipeline.clip_skip)(pipeline.weights, pipeline.rows, ids, first_id, *cut)
+                errors.append(measured)
         return float(np.concatenate(errors)[: len(noise)].mean())
+
+    @functools.cache  # noqa: B019 - a measure lives as long as its process
+    def _errors(self, clip_skip: int) -> Any:
+        """The compiled function; [b, ...] is cut over the devices, which have nothing to tell each other."""
+        local = functools.partial(self._squared_errors, clip_skip=clip_skip)
+        specs = (*[P()] * 4, *[P(DATA)] * 4)
+        return jax.jit(
+            jax.shard_map(local, mesh=self._pipeline.mesh, in_specs=specs, out_specs=P(DATA), check_vma=False)
+        )
 
     def _latents(self, weights: Weights, pictures: jax.Array) -> jax.Array:
         vae = self._pipeline.vae
@@ -70,10 +78,12 @@ class FlaxHeldOutLoss:
         noise: jax.Array,
         timesteps: jax.Array,
         alpha: jax.Array,
+        *,
+        clip_skip: int,
     ) -> jax.Array:
         """The error of each sample on this device, float32 [b]."""
         pipeline = self._pipeline
-        prompt = pipeline.text_encoder.module(weights.text_encoder)(ids, rows, first_id)
+        prompt = pipeline.text_encoder.module(weights.text_encoder)(ids, rows, first_id, clip_skip=clip_skip)
         prompts = jnp.broadcast_to(prompt, (len(latents), *prompt.shape[1:]))
         predicted = pipeline.unet.module(weights.unet)(add_noise(latents, noise, alpha), timesteps, prompts)
         predicts_velocity = pipeline.ddim.schedule.prediction_type == "v_prediction"

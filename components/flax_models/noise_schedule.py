@@ -45,9 +45,10 @@ def load_noise_schedule(model: Path) -> NoiseSchedule:
     given = read_object(folder / "scheduler_config.json")
     if problems := scheduler_problems(given, str(folder / "scheduler_config.json")):
         raise BaseModelError(*problems)
-    for name in ("rescale_betas_zero_snr", "thresholding"):
-        if given.get(name):
-            raise BaseModelError(f"{folder} asks for {name}, which the Flax modules do not compute: train with PyTorch")
+    if given.get("thresholding"):
+        raise BaseModelError(
+            f"{folder} asks for thresholding, which the Flax modules do not compute: train with PyTorch"
+        )
     betas = given.get("trained_betas")
     if betas is None:
         betas = _betas(
@@ -57,11 +58,23 @@ def load_noise_schedule(model: Path) -> NoiseSchedule:
             given.get("num_train_timesteps", 1000),
             folder,
         )
+    betas = np.asarray(betas, np.float32)
+    if given.get("rescale_betas_zero_snr"):
+        betas = _without_terminal_signal(betas)
+    return NoiseSchedule(alphas_cumprod=_left_of_signal(betas), prediction_type=given.get("prediction_type", "epsilon"))
+
+
+def _left_of_signal(betas: np.ndarray) -> np.ndarray:
     # As PyTorch does: multiplied up in float64. In float32 the share of noise at the first timesteps was off by 1e-4.
-    left = np.cumprod(1.0 - np.asarray(betas, np.float32), dtype=np.float64)
-    return NoiseSchedule(
-        alphas_cumprod=left.astype(np.float32), prediction_type=given.get("prediction_type", "epsilon")
-    )
+    return np.cumprod(1.0 - betas, dtype=np.float64).astype(np.float32)
+
+
+def _without_terminal_signal(betas: np.ndarray) -> np.ndarray:
+    """The betas of a schedule that ends with noise alone (Lin et al. 2023, arXiv 2305.08891, algorithm 1), float32."""
+    roots = np.sqrt(_left_of_signal(betas))
+    shifted = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
+    left = np.square(shifted)
+    return 1.0 - np.concatenate([left[:1], left[1:] / left[:-1]])
 
 
 def _betas(schedule: str, start: float, end: float, count: int, folder: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from components.common.artifacts import read_learned_embeds
+from components.common.artifacts import read_clip_skip, read_learned_embeds
 from components.common.errors import BaseModelError, InputError, TokenError
 from components.common.prompts import placeholder_tokens
 from components.common.sources.checks import read_object
@@ -43,6 +43,7 @@ class FlaxPipeline:
         weights: their weights, on every device.
         rows: the concept's rows, float32 [n, d], on every device.
         first_id: the concept's first token id.
+        clip_skip: how many of the text encoder's last layers the concept wants left out.
     """
 
     def __init__(self, model: Path, *, mesh: Mesh, mixed_precision: str = "no") -> None:
@@ -60,7 +61,7 @@ class FlaxPipeline:
         self.weights: Weights = replicated(
             Weights(self.text_encoder.weights, self.unet.weights, self.vae.weights), mesh
         )
-        self.first_id = self.text_encoder.config.vocab_size
+        self.first_id, self.clip_skip = self.text_encoder.config.vocab_size, 0
         self.rows = replicated(np.zeros((1, self.text_encoder.config.hidden_size), np.float32), mesh)
         self._model, self._tokens = model, tuple[str, ...]()
         self._tokenizer = limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / TEXT_ENCODER)
@@ -104,6 +105,7 @@ class FlaxPipeline:
         tokens = placeholder_tokens(token, len(rows[TEXT_ENCODER]))
         self._tokenizer.add_tokens(list(tokens))
         self._tokens, self.first_id = tokens, self._tokenizer.convert_tokens_to_ids(tokens[0])
+        self.clip_skip = read_clip_skip(file)
         self.write_rows(rows[TEXT_ENCODER])
         return tokens
 

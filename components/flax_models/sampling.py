@@ -59,6 +59,7 @@ class FlaxSampler:
                 pipeline.ddim.steps(num_inference_steps),
                 np.float32(guidance_scale),
                 first_id=pipeline.first_id,
+                clip_skip=pipeline.clip_skip,
             )
         return np.asarray(pictures)[:count]
 
@@ -76,14 +77,15 @@ class FlaxSampler:
             scale: jax.Array,
             *,
             first_id: int,
+            clip_skip: int,
         ) -> jax.Array:
-            local = functools.partial(self._draw_on_device, guided=guided, first_id=first_id)
+            local = functools.partial(self._draw_on_device, guided=guided, first_id=first_id, clip_skip=clip_skip)
             specs = (P(), P(), P(DATA), P(DATA), P(DATA), P(), P())
             return jax.shard_map(local, mesh=self._pipeline.mesh, in_specs=specs, out_specs=P(DATA), check_vma=False)(
                 weights, rows, ids, negative_ids, noise, steps, scale
             )
 
-        return jax.jit(draw, static_argnames="first_id")
+        return jax.jit(draw, static_argnames=("first_id", "clip_skip"))
 
     def _draw_on_device(
         self,
@@ -97,11 +99,14 @@ class FlaxSampler:
         *,
         guided: bool,
         first_id: int,
+        clip_skip: int,
     ) -> jax.Array:
         pipeline = self._pipeline
         unet, vae = pipeline.unet.module(weights.unet), pipeline.vae.module(weights.vae)
-        wanted = jnp.concatenate([negative_ids, ids]) if guided else ids
-        prompt = pipeline.text_encoder.module(weights.text_encoder)(wanted, rows, first_id)
+        text_encoder = pipeline.text_encoder.module(weights.text_encoder)
+        prompt = text_encoder(ids, rows, first_id, clip_skip=clip_skip)
+        if guided:  # as in diffusers the negative prompt has all layers
+            prompt = jnp.concatenate([text_encoder(negative_ids, rows, first_id), prompt])
 
         def denoise(latents: jax.Array, step: Steps) -> tuple[jax.Array, None]:
             given = jnp.concatenate([latents, latents]) if guided else latents

@@ -17,7 +17,7 @@ from components.init_embedding.config import InitConfig
 from components.preflight.config import RunOptions
 from components.publish.config import PublishOptions
 from components.train.config import TrainStepConfig
-from components.train.frameworks import framework_for, mistakes_with_flax
+from components.train.frameworks import FRAMEWORKS, framework_for, mistakes_with_flax
 from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY, LaunchConfig, NodesOptions
 
 LONGEST_TOGETHER = 50_000
@@ -97,6 +97,12 @@ class CheckedOptions:
             ConfigError: when the one that is asked for does not train on the accelerator.
         """
         return framework_for(self.run.framework, self.run.accelerator)
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes train together on all nodes."""
+        devices = self.run.training_pod.count if FRAMEWORKS[self.framework].process_per_device else 1
+        return self.nodes.num_nodes * max(1, devices)
 
     def launching(self, *, cpu: str = MODEL_CPU, memory: str = MODEL_MEMORY) -> LaunchConfig:
         """How the cluster is asked for the pods that train, be it one or several.

@@ -14,6 +14,7 @@ from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
 from components.common.storage.local_files import local_errors
 from components.common.training.checkpoints import CHECKPOINT_KEY
+from components.common.training.row_norms import long_step_warning
 from components.encode_latents.config import EncodeConfig
 from components.evaluate.config import EvaluateConfig
 from components.import_base_model.config import ImportConfig
@@ -35,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 PROBE = "preflight-probe"
 """The object that is written, and deleted again, to see whether the storage can be."""
+
+TYPICAL_ELEMENT = 0.02
+"""Size of an element of CLIP's token embeddings, whose weights preflight does not read: their standard deviation before
+CLIP was trained (transformers, `CLIPPreTrainedModel._init_weights`); in the tiny world it is .022 after."""
 
 _SHOWN_NAMES = 5
 
@@ -125,6 +130,12 @@ def preflight(
         )
         logger.info("%s asks for %s CPUs, %s, %s x %s", name, cpu, memory, accelerators, resource)
     logger.info("training runs in %s", checked.training_image)
+    if warning := long_step_warning(
+        options.training,
+        peak_learning_rate=options.training.peak_learning_rate(options.num_processes),
+        typical_element=TYPICAL_ELEMENT,
+    ):
+        logger.warning("%s", warning)
     return checked
 
 
@@ -170,6 +181,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         kind="diffusion",
         variant=run.base_model_variant,
         resolution=options.pictures.resolution,
+        training=options.training,
     )
     scorer_bytes = scorer and attempt("scorer", check_model_files, run.scorer, scorer, kind="clip")
     if base_model is not None and base_model_bytes is not None:

@@ -146,6 +146,7 @@ def _usage(
         prompt=prompt,
         num_inference_steps=settings["num_inference_steps"],
         guidance_scale=settings["guidance_scale"],
+        clip_skip=learned.clip_skip,
     )
     file = code(f"{trigger}.safetensors")
     return "\n\n".join(
@@ -157,8 +158,20 @@ def _usage(
             "word's name the file would change every prompt that has that word.",
             f"**ComfyUI**: put {file} into `models/embeddings/` and write {code('embedding:' + trigger)} in "
             f"the prompt: {code(prompt.replace(token, 'embedding:' + trigger))}.",
+            *_clip_skip(learned),
         ]
     )
+
+
+def _clip_skip(learned: LearnedEmbedding) -> Iterable[str]:
+    if learned.clip_skip:
+        last = code(str(-learned.clip_skip - 1))
+        layers = "last layer" if learned.clip_skip == 1 else f"last {learned.clip_skip} layers"
+        yield (
+            f"**Without the text encoder's {layers}**: so it was learned, and so it wants to be drawn. That is "
+            f"{code(f'clip_skip={learned.clip_skip}')} in diffusers, Clip skip {learned.clip_skip + 1} in "
+            f"AUTOMATIC1111 and Forge, and the node CLIP Set Last Layer with {last} in ComfyUI."
+        )
 
 
 def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:

@@ -14,31 +14,31 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from components.common.held_out_draws import held_out_draws
+from components.torch_models.hidden_states import hidden_states
 from components.torch_models.sampling import Pipeline
 
 _BATCH = 10
 
 
 @torch.inference_mode()
-def held_out_loss(pipeline: Pipeline, pictures: Sequence[np.ndarray], prompt: str) -> float:
+def held_out_loss(pipeline: Pipeline, pictures: Sequence[np.ndarray], prompt: str, *, clip_skip: int = 0) -> float:
     """The mean squared error of the pipeline's UNet over pictures and timesteps, given `prompt`.
 
     Args:
         pipeline: from `load_pipeline`, with the concept loaded if the prompt names it.
         pictures: uint8 [H, W, 3] each, of one size.
         prompt: with the placeholder alone for a concept of several vectors.
+        clip_skip: how many of the text encoder's last layers are left out.
     """
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     latents = _latents(pipeline, pictures)
-    hidden_states = _hidden_states(pipeline, prompt)
+    states = _hidden_states(pipeline, prompt, clip_skip)
     draws = held_out_draws(tuple(latents.shape), schedule.config.num_train_timesteps)
     errors = []
     for timestep, drawn in zip(draws.timesteps.tolist(), torch.from_numpy(draws.noise), strict=True):
         for start in range(0, len(latents), _BATCH):
             chosen = slice(start, start + _BATCH)
-            errors.append(
-                _squared_errors(pipeline.unet, schedule, latents[chosen], drawn[chosen], timestep, hidden_states)
-            )
+            errors.append(_squared_errors(pipeline.unet, schedule, latents[chosen], drawn[chosen], timestep, states))
     return float(torch.cat(errors).mean())
 
 
@@ -66,7 +66,7 @@ def _latents(pipeline: Pipeline, pictures: Sequence[np.ndarray]) -> torch.Tensor
     return mean.float() * vae.config.scaling_factor
 
 
-def _hidden_states(pipeline: Pipeline, prompt: str) -> torch.Tensor:
+def _hidden_states(pipeline: Pipeline, prompt: str, clip_skip: int) -> torch.Tensor:
     tokenizer = pipeline.tokenizer
     ids = tokenizer(
         pipeline.maybe_convert_prompt(prompt.lower(), tokenizer),
@@ -75,4 +75,5 @@ def _hidden_states(pipeline: Pipeline, prompt: str) -> torch.Tensor:
         max_length=tokenizer.model_max_length,
         return_tensors="pt",
     ).input_ids
-    return pipeline.text_encoder(ids.to(pipeline.text_encoder.device))[0].to(pipeline.unet.dtype)
+    states = hidden_states(pipeline.text_encoder, ids.to(pipeline.text_encoder.device), clip_skip)
+    return states.to(pipeline.unet.dtype)

@@ -50,6 +50,7 @@ class SamplingConfig:
         guidance_scale: weight of classifier-free guidance (arXiv 2207.12598); 1 or less turns it off.
         height, width: pixels; None takes the size that the UNet was trained for.
         batch_size: pictures drawn at once; it changes nothing but the last digits of the arithmetic.
+        clip_skip: how many of the text encoder's last layers prompts go without; the negative prompt has all.
     """
 
     num_inference_steps: int = 50
@@ -57,6 +58,7 @@ class SamplingConfig:
     height: int | None = None
     width: int | None = None
     batch_size: int = 4
+    clip_skip: int = 0
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` on a value that cannot be right."""
@@ -109,6 +111,9 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
         )
     except Exception as error:  # constructors, given fields of somebody else, raise whatever they run into
         raise BaseModelError(f"{model} cannot be loaded ({one_line(error)}): import the base model again") from error
+    if not hasattr(pipeline.text_encoder, "text_model"):
+        # Where diffusers 0.42 looks for the final norm with clip_skip; transformers 5.6 has it in the encoder itself.
+        object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -185,6 +190,7 @@ def sample(
             guidance_scale=config.guidance_scale,
             height=config.height,
             width=config.width,
+            clip_skip=config.clip_skip or None,
             output_type="np",
         )
         pictures += [picture_bytes(picture) for picture in output.images]

@@ -36,6 +36,21 @@ class TrainerInputs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Built:
+    """A trainer, and what of the model the step wants to know.
+
+    Attributes:
+        trainer: takes the optimizer steps.
+        num_train_timesteps: how many timesteps the noise schedule has.
+        vocabulary_norm: the mean norm of the vocabulary's token embeddings.
+    """
+
+    trainer: Trainer
+    num_train_timesteps: int
+    vocabulary_norm: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Process:
     """This process, which has joined the others of its training.
 
@@ -43,14 +58,14 @@ class Process:
         packages: those whose versions the log tells.
         placement: which part of every global batch it takes.
         devices: the devices of all processes for a person, such as `4 x TPU v5 lite`.
-        build: the trainer, and how many timesteps its noise schedule has.
+        build: makes the trainer.
         end: leaves the other processes when everything is written.
     """
 
     packages: tuple[str, ...]
     placement: Placement
     devices: str
-    build: Callable[[TrainerInputs], tuple[Trainer, int]]
+    build: Callable[[TrainerInputs], Built]
     end: Callable[[], None] = lambda: None
 
 

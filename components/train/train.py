@@ -13,6 +13,7 @@ from components.common.training import loop
 from components.common.training.checkpoints import CheckpointFolder
 from components.common.training.config import TrainConfig
 from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.row_norms import long_step_warning
 from components.common.training.run_artifacts import (
     PARTS,
     check_that_they_belong_together,
@@ -67,7 +68,7 @@ def train(
     )
     check_that_they_belong_together(latents, embedding, reference.digest)
     model, store = materialize(reference, PARTS), open_store(checkpoint_root)
-    trainer, num_train_timesteps = process.build(
+    built = process.build(
         TrainerInputs(
             config=config,
             model=model,
@@ -77,7 +78,8 @@ def train(
             store=store,
         )
     )
-    plan = sampling_plan(config, latents, num_processes=num_processes, num_train_timesteps=num_train_timesteps)
+    timesteps = built.num_train_timesteps
+    plan = sampling_plan(config, latents, num_processes=num_processes, num_train_timesteps=timesteps)
     fields = run_fields(config, reference=reference, latents=latents, embedding=embedding, num_processes=num_processes)
     checkpoints = CheckpointFolder(store, fields, total_limit=config.checkpoints_total_limit)
     logger.info(
@@ -88,7 +90,13 @@ def train(
         num_processes,
         config.peak_learning_rate(num_processes),
     )
-    finished = loop.train(trainer, config=config, plan=plan, checkpoints=checkpoints, placement=process.placement)
+    if warning := long_step_warning(
+        config,
+        peak_learning_rate=config.peak_learning_rate(num_processes),
+        typical_element=built.vocabulary_norm / embedding.rows["text_encoder"].shape[1] ** 0.5,
+    ):
+        logger.warning("%s", warning)
+    finished = loop.train(built.trainer, config=config, plan=plan, checkpoints=checkpoints, placement=process.placement)
     learned = learned_embedding(
         config,
         finished,

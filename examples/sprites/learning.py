@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import logging
 import tempfile
@@ -184,10 +185,11 @@ def _held_out_losses(concept: Concept, learned: LearnedEmbedding, base_model: Pa
     pictures = ImageSet.read(folder / "scoring").pixels
     tokens = load_concept(pipeline, folder / "learned" / LEARNED_EMBEDS)
     prompt = "a painting in the style of {}" if concept.learnable_property == "style" else "a photo of a {}"
-    losses = {"after": held_out_loss(pipeline, pictures, prompt.format(concept.placeholder_token))}
+    measure = functools.partial(held_out_loss, pipeline, pictures, clip_skip=learned.clip_skip)
+    losses = {"after": measure(prompt.format(concept.placeholder_token))}
     write_rows(pipeline, tokens, learned.initial_rows)
-    losses["before"] = held_out_loss(pipeline, pictures, prompt.format(concept.placeholder_token))
-    losses["true_caption"] = held_out_loss(pipeline, pictures, prompt.format(concept.true_caption))
+    losses["before"] = measure(prompt.format(concept.placeholder_token))
+    losses["true_caption"] = measure(prompt.format(concept.true_caption))
     return losses
 
 

@@ -63,7 +63,6 @@ def measure(topology: str, batch: int, precision: str, remat: bool) -> dict[str,
         first_id=SD15_TEXT.vocab_size,
         scaling_factor=0.18215,
         v_prediction=False,
-        max_norm=0.0,
     )
     facts = {"topology": topology, "batch": batch, "precision": precision, "remat": remat}
     started = time.monotonic()

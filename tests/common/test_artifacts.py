@@ -38,6 +38,7 @@ from components.common.artifacts import (
     Sample,
     Snapshot,
     learned_embeds_bytes,
+    read_clip_skip,
     read_learned_embeds,
     safetensors_bytes,
 )
@@ -543,3 +544,19 @@ def test_safetensors_bytes_when_names_are_odd_load_alike(
     file.write_bytes(data)
     with safetensors.safe_open(file, framework="numpy") as opened:
         assert dict(opened.metadata() or {}) == facts
+
+
+@pytest.mark.parametrize("clip_skip", [0, 2])
+def test_learned_embeds_say_how_many_layers_they_want_left_out(clip_skip: int, tmp_path: Path) -> None:
+    learned = dataclasses.replace(learned_embedding(), config={"clip_skip": clip_skip})
+    learned.write(tmp_path / "learned")
+    assert LearnedEmbedding.read(tmp_path / "learned").clip_skip == clip_skip
+    assert read_clip_skip(tmp_path / "learned" / LEARNED_EMBEDS) == clip_skip
+    assert ("clip_skip" in read_learned_embeds(tmp_path / "learned" / LEARNED_EMBEDS)[0]) is bool(clip_skip)
+
+
+def test_learned_embeds_when_the_layers_are_no_number_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(learned_embeds_bytes("<x>", {"text_encoder": floats(1, 4)}, {"clip_skip": "two"}))
+    with pytest.raises(ArtifactError, match="clip_skip 'two' in its header, expected a number"):
+        read_clip_skip(file)

@@ -81,6 +81,18 @@ def test_script_when_run_as_printed_draws_the_concept(
     assert np.abs(pictures[0].astype(int) - pictures[1].astype(int)).max() > 10
 
 
+def test_script_with_clip_skip_draws_another_picture(tmp_path: Path) -> None:
+    reference = import_base_model(str(MODEL), str(tmp_path / "store"), tmp_path / "reference")
+    write_concept(tmp_path, vectors=1)
+    drawn = {"placeholder_token": "<x>", "prompt": "a <x>", "num_inference_steps": 2, "guidance_scale": 2.5}
+    pictures = []
+    for clip_skip in (0, 1):
+        script = usage_script(reference, is_sdxl=False, **drawn, clip_skip=clip_skip)
+        assert (", clip_skip=1)" in script) is bool(clip_skip)
+        pictures.append(run(script.replace("import torch\n", "import torch; torch.manual_seed(0)\n", 1), tmp_path))
+    assert np.abs(pictures[0].astype(int) - pictures[1].astype(int)).max() > 3
+
+
 @pytest.mark.parametrize(
     ("source", "repository", "variant", "expected"),
     [

@@ -70,8 +70,12 @@ def write_concept(
     moved: float = 1.0,
     token: str = "<concept>",
     initializer: str = "toy",
+    clip_skip: int = 0,
 ) -> Concept:
-    """A concept begun from the word `initializer`, whose rows moved by noise of the deviation `moved`."""
+    """A concept begun from the word `initializer`, whose rows moved by noise of the deviation `moved`.
+
+    It says that it was learned without the text encoder's last `clip_skip` layers.
+    """
     tokenizer = CLIPTokenizer.from_pretrained(world.model / "tokenizer")
     [token_id] = tokenizer.encode(initializer, add_special_tokens=False)
     table = CLIPTextModel.from_pretrained(world.model / "text_encoder").get_input_embeddings().weight
@@ -97,5 +101,6 @@ def write_concept(
         "snapshots": (halfway,) if steps else (),
     }
     learned: LearnedEmbedding = learned_embedding(token=token, steps=steps)
-    dataclasses.replace(learned, **changes).write(folder / "learned")
+    config = {**learned.config, "clip_skip": clip_skip}
+    dataclasses.replace(learned, **changes, config=config).write(folder / "learned")
     return Concept(initial_embedding=folder / "initial", learned_embedding=folder / "learned")

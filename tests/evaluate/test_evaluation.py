@@ -201,3 +201,21 @@ def test_evaluate_when_the_accelerator_is_unknown(world, concept, tmp_path):
             accelerator="npu",
             output=tmp_path / "out",
         )
+
+
+def test_concept_is_drawn_and_measured_without_the_layers_that_it_was_learned_without(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn, told = [], []
+    for clip_skip in (0, 1):
+        folder = tmp_path / str(clip_skip)
+        concept = write_concept(world, folder, clip_skip=clip_skip)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            evaluation = run(world, concept, folder / "out", dataclasses.replace(FAST, prompts=("a {}",)))
+        drawn.append({variant: pixels_of(evaluation, variant) for variant in ("before", "after")})
+        told += [record.getMessage() for record in caplog.records if "held-out loss" in record.getMessage()]
+        assert ("clip_skip=1" in evaluation.report_html) is bool(clip_skip)
+    assert told[0] != told[1]
+    for variant in ("before", "after"):
+        assert (drawn[0][variant] != drawn[1][variant]).any(), variant

@@ -166,7 +166,7 @@ def test_heads_that_do_not_divide_are_refused(model: Path) -> None:
     [
         ({"prediction_type": "sample"}, "found prediction_type sample, expected one of epsilon"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule is 'sigmoid'"),
-        ({"rescale_betas_zero_snr": True}, "asks for rescale_betas_zero_snr"),
+        ({"thresholding": True}, "asks for thresholding"),
     ],
 )
 def test_noise_schedule_that_is_not_implemented_is_refused(model: Path, fields: dict[str, Any], message: str) -> None:
@@ -175,15 +175,18 @@ def test_noise_schedule_that_is_not_implemented_is_refused(model: Path, fields: 
         load_noise_schedule(model)
 
 
+@pytest.mark.parametrize("zero_snr", [False, True])
 @pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
-def test_noise_schedule_equals_diffusers(model: Path, beta_schedule: str) -> None:
+def test_noise_schedule_equals_diffusers(model: Path, beta_schedule: str, zero_snr: bool) -> None:
     from diffusers import DDPMScheduler
 
-    change_config(model / "scheduler" / "scheduler_config.json", beta_schedule=beta_schedule)
+    file = model / "scheduler" / "scheduler_config.json"
+    change_config(file, beta_schedule=beta_schedule, rescale_betas_zero_snr=zero_snr)
     wanted = DDPMScheduler.from_pretrained(model / "scheduler").alphas_cumprod.numpy()
     found = load_noise_schedule(model).alphas_cumprod
-    np.testing.assert_allclose(found, wanted, rtol=2e-6)
-    np.testing.assert_allclose(1 - found, 1 - wanted, rtol=1e-6)
+    assert bool(found[-1]) is not zero_snr
+    np.testing.assert_allclose(found, wanted, rtol=1e-4 if zero_snr else 2e-6)
+    np.testing.assert_allclose(1 - found, 1 - wanted, rtol=1e-6, atol=5e-7 if zero_snr else 0)
 
 
 def test_precisions_are_float32_and_bfloat16() -> None:

@@ -29,15 +29,19 @@ def starting_noise(count: int, size: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((count, 4, size, size), dtype=np.float32)
 
 
-def concept(folder: Path, width: int = 32, vectors: int = 3) -> Path:
+def concept(folder: Path, width: int = 32, vectors: int = 3, clip_skip: int = 0) -> Path:
     rows = np.random.default_rng(2).normal(size=(vectors, width)).astype(np.float32)
-    save_file({"<cat-toy>": rows}, folder / "learned_embeds.safetensors")
+    header = {"clip_skip": str(clip_skip)} if clip_skip else None
+    save_file({"<cat-toy>": rows}, folder / "learned_embeds.safetensors", metadata=header)
     return folder / "learned_embeds.safetensors"
 
 
-def drawn_by_diffusers(model: Path, file: Path, noise: np.ndarray, guidance_scale: float) -> np.ndarray:
+def drawn_by_diffusers(
+    model: Path, file: Path, noise: np.ndarray, guidance_scale: float, clip_skip: int | None = None
+) -> np.ndarray:
     pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, requires_safety_checker=False)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False)
+    object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)  # where it looks with clip_skip
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_textual_inversion(str(file))
     output = pipeline(
@@ -46,6 +50,7 @@ def drawn_by_diffusers(model: Path, file: Path, noise: np.ndarray, guidance_scal
         num_inference_steps=STEPS,
         guidance_scale=guidance_scale,
         negative_prompt=["art"] * len(PROMPTS),
+        clip_skip=clip_skip,
         output_type="np",
     )
     return np.asarray(output.images)
@@ -67,6 +72,32 @@ def test_pictures_equal_diffusers(
     wanted = drawn_by_diffusers(model, file, noise, guidance_scale)
     assert ours.shape == (2, 64, 64, 3) and wanted.std() > 0.01
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4)
+
+
+def test_pictures_equal_diffusers_with_clip_skip_and_from_noise_alone(tmp_path: Path) -> None:
+    model, file = runs.make_micro_model(tmp_path / "model", v_prediction=True), concept(tmp_path, clip_skip=1)
+    scheduler = model / "scheduler" / "scheduler_config.json"
+    from_noise_alone = {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    fixed = {"clip_sample": False, "set_alpha_to_one": False}
+    scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), **from_noise_alone, **fixed}))
+    pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
+    assert pipeline.ddim.steps(STEPS).alpha[0] == 0
+    pipeline.load_concept(file)
+    noise = starting_noise(2, 8)
+    ours = FlaxSampler(pipeline).sample(
+        PROMPTS, noise, num_inference_steps=STEPS, guidance_scale=7.5, negative_prompt="art"
+    )
+    without, wanted = (drawn_by_diffusers(model, file, noise, 7.5, clip_skip) for clip_skip in (None, 1))
+    assert np.abs(without - wanted).max() > 1e-3
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4)
+
+
+def test_noise_that_is_predicted_where_there_is_no_signal_is_refused(tmp_path: Path, model: Path) -> None:
+    changed = with_scheduler(
+        tmp_path, model, _class_name="DDIMScheduler", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    with pytest.raises(BaseModelError, match=r"prediction_type is epsilon .* no signal at timestep 999, expected v_"):
+        load_ddim(changed).steps(STEPS)
 
 
 def test_pictures_of_the_tiny_world_equal_diffusers() -> None:
@@ -156,7 +187,7 @@ def with_size(folder: Path, model: Path, size: object) -> Path:
     return copy
 
 
-def with_scheduler(folder: Path, model: Path, **fields: str) -> Path:
+def with_scheduler(folder: Path, model: Path, **fields: object) -> Path:
     copy = Path(shutil.copytree(model / "scheduler", folder / "changed" / "scheduler")).parent
     file = copy / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))

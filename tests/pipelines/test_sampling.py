@@ -184,3 +184,18 @@ def test_embedding_when_pickled_is_refused_by_name(name: str, tmp_path: Path) ->
 def test_address_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found the concept 'cat-toy', expected a learned concept"):
         fetch_concept("cat-toy", tmp_path)
+
+
+def test_concepts_that_want_other_layers_left_out_are_not_drawn_together(tmp_path: Path, capsys: Any) -> None:
+    files = [write_concept(tmp_path, "<a>", "star"), tmp_path / "b.safetensors"]
+    header = {"placeholder_token": "<b>", "clip_skip": "1"}
+    files[1].write_bytes(learned_embeds_bytes("<b>", {"text_encoder": row_of("star")}, header))
+    plain, skipped = (
+        sample(tmp_path / str(i), "--concept", file, "--prompt", f"a photo of a {token}", count=1)
+        for i, (file, token) in enumerate(zip(files, ("<a>", "<b>"), strict=True))
+    )
+    assert (plain[0] != skipped[0]).any()
+    flags = [word for file in files for word in ("--concept", str(file))]
+    places = ["--base-model", str(MODEL), "--out", str(tmp_path / "both")]
+    assert main(["sample", *flags, "--prompt", "a <a> and a <b>", *places, *QUICK]) == InputError.exit_code
+    assert "learned with clip_skip 0, 1, expected the same for all" in capsys.readouterr().err

@@ -350,3 +350,37 @@ def test_model_with_two_text_encoders_is_refused_as_no_trainer_takes_it(given: d
     )
     with pytest.raises(BaseModelError, match=told):
         preflight(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"clip_skip": 2}, "clip_skip: found 2, expected less than 2, the layers"),
+        ({"timestep_max": 1000}, "timestep_max: found 1000, expected at most 999"),
+    ],
+)
+def test_training_that_the_model_cannot_take_is_refused(given: dict[str, Any], changes: dict[str, Any], told: str):
+    with pytest.raises(BaseModelError) as refused:
+        preflight({**given, **changes})
+    assert refused.value.mistakes[0].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"learning_rate": 5e-4}, ""),
+        ({"learning_rate": 0.3}, "learning_rate: found 3.0e-01 after scale_lr, whose steps are 15.0 times"),
+        ({"learning_rate": 5e-3, "scale_lr": True, "train_batch_size": 4}, "found 2.0e-02 after scale_lr"),
+        (
+            {"learning_rate": 2e-3, "scale_lr": True, "train_batch_size": 4, "accelerator": "gpu", "num_nodes": 4},
+            "found 3.2e-02 after scale_lr",
+        ),
+    ],
+)
+def test_learning_rate_whose_steps_are_long_is_warned_of(
+    given: dict[str, Any], caplog: pytest.LogCaptureFixture, changes: dict[str, Any], told: str
+):
+    with caplog.at_level("WARNING"):
+        preflight({**given, **changes})
+    warned = [record.message for record in caplog.records if record.message.startswith("learning_rate")]
+    assert len(warned) == bool(told) and told in "".join(warned)

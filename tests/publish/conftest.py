@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def write_inputs(
     placeholder: str = "<cat-toy>",
     sdxl: bool = False,
     reference: ModelReference = REFERENCE,
+    training: Mapping[str, Any] | None = None,
 ) -> Inputs:
     """Artifacts of an embedding whose rows depend on `seed`, with an evaluation of just this embedding."""
     inputs = Inputs(
@@ -62,7 +64,7 @@ def write_inputs(
         snapshots=(),
         losses=np.linspace(0.2, 0.1, 3000, dtype=np.float32),
         training_key="key-of-training",
-        config={"learning_rate": 5e-4, "scale_lr": True, "seed": seed, "train_batch_size": 1},
+        config={"learning_rate": 5e-4, "scale_lr": True, "seed": seed, "train_batch_size": 1, **(training or {})},
         lineage={
             "framework": "torch",
             "base_model": reference.source,

@@ -110,6 +110,15 @@ def test_card_says_which_word_other_programs_take(inputs: Inputs) -> None:
     assert "write `embedding:cat-toy` in the prompt" in card
 
 
+def test_card_says_which_layers_the_text_encoder_goes_without(
+    inputs: Inputs, make_inputs: Callable[..., Inputs]
+) -> None:
+    card = card_of(make_inputs(training={"clip_skip": 1}))
+    assert ", clip_skip=1)" in script_of(card)
+    assert "Clip skip 2 in AUTOMATIC1111 and Forge" in card and "CLIP Set Last Layer with `-2` in ComfyUI" in card
+    assert "lip skip" not in card_of(inputs) and "clip_skip" not in script_of(card_of(inputs))
+
+
 def test_card_when_the_placeholder_has_odd_characters(make_inputs: Callable[..., Inputs]) -> None:
     card = card_of(make_inputs(placeholder=ODD))
     page = rendered(card)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.torch_models.hidden_states import hidden_states
 from components.torch_models.sampling import (
     SamplingConfig,
     load_concept,
@@ -148,6 +150,19 @@ def test_negative_prompt_may_hold_the_placeholder(pipeline, tmp_path):
     [led_away] = sample(pipeline, ["a cat"], [0], FAST, negative_prompt="<concept>")
 
     assert (plain != led_away).any()
+
+
+def test_clip_skip_leaves_out_last_layers_of_the_prompt_alone(pipeline):
+    without = dataclasses.replace(FAST, clip_skip=1)
+    [plain] = sample(pipeline, ["a cat"], [0], FAST)
+    [skipped] = sample(pipeline, ["a cat"], [0], without)
+    assert (plain != skipped).any()
+
+    ids = pipeline.tokenizer("a cat", padding="max_length", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        for clip_skip in (0, 1, 3):
+            theirs, _ = pipeline.encode_prompt("a cat", CPU, 1, False, clip_skip=clip_skip or None)
+            np.testing.assert_array_equal(hidden_states(pipeline.text_encoder, ids, clip_skip), theirs)
 
 
 @pytest.fixture(scope="module")

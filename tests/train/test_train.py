@@ -166,3 +166,41 @@ def test_training_never_loads_the_other_framework(
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_average_is_learned_and_goes_on_where_it_stopped(
+    tmp_path: Path, micro_inputs: dict[str, Path], framework: str, whole: dict[str, LearnedEmbedding]
+) -> None:
+    plain = whole[framework]
+    averaged = run(framework, tmp_path / "whole", micro_inputs, ema_decay=0.9)
+    run(framework, tmp_path / "parts", micro_inputs, ema_decay=0.9, max_train_steps=2)
+    resumed = run(framework, tmp_path / "parts", micro_inputs, ema_decay=0.9)
+    assert averaged.training_key != plain.training_key
+    np.testing.assert_array_equal(averaged.losses, plain.losses)
+    np.testing.assert_array_equal(averaged.rows[runs.TEXT_ENCODER], resumed.rows[runs.TEXT_ENCODER])
+    pairs = [(averaged.rows, plain.rows)]
+    pairs += [(ours.rows, theirs.rows) for ours, theirs in zip(averaged.snapshots, plain.snapshots, strict=True)]
+    for ours, theirs in pairs:
+        assert np.abs(ours[runs.TEXT_ENCODER] - theirs[runs.TEXT_ENCODER]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"clip_skip": 2}, "clip_skip: found 2, expected less than 2"),
+        ({"timestep_min": 1000}, "timestep_min: found 1000"),
+    ],
+)
+def test_options_that_the_model_cannot_take_are_refused(
+    tmp_path: Path, micro_inputs: dict[str, Path], framework: str, fields: dict[str, int], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run(framework, tmp_path, micro_inputs, **fields)
+
+
+def test_long_steps_are_warned_of_before_the_first(
+    tmp_path: Path, micro_inputs: dict[str, Path], framework: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        run(framework, tmp_path, micro_inputs, max_train_steps=0, learning_rate=3.0)
+    assert "learning_rate: found 3.0e+00 after scale_lr" in caplog.text

@@ -4,6 +4,7 @@ One checkpoint is one safetensors object `{root}/{training_key}/step-00000500.sa
 not at all. It holds all that the next step needs, whichever framework and however many processes take it:
 
     rows.<text encoder>, first_moment.<..>, second_moment.<..>     float32 [n, d]
+    ema.<text encoder>                                             float32 [n, d], with ema_decay alone
     losses                                                         float32 [step]
     fixed_batch_losses                                             float32 [looks]
     snapshot.<step>.<text encoder>                                 float32 [n, d]
@@ -36,7 +37,7 @@ from components.common.errors import ArtifactError, ConfigError, ObjectNotFoundE
 from components.common.foreign_json import parse_json
 from components.common.storage import ObjectStore
 from components.common.storage.store import run_parallel
-from components.common.training.config import differing_fields
+from components.common.training.key_fields import differing_fields
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ _VERSION = "2"
 _SUFFIX = ".safetensors"
 CHECKPOINT_KEY = re.compile(rf"(?P<training>[0-9a-f]{{64}})/(?P<name>step-[0-9]{{8,}}){re.escape(_SUFFIX)}")
 """A checkpoint's key below the checkpoint root: the training's key and the checkpoint's name."""
+_PARTS = ("rows", "first_moment", "second_moment", "ema")
 _HISTORY = ("losses", "fixed_batch_losses")
-_PARTS = ("rows", "first_moment", "second_moment")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class TrainingState:
 
     The moments are AdamW's running means of the gradient and of its square, not corrected for their bias. The
     micro-batch size, samples that a device takes at once, does not determine the rows but how their gradient was
-    rounded.
+    rounded. `ema` is the moving average of the rows; empty without `ema_decay`.
     """
 
     step: int
@@ -63,6 +64,12 @@ class TrainingState:
     first_moment: Rows
     second_moment: Rows
     micro_batch_size: int | None = None
+    ema: Rows = dataclasses.field(default_factory=dict)
+
+    @property
+    def learned(self) -> Rows:
+        """What a training that ended here would have learned: the average where there is one, else the rows."""
+        return self.ema or self.rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -316,7 +323,7 @@ def _checkpoint(header: _Header, tensors: Mapping[str, np.ndarray]) -> Checkpoin
             history[name] = value
         else:
             raise ValueError(f"found the tensor {name!r} {list(value.shape)}, which no checkpoint has")
-    _check_shapes([*parts.values(), *snapshots.values()])
+    _check_shapes([*(rows for part, rows in parts.items() if rows or part != "ema"), *snapshots.values()])
     if lacking := set(_HISTORY) - set(history):
         raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
     if len(history["losses"]) != header.step or max(snapshots, default=0) > header.step:

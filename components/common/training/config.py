@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from components.common.errors import ConfigError
 from components.common.options import Config, option
 from components.common.prompts import TEMPLATES
 
 LR_SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
+NORM_CONTROLS = ("cap", "rescale", "fixed", "none")
+LOSS_TYPES = ("mse", "huber")
 MIXED_PRECISIONS = ("no", "fp16", "bf16")
 ACCELERATORS = ("cpu", "gpu")
 FLAX_ACCELERATORS = (*ACCELERATORS, "tpu")
@@ -54,8 +55,57 @@ class TrainConfig(Config):
     adam_beta2: float = option("decay of AdamW's second moment", 0.999, least=0, below=1)
     adam_weight_decay: float = option("AdamW's weight decay of the rows", 1e-2, least=0)
     adam_epsilon: float = option("AdamW's epsilon", 1e-8, above=0)
+    max_grad_norm: float = option(
+        "shorten the rows' gradient, averaged over all processes, to this norm before each step; 0: no limit",
+        0.0,
+        least=0,
+    )
     max_embedding_norm: float = option(
-        "shorten rows to this many times the vocabulary's mean norm after each step; 0: no limit", 0.0, least=0
+        "norm of the rows in multiples of the vocabulary's mean norm, see norm_control; 0: no limit", 0.0, least=0
+    )
+    norm_control: str = option(
+        "what keeps the rows' norm after each step: cap (shorten rows beyond max_embedding_norm), rescale (give every "
+        "row max_embedding_norm, or 1 where that is 0), fixed (every row keeps the norm that it starts with and learns "
+        "its direction alone), none",
+        "cap",
+        choices=NORM_CONTROLS,
+    )
+    ema_decay: float = option(
+        "learn the exponential moving average of the rows over the steps, with this decay once it has warmed up, such "
+        "as 0.99; 0: the last step's rows",
+        0.0,
+        least=0,
+        below=1,
+    )
+    loss_type: str = option(
+        "error between prediction and target: mse, or huber, 2 d (sqrt(e^2 + d^2) - d) with d the huber_delta",
+        "mse",
+        choices=LOSS_TYPES,
+    )
+    huber_delta: float = option("error from which huber grows linearly instead of squared", 0.1, above=0)
+    snr_gamma: float = option(
+        "weigh each sample's loss by its timestep, min(SNR, this) / SNR, or / (SNR + 1) with v-prediction "
+        "(arXiv 2303.09556; 5 there); 0: all the same",
+        0.0,
+        least=0,
+    )
+    noise_offset: float = option(
+        "add so much normal noise, one number for each sample and channel, to the noise: it lets very dark and very "
+        "bright pictures be learned, such as 0.1",
+        0.0,
+        least=0,
+    )
+    timestep_min: int = option("smallest timestep that is trained on", 0, least=0)
+    timestep_max: int = option("largest timestep that is trained on; 0: the noise schedule's last", 0, least=0)
+    stratified_timesteps: bool = option(
+        "draw the timesteps of a global batch one from each of as many equal parts of their range, in random order",
+        False,
+    )
+    clip_skip: int = option(
+        "leave out so many of the text encoder's last layers, in training, samples and held-out loss, as diffusers' "
+        "clip_skip does",
+        0,
+        least=0,
     )
     early_stopping_every: int = option(
         "look at a fixed batch after so many steps, and stop once its loss has settled; 0: never", 0, least=0
@@ -85,6 +135,46 @@ class TrainConfig(Config):
     save_steps: int = option("optimizer steps between two snapshots of the rows, shown in the report", 500, least=1)
     log_steps: int = option("optimizer steps between two progress lines", 10, least=1)
 
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        if self.max_embedding_norm and self.norm_control in ("fixed", "none"):
+            yield (
+                f"max_embedding_norm: found {self.max_embedding_norm} with norm_control {self.norm_control}, which "
+                "holds rows to no such norm, expected 0, or norm_control cap or rescale"
+            )
+        if self.timestep_max and self.timestep_max < self.timestep_min:
+            yield (
+                f"timestep_max: found {self.timestep_max}, expected timestep_min, {self.timestep_min}, or more; or 0 "
+                "for the noise schedule's last"
+            )
+
+    def timesteps(self, num_train_timesteps: int) -> range:
+        """The timesteps that are trained on, of a noise schedule's `num_train_timesteps`.
+
+        Raises:
+            ConfigError: when the schedule has not so many.
+        """
+        for name in ("timestep_min", "timestep_max"):
+            if getattr(self, name) >= num_train_timesteps:
+                raise ConfigError(
+                    f"{name}: found {getattr(self, name)}, expected at most {num_train_timesteps - 1}: the base "
+                    f"model's noise schedule has the timesteps 0 to {num_train_timesteps - 1}"
+                )
+        return range(self.timestep_min, (self.timestep_max or num_train_timesteps - 1) + 1)
+
+    def check_clip_skip(self, num_hidden_layers: int) -> None:
+        """Raises `ConfigError` unless `clip_skip` leaves one of the text encoder's `num_hidden_layers` layers."""
+        if self.clip_skip >= num_hidden_layers:
+            raise ConfigError(
+                f"clip_skip: found {self.clip_skip}, expected less than {num_hidden_layers}, the layers of the base "
+                "model's text encoder"
+            )
+
+    @property
+    def holds_norm(self) -> bool:
+        """Whether rows are kept from growing."""
+        return self.norm_control in ("rescale", "fixed") or self.max_embedding_norm > 0
+
     def global_batch(self, num_processes: int) -> int:
         """Samples in one optimizer step over all processes."""
         return self.train_batch_size * self.gradient_accumulation_steps * num_processes
@@ -92,55 +182,6 @@ class TrainConfig(Config):
     def peak_learning_rate(self, num_processes: int) -> float:
         """The learning rate that the schedule's factor multiplies: `scale_lr` as in the reference script."""
         return self.learning_rate * (self.global_batch(num_processes) if self.scale_lr else 1)
-
-
-_OUTSIDE_THE_KEY = (
-    "max_train_steps",
-    "train_batch_size",
-    "gradient_accumulation_steps",
-    "fuse_micro_batches",
-    "learning_rate",
-    "scale_lr",
-    "mixed_precision",
-    "allow_tf32",
-    "gradient_checkpointing",
-    "enable_xformers_memory_efficient_attention",
-    "cuda_graphs",
-    "checkpointing_steps",
-    "checkpoints_total_limit",
-    "resume_from_checkpoint",
-    "save_steps",
-    "log_steps",
-)
-"""How a run is carried out, not what it computes; or said by `global_batch` and `peak_learning_rate` instead."""
-
-_FIELDS_OF_SCHEDULE = {"lr_num_cycles": ("cosine_with_restarts",), "lr_power": ("polynomial",)}
-STEP_DEPENDENT_SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial")
-"""Schedules that end at `max_train_steps`: there it is part of what determines the rows."""
-
-
-def key_fields(config: TrainConfig, num_processes: int) -> dict[str, Any]:
-    """The part of a configuration that determines the learned rows, for the training key."""
-    fields: dict[str, Any] = {k: v for k, v in config.as_json().items() if k not in _OUTSIDE_THE_KEY}
-    fields["global_batch"] = config.global_batch(num_processes)
-    fields["peak_learning_rate"] = config.peak_learning_rate(num_processes)
-    if not config.early_stopping_every:
-        for name in ("early_stopping_every", "early_stopping_window", "early_stopping_ratio"):
-            del fields[name]
-    for name, schedules in _FIELDS_OF_SCHEDULE.items():
-        if config.lr_scheduler not in schedules:
-            del fields[name]
-    if config.lr_scheduler == "constant":
-        del fields["lr_warmup_steps"]
-    if config.lr_scheduler in STEP_DEPENDENT_SCHEDULERS:
-        fields["max_train_steps"] = config.max_train_steps
-    return fields
-
-
-def differing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two sets of key fields differ: name to (ours, theirs), None where one lacks it."""
-    names = sorted(set(ours) | set(theirs))
-    return {name: (ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)}
 
 
 def check_accelerator(accelerator: str, allowed: tuple[str, ...] = ACCELERATORS) -> None:

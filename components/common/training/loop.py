@@ -60,10 +60,10 @@ class Trainer(Protocol):
         """A handle of the global batch's mean loss at the rows as they are; nothing is learned from it."""
 
     def copy_state(self, step: int, losses: Sequence[Any]) -> StateCopy:
-        """A copy of rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
+        """A copy of what a step changes as it is after `step` steps, with the losses behind the handles; no waiting."""
 
     def write_state(self, state: TrainingState) -> None:
-        """Makes rows and moments those of `state`."""
+        """Makes what a step changes that of `state`."""
 
     def memory_bytes(self) -> int:
         """The most memory used so far: of the device where it can tell, else of the process."""
@@ -145,7 +145,7 @@ class _Completed:
 
     def checkpoint(self) -> Checkpoint:
         state, losses = self.copy.read()
-        taken = (Snapshot(step=self.step, rows=state.rows),) if self.is_snapshot else ()
+        taken = (Snapshot(step=self.step, rows=state.learned),) if self.is_snapshot else ()
         return Checkpoint(
             state=state,
             losses=np.concatenate([self.known.losses, losses[: self.num_losses]]),

@@ -12,7 +12,8 @@ from components.common.base_model import ModelReference
 from components.common.errors import ArtifactError, BaseModelError, ConfigError
 from components.common.prompts import templates_for
 from components.common.training.checkpoints import Checkpoint
-from components.common.training.config import TrainConfig, key_fields
+from components.common.training.config import TrainConfig
+from components.common.training.key_fields import key_fields
 from components.common.training.sampling_plan import PLAN_VERSION, SamplingPlan
 
 PARTS = ("tokenizer", "text_encoder", "unet", "scheduler")
@@ -62,7 +63,11 @@ def check_channels(unet_channels: int, latents: LatentSet) -> None:
 def sampling_plan(
     config: TrainConfig, latents: LatentSet, *, num_processes: int, num_train_timesteps: int
 ) -> SamplingPlan:
-    """The plan of a run of `num_processes`."""
+    """The plan of a run of `num_processes`.
+
+    Raises:
+        ConfigError: when timesteps are asked for that the noise schedule does not have.
+    """
     return SamplingPlan(
         seed=config.seed,
         num_pictures=len(latents.latents),
@@ -72,6 +77,9 @@ def sampling_plan(
         flip_probability=config.flip_probability,
         num_train_timesteps=num_train_timesteps,
         latents_shape=latents.latents[0].mean.shape,
+        timesteps=config.timesteps(num_train_timesteps),
+        stratified_timesteps=config.stratified_timesteps,
+        noise_offset=config.noise_offset,
     )
 
 
@@ -110,7 +118,7 @@ def learned_embedding(
         tokens=embedding.tokens,
         initializer_token=embedding.initializer_token,
         learnable_property=config.learnable_property,
-        rows=finished.state.rows,
+        rows=finished.state.learned,
         initial_rows=embedding.rows,
         snapshots=finished.snapshots,
         losses=np.asarray(finished.losses),

@@ -17,7 +17,7 @@ import numpy as np
 PLAN_VERSION = 1
 """Raised whenever the same seed would give other samples; part of the training key."""
 
-_CHOICES, _POSTERIOR_NOISE, _DIFFUSION_NOISE, _ORDER = range(4)
+_CHOICES, _POSTERIOR_NOISE, _DIFFUSION_NOISE, _ORDER, _OFFSET_NOISE, _STRATA = range(6)
 _WORD = 2.0**64
 
 
@@ -30,9 +30,9 @@ class Batch:
         picture: int64 [b], index into the latent set.
         flipped: bool [b], whether the mirrored latents are taken.
         template: int64 [b], index into the prompt templates.
-        timestep: int64 [b], of the noise scheduler, 0 to num_train_timesteps - 1.
+        timestep: int64 [b], of the noise scheduler.
         posterior_noise: float32 [b, C, h, w], standard normal: draws the latents from the VAE's posterior.
-        diffusion_noise: float32 [b, C, h, w], standard normal: the noise that the UNet is to predict.
+        diffusion_noise: float32 [b, C, h, w], standard normal, plus the offset noise: what the UNet is to predict.
     """
 
     step: int
@@ -63,8 +63,12 @@ class SamplingPlan:
         global_batch: samples in one optimizer step over all processes.
         num_templates: prompt templates to choose from, uniformly.
         flip_probability: probability of the mirrored latents.
-        num_train_timesteps: the noise scheduler's number of timesteps; drawn uniformly.
+        num_train_timesteps: the noise scheduler's number of timesteps.
         latents_shape: (C, h, w).
+        timesteps: those that are drawn, uniformly; None for all.
+        stratified_timesteps: whether each of `global_batch` equal parts of the timesteps gives a global batch one.
+        noise_offset: standard deviation of one more normal number for each sample and channel, added to the noise
+            (diffusers, examples/text_to_image/train_text_to_image.py, `--noise_offset`).
     """
 
     seed: int
@@ -75,6 +79,9 @@ class SamplingPlan:
     flip_probability: float
     num_train_timesteps: int
     latents_shape: tuple[int, int, int]
+    timesteps: range | None = None
+    stratified_timesteps: bool = False
+    noise_offset: float = 0.0
 
     def batch(self, step: int, positions: Sequence[int] | None = None) -> Batch:
         """The samples at `positions` (default: all) of the global batch of optimizer step `step`."""
@@ -86,17 +93,34 @@ class SamplingPlan:
             picture=np.array([self._picture(sample) for sample in samples], dtype=np.int64),
             flipped=words[:, 0] / _WORD < self.flip_probability,
             template=(words[:, 1] % np.uint64(self.num_templates)).astype(np.int64),
-            timestep=(words[:, 2] % np.uint64(self.num_train_timesteps)).astype(np.int64),
-            posterior_noise=self._noise(_POSTERIOR_NOISE, samples),
-            diffusion_noise=self._noise(_DIFFUSION_NOISE, samples),
+            timestep=self._timesteps(step, chosen, words[:, 2]),
+            posterior_noise=self._noise(_POSTERIOR_NOISE, samples, self.latents_shape),
+            diffusion_noise=self._diffusion_noise(samples),
         )
 
     def _picture(self, sample: int) -> int:
         epoch, place = divmod(sample, self.num_pictures * self.repeats)
         return int(_epoch_order(self.seed, epoch, self.num_pictures, self.repeats)[place])
 
-    def _noise(self, purpose: int, samples: Sequence[int]) -> np.ndarray:
-        noise = np.empty((len(samples), *self.latents_shape), dtype=np.float32)
+    def _timesteps(self, step: int, positions: Sequence[int], words: np.ndarray) -> np.ndarray:
+        among = self.timesteps or range(self.num_train_timesteps)
+        if not self.stratified_timesteps:
+            return among.start + (words % np.uint64(len(among))).astype(np.int64)
+        strata = np.random.Generator(self._stream(_STRATA, step)).permutation(self.global_batch)[list(positions)]
+        within = words >> np.uint64(32)
+        places = (strata.astype(np.uint64) << np.uint64(32)) + within
+        drawn = places * np.uint64(len(among)) // np.uint64(self.global_batch << 32)
+        return among.start + drawn.astype(np.int64)
+
+    def _diffusion_noise(self, samples: Sequence[int]) -> np.ndarray:
+        noise = self._noise(_DIFFUSION_NOISE, samples, self.latents_shape)
+        if self.noise_offset:
+            offset = self._noise(_OFFSET_NOISE, samples, (self.latents_shape[0], 1, 1))
+            noise += np.float32(self.noise_offset) * offset
+        return noise
+
+    def _noise(self, purpose: int, samples: Sequence[int], shape: tuple[int, int, int]) -> np.ndarray:
+        noise = np.empty((len(samples), *shape), dtype=np.float32)
         for row, sample in zip(noise, samples, strict=True):
             np.random.Generator(self._stream(purpose, sample)).standard_normal(dtype=np.float32, out=row)
         return noise

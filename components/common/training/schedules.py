@@ -1,6 +1,7 @@
-"""Learning-rate schedules as pure functions of the step.
+"""Learning rate and the average's decay as pure functions of the step.
 
-The factors are those of `diffusers.optimization.get_scheduler`; a test holds the two together.
+The factors are those of `diffusers.optimization.get_scheduler` and `diffusers.training_utils.EMAModel`; a test holds
+them together.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ def learning_rate(config: TrainConfig, *, step: int, peak: float) -> float:
         peak: the learning rate that the schedule's factor multiplies.
     """
     return peak * _factor(config, step, peak)
+
+
+def ema_decay(config: TrainConfig, *, step: int) -> float:
+    """What the optimizer step `step` (the first is 0) leaves of the average before it; the rest are the new rows.
+
+    It rises to `config.ema_decay`: an average of few steps shall not hang on to the initial rows.
+    """
+    return min((1 + step) / (10 + step), config.ema_decay) if step else 0.0
 
 
 def _factor(config: TrainConfig, step: int, peak: float) -> float:

@@ -26,7 +26,10 @@ class Painter(Protocol):
         """A text encoder's table without the concept."""
 
     def load_concept(self, file: Path) -> None:
-        """Loads a learned-embedding file; from then on prompts may hold its placeholder."""
+        """Loads a learned-embedding file; from then on prompts may hold its placeholder.
+
+        All prompts are then read without the last layers of the text encoder that the concept was learned without.
+        """
 
     def write_rows(self, rows: Rows) -> None:
         """Puts other rows, float32 [n, d] by text encoder, under the concept's tokens."""

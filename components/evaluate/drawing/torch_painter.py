@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.common.artifacts import Rows
+from components.common.artifacts import Rows, read_clip_skip
 from components.common.logs import versions
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.scoring.health import Vocabulary
@@ -40,7 +40,7 @@ class TorchPainter:
         logger.info("%s on %s", versions(["torch", "diffusers", "transformers"]), describe_device(device))
         dtype = torch.float32 if device.type == "cpu" else torch.float16
         self._pipeline = load_pipeline(model, device=device, dtype=dtype)
-        self._tokens = tuple[str, ...]()
+        self._tokens, self._clip_skip = tuple[str, ...](), 0
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -61,7 +61,7 @@ class TorchPainter:
 
     def load_concept(self, file: Path) -> None:
         """See `Painter`; the concept enters as its users load it."""
-        self._tokens = load_concept(self._pipeline, file)
+        self._tokens, self._clip_skip = load_concept(self._pipeline, file), read_clip_skip(file)
 
     def write_rows(self, rows: Rows) -> None:
         """See `Painter`."""
@@ -75,9 +75,10 @@ class TorchPainter:
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
             batch_size=config.sampling_batch_size,
+            clip_skip=self._clip_skip,
         )
         return sample(self._pipeline, prompts, seeds, sampling, negative_prompt=config.negative_prompt, label=label)
 
     def held_out_loss(self, pictures: Sequence[np.ndarray], prompt: str) -> float:
         """See `Painter`."""
-        return held_out_loss(self._pipeline, pictures, prompt)
+        return held_out_loss(self._pipeline, pictures, prompt, clip_skip=self._clip_skip)

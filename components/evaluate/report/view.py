@@ -215,6 +215,7 @@ def _usage(content: ReportContent) -> dict[str, str]:
             prompt=prompt.replace("{}", token),
             num_inference_steps=content.config.num_inference_steps,
             guidance_scale=content.config.guidance_scale,
+            clip_skip=content.learned.clip_skip,
         ),
         "trigger_prompt": prompt.replace("{}", trigger),
         "comfy_prompt": prompt.replace("{}", f"embedding:{trigger}"),

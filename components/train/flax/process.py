@@ -20,7 +20,7 @@ from components.train.flax.compiled_steps import compiler_for
 from components.train.flax.micro_batches import sizes_that_fit
 from components.train.flax.trainer import FlaxTrainer
 from components.train.frameworks import mistakes_with_flax
-from components.train.process import Process, TrainerInputs
+from components.train.process import Built, Process, TrainerInputs
 
 
 def join_flax(config: TrainConfig, accelerator: str) -> Process:
@@ -55,20 +55,26 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(*mistakes)
 
 
-def _build(mesh: Mesh, inputs: TrainerInputs) -> tuple[FlaxTrainer, int]:
+def _build(mesh: Mesh, inputs: TrainerInputs) -> Built:
     dtype, remat = weight_dtype(inputs.config.mixed_precision), inputs.config.gradient_checkpointing
     noise_schedule = load_noise_schedule(inputs.model)
     unet = load_unet(inputs.model, dtype=dtype, remat=remat)
     check_channels(unet.config.in_channels, inputs.latents)
+    text_encoder = load_text_encoder(inputs.model, dtype=dtype, remat=remat)
+    inputs.config.check_clip_skip(text_encoder.config.num_hidden_layers)
     trainer = FlaxTrainer(
         config=inputs.config,
         latent_set=inputs.latents,
         embedding=inputs.embedding,
         prompt_ids=inputs.prompt_ids,
-        text_encoder=load_text_encoder(inputs.model, dtype=dtype, remat=remat),
+        text_encoder=text_encoder,
         unet=unet,
         noise_schedule=noise_schedule,
         mesh=mesh,
         compile_lowered=compiler_for(mesh.devices.flat[0].platform, inputs.store),
     )
-    return trainer, noise_schedule.num_train_timesteps
+    return Built(
+        trainer=trainer,
+        num_train_timesteps=noise_schedule.num_train_timesteps,
+        vocabulary_norm=trainer.vocabulary_norm,
+    )

@@ -18,6 +18,8 @@ from components.flax_models.devices import DATA
 from components.flax_models.loading import Loaded
 from components.flax_models.noise_schedule import add_noise, velocity
 from components.flax_models.unet import UNet
+from components.train.flax.objective import mean_loss
+from components.train.flax.row_norms import controlled_gradient, norm_control
 
 Array = Any
 """A numpy array on the host before a run, a JAX array on the devices, or traced."""
@@ -35,6 +37,8 @@ class Frozen(NamedTuple):
     stds: Array  # float32 [P, 2, C, h, w]
     prompt_ids: Array  # int32 [templates, t]
     alphas_cumprod: Array  # float32 [timesteps]
+    timestep_weights: Array | None = None  # float32 [timesteps], where they differ
+    norms: Array | None = None  # float32 [n, 1], where rows are held to them
 
 
 class Samples(NamedTuple):
@@ -49,10 +53,21 @@ class Samples(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a step changes: the rows, float32 [n, d], and AdamW's state; the same on every device."""
+    """What a step changes: the rows, float32 [n, d], AdamW's state, and the rows' average if it is asked for.
+
+    The same on every device.
+    """
 
     rows: Array
     adam: optax.ScaleByAdamState
+    ema: Array | None = None
+
+
+class Rates(NamedTuple):
+    """What changes from step to step beside the samples, float32 []."""
+
+    learning_rate: Array
+    ema_decay: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +75,12 @@ class StepFunction:
     """The mathematics of a step.
 
     Attributes:
-        config: betas, epsilon and decay of AdamW.
+        config: the loss, AdamW's betas, epsilon and decay, and what is done to gradient and rows.
         mesh: the devices.
         text_encoder, unet: the modules' definitions.
         first_id: the first placeholder id.
         scaling_factor: of the latents.
         v_prediction: whether the UNet predicts the velocity instead of the noise.
-        max_norm: rows are shortened to this Euclidean norm after a step; 0 leaves them.
     """
 
     config: TrainConfig
@@ -76,12 +90,12 @@ class StepFunction:
     first_id: int
     scaling_factor: float
     v_prediction: bool
-    max_norm: float
 
     def lower(self, frozen: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
         """The step lowered for the shapes of its arguments, which may be abstract."""
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
-        return self._lowered(self._step, frozen, trained, samples, rate)
+        rates = Rates(learning_rate=rate, ema_decay=rate if self.config.ema_decay else None)
+        return self._lowered(self._step, frozen, trained, samples, rates)
 
     def lower_loss(self, frozen: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
         """The loss alone lowered for the shapes of its arguments: the global batch's mean, float32 []."""
@@ -89,19 +103,22 @@ class StepFunction:
 
     def initial(self, rows: Any) -> Trained:
         """The state before the first step."""
-        return Trained(rows=rows, adam=self._adam().init(rows))
+        return Trained(rows=rows, adam=self._adam().init(rows), ema=rows if self.config.ema_decay else None)
 
-    def _step(
-        self, frozen: Frozen, trained: Trained, samples: Samples, learning_rate: jax.Array
-    ) -> tuple[Trained, jax.Array]:
+    def _step(self, frozen: Frozen, trained: Trained, samples: Samples, rates: Rates) -> tuple[Trained, jax.Array]:
         """The state after the step and the global batch's mean loss, float32 []."""
+        config = self.config
         loss, gradient = self._mean_over_devices(jax.value_and_grad(self.loss), frozen, trained.rows, samples)
+        gradient = controlled_gradient(config, gradient, trained.rows)
         direction, adam = self._adam().update(gradient, trained.adam)
-        rows = trained.rows - learning_rate * (direction + self.config.adam_weight_decay * trained.rows)
-        if self.max_norm:
-            norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
-            rows = rows * jnp.minimum(1.0, self.max_norm / norms)
-        return Trained(rows=rows, adam=adam), loss
+        rows = trained.rows - rates.learning_rate * (direction + config.adam_weight_decay * trained.rows)
+        if frozen.norms is not None:
+            rows = norm_control(config, frozen.norms, rows)
+        ema = None
+        if config.ema_decay:
+            ema = rows + rates.ema_decay * (trained.ema - rows)
+            ema = ema if frozen.norms is None else norm_control(config, frozen.norms, ema)
+        return Trained(rows=rows, adam=adam, ema=ema), loss
 
     def _mean_loss(self, frozen: Frozen, trained: Trained, samples: Samples) -> jax.Array:
         mean: jax.Array = self._mean_over_devices(self.loss, frozen, trained.rows, samples)
@@ -131,16 +148,18 @@ class StepFunction:
         )
 
     def loss(self, rows: jax.Array, frozen: Frozen, samples: Samples) -> jax.Array:
-        """The mean squared error of the UNet's prediction over samples [b, ...], float32 []."""
+        """The mean error of the UNet's prediction over samples [b, ...], float32 []."""
         drawn = (samples.picture, samples.flipped)
         latents = frozen.means[drawn] + frozen.stds[drawn] * samples.posterior_noise
         latents = _channels_last(latents * self.scaling_factor)
         noise, alpha = _channels_last(samples.diffusion_noise), frozen.alphas_cumprod[samples.timestep]
         text_encoder, unet = self.text_encoder.module(frozen.text_encoder), self.unet.module(frozen.unet)
-        prompt = text_encoder(frozen.prompt_ids[samples.template], rows, self.first_id)
+        prompt_ids = frozen.prompt_ids[samples.template]
+        prompt = text_encoder(prompt_ids, rows, self.first_id, clip_skip=self.config.clip_skip)
         prediction = unet(add_noise(latents, noise, alpha), samples.timestep, prompt)
         target = velocity(latents, noise, alpha) if self.v_prediction else noise
-        return jnp.square(prediction - target).mean()
+        weights = None if frozen.timestep_weights is None else frozen.timestep_weights[samples.timestep]
+        return mean_loss(self.config, prediction, target, weights)
 
     def _lowered(self, function: Callable[..., Any], *arguments: Any) -> jax.stages.Lowered:
         # Else TPUs multiply float32 by one pass of bfloat16, and GPUs as TF32.

@@ -18,14 +18,18 @@ from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.errors import LostProcessError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
+from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
+from components.common.training.schedules import ema_decay
 from components.flax_models.clip_text import ClipTextEncoder
 from components.flax_models.devices import DATA
 from components.flax_models.loading import Loaded, replicated
 from components.flax_models.noise_schedule import NoiseSchedule
 from components.flax_models.unet import UNet
 from components.train.flax.micro_batches import OUT_OF_MEMORY, compiled_that_fits, memory_limit, sizes_that_fit
-from components.train.flax.step import Frozen, Samples, StepFunction, Trained
+from components.train.flax.objective import timestep_weights
+from components.train.flax.row_norms import mean_vocabulary_norm
+from components.train.flax.step import Frozen, Rates, Samples, StepFunction, Trained
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +38,7 @@ TEXT_ENCODER = "text_encoder"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlaxStateCopy:
-    """Rows and moments after a step, with the losses of some steps: arrays that no later step changes.
+    """What a step has changed, with the losses of some steps: arrays that no later step changes.
 
     The micro-batch size is a device's, as in the checkpoint.
     """
@@ -59,13 +63,14 @@ class FlaxStateCopy:
         """The state and the losses, float32 [k]; waits for the devices."""
         with noticing_lost_processes():
             jax.block_until_ready((self.trained, self.losses))
-        rows, adam = self.trained
+        rows, adam, ema = self.trained
         state = TrainingState(
             step=self.step,
             micro_batch_size=self.micro_batch_size,
             rows={TEXT_ENCODER: _to_numpy(rows)},
             first_moment={TEXT_ENCODER: _to_numpy(adam.mu)},
             second_moment={TEXT_ENCODER: _to_numpy(adam.nu)},
+            ema={} if ema is None else {TEXT_ENCODER: _to_numpy(ema)},
         )
         return state, np.array([_to_numpy(loss) for loss in self.losses], np.float32)
 
@@ -123,6 +128,8 @@ class FlaxTrainer:
         self._config, self._mesh, self._compile_lowered = config, mesh, compile_lowered
         self._sizes = sizes_that_fit(config, len(mesh.local_devices))
         means, stds = _stacked_latents(latent_set)
+        self._vocabulary_norm = mean_vocabulary_norm(text_encoder, embedding.token_ids[0])
+        norms = wanted_norms(config, embedding.rows[TEXT_ENCODER], self._vocabulary_norm)
         host = Frozen(
             text_encoder=text_encoder.weights,
             unet=unet.weights,
@@ -130,6 +137,8 @@ class FlaxTrainer:
             stds=stds,
             prompt_ids=prompt_ids.astype(np.int32),
             alphas_cumprod=noise_schedule.alphas_cumprod,
+            timestep_weights=timestep_weights(config, noise_schedule),
+            norms=None if norms is None else norms.astype(np.float32),
         )
         self._frozen: Frozen = replicated(host, mesh)
         self._function = StepFunction(
@@ -140,7 +149,6 @@ class FlaxTrainer:
             first_id=embedding.token_ids[0],
             scaling_factor=latent_set.scaling_factor,
             v_prediction=noise_schedule.prediction_type == "v_prediction",
-            max_norm=config.max_embedding_norm * _mean_norm(text_encoder, embedding.token_ids[0]),
         )
         self._trained: Trained = replicated(self._function.initial(embedding.rows[TEXT_ENCODER]), mesh)
         self._micro_batch_size: int | None = None
@@ -154,8 +162,9 @@ class FlaxTrainer:
         assert self._compiled is not None and self._micro_batch_size is not None
         with noticing_lost_processes():
             samples = self._placed(batch, self._micro_batch_size)
-            rate = replicated(np.float32(learning_rate), self._mesh)
-            self._trained, loss = self._compiled(self._frozen, self._trained, samples, rate)
+            average = np.float32(ema_decay(self._config, step=batch.step)) if self._config.ema_decay else None
+            rates = replicated(Rates(learning_rate=np.float32(learning_rate), ema_decay=average), self._mesh)
+            self._trained, loss = self._compiled(self._frozen, self._trained, samples, rates)
         return loss
 
     def loss_of(self, batch: Batch) -> jax.Array:
@@ -169,7 +178,7 @@ class FlaxTrainer:
         return loss
 
     def copy_state(self, step: int, losses: Sequence[jax.Array]) -> FlaxStateCopy:
-        """Rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
+        """What a step changes as it is after `step` steps, with the losses behind the handles; no waiting."""
         return FlaxStateCopy(
             step=step,
             micro_batch_size=self._micro_batch_size and self._micro_batch_size // len(self._mesh.local_devices),
@@ -178,7 +187,7 @@ class FlaxTrainer:
         )
 
     def write_state(self, state: TrainingState) -> None:
-        """Makes rows and moments those of `state`, whose micro-batch size is the first that the next step tries."""
+        """Makes what a step changes that of `state`, whose micro-batch size is the first that the next step tries."""
         kept = (state.micro_batch_size or 0) * len(self._mesh.local_devices)
         if kept in self._sizes:
             self._sizes = self._sizes[self._sizes.index(kept) :]
@@ -188,7 +197,8 @@ class FlaxTrainer:
             mu=state.first_moment[TEXT_ENCODER],
             nu=state.second_moment[TEXT_ENCODER],
         )
-        self._trained = replicated(Trained(rows=state.rows[TEXT_ENCODER], adam=adam), self._mesh)
+        ema = state.learned[TEXT_ENCODER] if self._config.ema_decay else None
+        self._trained = replicated(Trained(rows=state.rows[TEXT_ENCODER], adam=adam, ema=ema), self._mesh)
 
     def memory_bytes(self) -> int:
         """The most memory used so far: the first device's where it can tell, else the process's."""
@@ -196,6 +206,11 @@ class FlaxTrainer:
         if stats and "peak_bytes_in_use" in stats:
             return int(stats["peak_bytes_in_use"])
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    @property
+    def vocabulary_norm(self) -> float:
+        """The mean norm of the vocabulary's token embeddings."""
+        return self._vocabulary_norm
 
     @property
     def compiled(self) -> jax.stages.Compiled | None:
@@ -234,12 +249,6 @@ def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:
     means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
     stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
     return np.stack(means), np.stack(stds)
-
-
-def _mean_norm(text_encoder: Loaded[ClipTextEncoder], vocabulary_size: int) -> float:
-    """The mean Euclidean norm of the vocabulary's token embeddings."""
-    table = text_encoder.module(text_encoder.weights).embeddings.token_embedding.embedding.get_value()
-    return float(np.linalg.norm(np.asarray(table[:vocabulary_size], np.float32), axis=1).mean())
 
 
 def _to_numpy(array: jax.Array) -> np.ndarray:

@@ -18,7 +18,7 @@ from components.torch_models.loading import (
     load_text_encoder,
     load_unet,
 )
-from components.train.process import Process, TrainerInputs
+from components.train.process import Built, Process, TrainerInputs
 from components.train.torch.launcher import check_launcher, check_processes
 from components.train.torch.trainer import TorchTrainer
 
@@ -61,19 +61,25 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-def _build(joined: Accelerator, inputs: TrainerInputs) -> tuple[TorchTrainer, int]:
+def _build(joined: Accelerator, inputs: TrainerInputs) -> Built:
     dtype = WEIGHT_DTYPES[inputs.config.mixed_precision]
     noise_scheduler = load_noise_scheduler(inputs.model)
     unet = load_unet(inputs.model, dtype=dtype, device=joined.device)
     check_channels(unet.config.in_channels, inputs.latents)
+    text_encoder = load_text_encoder(inputs.model, dtype=dtype, device=joined.device)
+    inputs.config.check_clip_skip(text_encoder.config.num_hidden_layers)
     trainer = TorchTrainer(
         config=inputs.config,
         latent_set=inputs.latents,
         embedding=inputs.embedding,
         prompt_ids=inputs.prompt_ids,
-        text_encoder=load_text_encoder(inputs.model, dtype=dtype, device=joined.device),
+        text_encoder=text_encoder,
         unet=unet,
         noise_scheduler=noise_scheduler,
         accelerator=joined,
     )
-    return trainer, noise_scheduler.config.num_train_timesteps
+    return Built(
+        trainer=trainer,
+        num_train_timesteps=noise_scheduler.config.num_train_timesteps,
+        vocabulary_norm=trainer.vocabulary_norm,
+    )

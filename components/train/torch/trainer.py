@@ -19,10 +19,15 @@ from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.errors import ConfigError, LostProcessError, TrainingError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
+from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
+from components.common.training.schedules import ema_decay
+from components.torch_models.hidden_states import hidden_states
 from components.torch_models.placeholder_rows import place_rows
 from components.train.torch.graphed_unet import GraphedUNet
 from components.train.torch.micro_batches import WAYS_TO_SAVE_MEMORY, allowed_sizes, choose_on_cpu, choose_on_gpu
+from components.train.torch.objective import mean_loss, timestep_weights
+from components.train.torch.row_norms import controlled_gradient, mean_vocabulary_norm, norm_control
 from components.train.torch.samples import Samples
 
 logger = logging.getLogger(__name__)
@@ -34,7 +39,7 @@ class TorchStateCopy:
     """Rows and moments after a step and some losses, on the device until they are read."""
 
     def __init__(self, *, step: int, micro_batch_size: int | None, parts: torch.Tensor, losses: torch.Tensor) -> None:
-        """Takes the three parts (rows, first and second moment), float32 [3, n, d], and the losses, float32 [k]."""
+        """Takes rows, first and second moment, and the average if any, float32 [3 or 4, n, d]; losses, float32 [k]."""
         self._step, self._micro_batch_size = step, micro_batch_size
         self._parts, self._losses = parts, losses
         self._finished: torch.cuda.Event | None = None
@@ -55,13 +60,11 @@ class TorchStateCopy:
             aside.wait_event(self._finished)
             with torch.cuda.stream(aside):
                 parts, losses = self._parts.cpu(), self._losses.cpu()
-        rows, first, second = ({TEXT_ENCODER: part.copy()} for part in parts.numpy())
+        names = ("rows", "first_moment", "second_moment", "ema")
         state = TrainingState(
             step=self._step,
-            rows=rows,
-            first_moment=first,
-            second_moment=second,
             micro_batch_size=self._micro_batch_size,
+            **{name: {TEXT_ENCODER: part.copy()} for name, part in zip(names, parts.numpy(), strict=False)},
         )
         return state, losses.numpy().copy()
 
@@ -71,7 +74,8 @@ class TorchTrainer:
 
     The mathematics is the reference script's: latents drawn from the VAE's posterior, noise added at the sample's
     timestep, the UNet's prediction against the noise (epsilon) or the velocity (v_prediction), mean squared error,
-    AdamW on the rows (diffusers, examples/textual_inversion/textual_inversion.py, `main`).
+    AdamW on the rows (diffusers, examples/textual_inversion/textual_inversion.py, `main`). Options change the error,
+    the samples' weights and the rows' norm, and average the rows.
     """
 
     def __init__(
@@ -115,7 +119,11 @@ class TorchTrainer:
         if config.gradient_checkpointing:
             text_encoder.train()
             text_encoder.activation_checkpointing_enable()
-        self._max_norm = _max_norm(config, text_encoder, embedding.token_ids[0])
+        self._weights = timestep_weights(config, noise_scheduler, self._device)
+        self._vocabulary_norm = mean_vocabulary_norm(text_encoder, embedding.token_ids[0])
+        norms = wanted_norms(config, embedding.rows[TEXT_ENCODER], self._vocabulary_norm)
+        self._hold = None if norms is None else norm_control(config, norms, self._device)
+        self._ema = self._rows.detach().clone() if config.ema_decay else None
         self._micro_batch_size: int | None = None
         self._size_is_chosen = False
         self._optimizer = torch.optim.AdamW(
@@ -144,7 +152,7 @@ class TorchTrainer:
                 f"the GPU ran out of memory with {self._micro_batch_size} samples at once, which fitted before "
                 f"({error}): keep others off this GPU and start the same command again, or {WAYS_TO_SAVE_MEMORY}"
             ) from error
-        return self._update(loss, learning_rate)
+        return self._update(loss, learning_rate, batch.step)
 
     def accumulate_gradient(self, batch: Batch, *, at_once: int) -> torch.Tensor:
         """Adds the gradient of the batch's mean loss to the rows' gradient; gives that loss, float32 [].
@@ -168,25 +176,27 @@ class TorchTrainer:
         return self._mean_over_processes(loss)
 
     def _loss(self, samples: Samples) -> torch.Tensor:
-        """The mean squared error of the UNet's prediction over the samples, float32 []."""
+        """The mean error of the UNet's prediction over the samples, float32 []."""
         picture, flipped, template, timestep = samples.numbers
         posterior_noise, noise = samples.noise
-        hidden_states = self._text_encoder(self._prompt_ids[template])[0].to(self._unet.dtype)
+        prompt = hidden_states(self._text_encoder, self._prompt_ids[template], self._config.clip_skip)
         latents = self._means[picture, flipped] + self._stds[picture, flipped] * posterior_noise
         latents = latents * self._scaling_factor
         noisy_latents = self._noise_scheduler.add_noise(latents, noise, timestep)
-        prediction = self._predict(noisy_latents.to(self._unet.dtype), timestep, hidden_states)
+        prediction = self._predict(noisy_latents.to(self._unet.dtype), timestep, prompt.to(self._unet.dtype))
         if self._noise_scheduler.config.prediction_type == "v_prediction":
             target = self._noise_scheduler.get_velocity(latents, noise, timestep)
         else:
             target = noise
-        return nn.functional.mse_loss(prediction.float(), target)
+        weights = None if self._weights is None else self._weights[timestep]
+        return mean_loss(self._config, prediction, target, weights)
 
     def copy_state(self, step: int, losses: Sequence[torch.Tensor]) -> TorchStateCopy:
-        """A copy of rows and moments as they are after `step` steps, with the losses behind the handles; no waiting."""
+        """A copy of what a step changes as it is after `step` steps, with the losses behind the handles; no waiting."""
         moments = self._optimizer.state[self._rows]
         zeros = torch.zeros_like(self._rows)
-        parts = (self._rows, moments.get("exp_avg", zeros), moments.get("exp_avg_sq", zeros))
+        parts = [self._rows, moments.get("exp_avg", zeros), moments.get("exp_avg_sq", zeros)]
+        parts += [] if self._ema is None else [self._ema]
         return TorchStateCopy(
             step=step,
             micro_batch_size=self._micro_batch_size,
@@ -195,11 +205,13 @@ class TorchTrainer:
         )
 
     def write_state(self, state: TrainingState) -> None:
-        """Makes rows and moments those of `state`, whose micro-batch size is the first that the next step tries."""
+        """Makes what a step changes that of `state`, whose micro-batch size is the first that the next step tries."""
         if state.micro_batch_size is not None:
             self._micro_batch_size, self._size_is_chosen = state.micro_batch_size, False
         with torch.no_grad():
             self._rows.copy_(torch.from_numpy(state.rows[TEXT_ENCODER]))
+            if self._ema is not None:
+                self._ema.copy_(torch.from_numpy(state.learned[TEXT_ENCODER]))
         self._optimizer.state[self._rows] = {
             "step": torch.tensor(float(state.step)),
             "exp_avg": torch.from_numpy(state.first_moment[TEXT_ENCODER].copy()).to(self._device),
@@ -216,6 +228,11 @@ class TorchTrainer:
     def rows(self) -> nn.Parameter:
         """The trained rows, float32 [n, d]; their gradient is what `accumulate_gradient` added since the last step."""
         return self._rows
+
+    @property
+    def vocabulary_norm(self) -> float:
+        """The mean norm of the vocabulary's token embeddings."""
+        return self._vocabulary_norm
 
     def _choose_size(self, batch: Batch) -> int:
         """The samples to take at once: what a checkpoint was trained with, where that is allowed and fits."""
@@ -237,19 +254,22 @@ class TorchTrainer:
         logger.info("%d samples at once, %d to a step of this process", size, len(batch))
         return size
 
-    def _update(self, loss: torch.Tensor, learning_rate: float) -> torch.Tensor:
+    def _update(self, loss: torch.Tensor, learning_rate: float, step: int) -> torch.Tensor:
         assert self._rows.grad is not None
         gradient = self._rows.grad / self._loss_scale
         # The loss goes with the gradient: what a collective costs at this size is the waiting for all processes.
         shared = self._mean_over_processes(torch.cat([gradient.flatten(), loss.reshape(1)]))
-        self._rows.grad = shared[:-1].view_as(self._rows)
+        self._rows.grad = controlled_gradient(self._config, shared[:-1].view_as(self._rows), self._rows.detach())
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
         self._optimizer.zero_grad()
-        if self._max_norm:
-            with torch.no_grad():
-                self._rows.copy_(torch.renorm(self._rows, p=2, dim=0, maxnorm=self._max_norm))
+        with torch.no_grad():
+            if self._hold is not None:
+                self._rows.copy_(self._hold(self._rows))
+            if self._ema is not None:
+                self._ema = torch.lerp(self._rows.detach(), self._ema, ema_decay(self._config, step=step))
+                self._ema = self._ema if self._hold is None else self._hold(self._ema)
         return shared[-1]
 
     def _mean_over_processes(self, values: torch.Tensor) -> torch.Tensor:
@@ -269,14 +289,6 @@ def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch
     means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
     stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
     return torch.from_numpy(np.stack(means)).to(device), torch.from_numpy(np.stack(stds)).to(device)
-
-
-def _max_norm(config: TrainConfig, text_encoder: CLIPTextModel, vocabulary_size: int) -> float:
-    """How long a row may get, as a multiple of the vocabulary's mean norm; 0 for any length."""
-    if not config.max_embedding_norm:
-        return 0.0
-    table = text_encoder.get_input_embeddings().weight[:vocabulary_size]
-    return config.max_embedding_norm * torch.linalg.vector_norm(table.float(), dim=1).mean().item()
 
 
 def _prepared(unet: UNet2DConditionModel, config: TrainConfig) -> Callable[..., torch.Tensor]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors
 
 from components.common.errors import ConfigError, ObjectNotFoundError
 from components.common.storage import open_store
@@ -148,3 +151,17 @@ def test_checkpoint_of_other_fields_is_refused_when_it_was_put_in_place_by_hand(
     shutil.copytree(folder_of(tmp_path, seed=1), folder_of(tmp_path, seed=0))
     with pytest.raises(ConfigError, match="another training, differs in seed: found 1, expected 0"):
         train_bowl(tmp_path, seed=0)
+
+
+def test_average_is_kept_where_there_is_one_and_learned(tmp_path: Path) -> None:
+    plain = train_bowl(tmp_path, max_train_steps=5)
+    assert plain.state.ema == {} and plain.state.learned is plain.state.rows
+    folder = bowl_checkpoints(tmp_path)
+    with safetensors.safe_open(folder_of(tmp_path) / f"{plain.name}.safetensors", "numpy") as opened:
+        assert not [name for name in opened.keys() if name.startswith("ema")]  # noqa: SIM118
+    ema = {name: rows / 2 for name, rows in plain.state.rows.items()}
+    folder.save(dataclasses.replace(plain, state=dataclasses.replace(plain.state, ema=ema)))
+    read = folder.named(plain.name).state
+    for name, rows in ema.items():
+        np.testing.assert_array_equal(read.learned[name], rows)
+        np.testing.assert_array_equal(read.rows[name], plain.state.rows[name])

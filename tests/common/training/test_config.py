@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from components.common.errors import ConfigError
-from components.common.training.config import MAX_SEED, TrainConfig, check_accelerator, key_fields
+from components.common.training.checkpoints import training_key
+from components.common.training.config import MAX_SEED, TrainConfig, check_accelerator
+from components.common.training.key_fields import key_fields
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,15 @@ from components.common.training.config import MAX_SEED, TrainConfig, check_accel
         ("repeats", 0),
         ("seed", -1),
         ("seed", MAX_SEED + 1),
+        ("snr_gamma", -1.0),
+        ("noise_offset", -0.1),
+        ("loss_type", "l1"),
+        ("huber_delta", 0.0),
+        ("timestep_min", -1),
+        ("max_grad_norm", -1.0),
+        ("clip_skip", -1),
+        ("norm_control", "clip"),
+        ("ema_decay", 1.0),
     ],
 )
 def test_config_names_field_and_value_when_impossible(name: str, value: object) -> None:
@@ -56,6 +68,8 @@ def test_peak_learning_rate_is_scaled_as_in_reference() -> None:
         {"max_train_steps": 10},
         {"lr_num_cycles": 9},
         {"lr_warmup_steps": 9},
+        {"huber_delta": 0.5},
+        {"norm_control": "none"},
     ],
 )
 def test_key_stays_when_rows_stay(changes: dict[str, object]) -> None:
@@ -73,6 +87,18 @@ def test_key_stays_when_rows_stay(changes: dict[str, object]) -> None:
         {"learnable_property": "style"},
         {"flip_probability": 0.0},
         {"adam_weight_decay": 0.0},
+        {"snr_gamma": 5.0},
+        {"noise_offset": 0.1},
+        {"loss_type": "huber"},
+        {"loss_type": "huber", "huber_delta": 0.5},
+        {"timestep_min": 1},
+        {"timestep_max": 998},
+        {"stratified_timesteps": True},
+        {"max_grad_norm": 1.0},
+        {"norm_control": "rescale"},
+        {"norm_control": "fixed"},
+        {"ema_decay": 0.99},
+        {"clip_skip": 1},
     ],
 )
 def test_key_changes_when_rows_change(changes: dict[str, object]) -> None:
@@ -83,3 +109,62 @@ def test_steps_are_in_key_when_schedule_ends_with_them() -> None:
     short = TrainConfig(lr_scheduler="linear", max_train_steps=10)
     long = TrainConfig(lr_scheduler="linear", max_train_steps=20)
     assert key_fields(short, 1) != key_fields(long, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_processes", "key"),
+    [
+        ({}, 1, "65fe0907d865c561d19ff1007c4b25b13389bffcfa835f9617209d063cee30a7"),
+        (
+            {
+                "max_embedding_norm": 1.0,
+                "lr_scheduler": "cosine",
+                "max_train_steps": 200,
+                "adam_weight_decay": 0.0,
+                "train_batch_size": 4,
+            },
+            2,
+            "ee431796fa10085cde10f436dfd617810d794409f39c16f29583d47f3e742c12",
+        ),
+        (
+            {
+                "early_stopping_every": 10,
+                "lr_scheduler": "cosine_with_restarts",
+                "scale_lr": True,
+                "gradient_accumulation_steps": 4,
+            },
+            1,
+            "5e36d1b80ed0c516d6f18370a836329a8e41926ba760e5bbfd8141cdca85e359",
+        ),
+    ],
+)
+def test_key_is_what_it_was_before_there_were_more_options(
+    fields: dict[str, Any], num_processes: int, key: str
+) -> None:
+    assert training_key(key_fields(TrainConfig(**fields), num_processes)) == key
+
+
+@pytest.mark.parametrize("control", ["fixed", "none"])
+def test_norm_is_refused_with_a_control_that_holds_no_row_to_it(control: str) -> None:
+    with pytest.raises(ConfigError, match=rf"max_embedding_norm: found 1.0 with norm_control {control}.*cap or resc"):
+        TrainConfig(norm_control=control, max_embedding_norm=1.0)
+
+
+def test_timesteps_are_from_the_smallest_to_the_largest() -> None:
+    assert TrainConfig().timesteps(1000) == range(1000)
+    assert TrainConfig(timestep_min=10, timestep_max=20).timesteps(1000) == range(10, 21)
+    assert TrainConfig(timestep_min=999).timesteps(1000) == range(999, 1000)
+
+
+def test_timesteps_are_refused_that_leave_none_or_that_the_schedule_does_not_have() -> None:
+    with pytest.raises(ConfigError, match="timestep_max: found 5, expected timestep_min, 6, or more"):
+        TrainConfig(timestep_min=6, timestep_max=5)
+    for fields in ({"timestep_max": 1000}, {"timestep_min": 1000}):
+        with pytest.raises(ConfigError, match=r"timestep_m..: found 1000, expected at most 999"):
+            TrainConfig(**fields).timesteps(1000)
+
+
+def test_clip_skip_leaves_a_layer() -> None:
+    TrainConfig(clip_skip=11).check_clip_skip(12)
+    with pytest.raises(ConfigError, match="clip_skip: found 12, expected less than 12"):
+        TrainConfig(clip_skip=12).check_clip_skip(12)

@@ -40,9 +40,13 @@ def joined(parts: list[Batch]) -> Batch:
     return Batch(step=parts[0].step, **{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
 
 
+OPTIONS = {"timesteps": range(100, 300), "stratified_timesteps": True, "noise_offset": 0.1}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
 @pytest.mark.parametrize("num_processes", [1, 2, 4, 8])
-def test_batch_is_same_for_any_number_of_processes(num_processes: int) -> None:
-    plan = make_plan(global_batch=8)
+def test_batch_is_same_for_any_number_of_processes(num_processes: int, options: dict[str, object]) -> None:
+    plan = make_plan(global_batch=8, **options)
     for step in (0, 1, 17):
         shares = [Placement(rank=rank, num_processes=num_processes).positions(8) for rank in range(num_processes)]
         assert_same(joined([plan.batch(step, share) for share in shares]), plan.batch(step))
@@ -119,3 +123,40 @@ def test_noise_is_standard_normal() -> None:
 def test_part_is_slice_of_batch() -> None:
     batch = make_plan().batch(2)
     assert_same(batch.part(slice(1, 3)), make_plan().batch(2, range(1, 3)))
+
+
+def test_timesteps_are_those_that_are_asked_for() -> None:
+    drawn = make_plan(global_batch=2000, timesteps=range(998, 1000), latents_shape=(1, 1, 1)).batch(0).timestep
+    assert set(drawn.tolist()) == {998, 999}
+
+
+@pytest.mark.parametrize(("timesteps", "global_batch"), [(range(1000), 8), (range(100, 107), 16), (range(3, 1000), 5)])
+def test_every_stratum_gives_a_global_batch_one_timestep(timesteps: range, global_batch: int) -> None:
+    plan = make_plan(global_batch=global_batch, timesteps=timesteps, stratified_timesteps=True)
+    bounds = np.arange(global_batch + 1) * len(timesteps) / global_batch
+    orders = set()
+    for step in range(50):
+        places = plan.batch(step).timestep - timesteps.start
+        order = np.argsort(places, kind="stable")
+        assert (places[order] >= np.floor(bounds[:-1])).all() and (places[order] < np.ceil(bounds[1:])).all()
+        orders.add(tuple(order))
+    assert len(orders) > 40
+
+
+def test_stratified_timesteps_are_uniform() -> None:
+    plan = make_plan(global_batch=8, latents_shape=(1, 1, 1), timesteps=range(20), stratified_timesteps=True)
+    for position in (0, 7):
+        drawn = [plan.batch(step, [position]).timestep[0] for step in range(4000)]
+        assert chi_square(np.bincount(drawn, minlength=20)) < 19 + 5 * math.sqrt(2 * 19)
+
+
+def test_offset_noise_is_one_number_for_each_sample_and_channel() -> None:
+    shape = {"global_batch": 64, "latents_shape": (4, 8, 8)}
+    plain, shifted = make_plan(**shape).batch(3), make_plan(**shape, noise_offset=0.5).batch(3)
+    offset = (shifted.diffusion_noise - plain.diffusion_noise) / 0.5
+    np.testing.assert_allclose(offset, np.broadcast_to(offset[:, :, :1, :1], offset.shape), atol=1e-5)
+    numbers = offset[:, :, 0, 0]
+    assert len(np.unique(numbers)) == numbers.size
+    assert abs(numbers.mean()) < 5 / math.sqrt(numbers.size) and abs(numbers.std() - 1) < 0.25
+    np.testing.assert_array_equal(shifted.posterior_noise, plain.posterior_noise)
+    np.testing.assert_array_equal(shifted.timestep, plain.timestep)

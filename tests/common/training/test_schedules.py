@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
 
 from components.common.training.config import LR_SCHEDULERS, TrainConfig
-from components.common.training.schedules import learning_rate
+from components.common.training.schedules import ema_decay, learning_rate
 
 PEAK = 2e-3
 STEPS = 100
@@ -27,3 +28,11 @@ def test_learning_rate_equals_diffusers(name: str, warmup: int) -> None:
         )
         optimizer.step()
         theirs.step()
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.99])
+def test_decay_of_the_average_equals_diffusers(decay: float) -> None:
+    reference = EMAModel([torch.nn.Parameter(torch.zeros(1))], decay=decay)
+    config = TrainConfig(ema_decay=decay)
+    for step in range(1200):
+        assert ema_decay(config, step=step) == reference.get_decay(step + 1)

@@ -164,3 +164,21 @@ def test_evaluation_is_refused_where_there_is_no_tpu(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv(TPU_STAND_IN_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match="tpu was asked for"):
         painter_for("tpu")
+
+
+def test_pictures_and_losses_equal_torch_without_the_last_layers(
+    painters: tuple[Painter, Painter], tmp_path: Path
+) -> None:
+    width = painters[0].vocabulary(runs.TEXT_ENCODER).table.shape[1]
+    file, rows = tmp_path / LEARNED_EMBEDS, random_rows(width, seed=0)
+    file.write_bytes(learned_embeds_bytes("<concept>", {runs.TEXT_ENCODER: rows}, {"clip_skip": "1"}))
+    both = FlaxPainter(SPRITES, mesh=mesh_for("cpu")), TorchPainter(SPRITES, device=torch.device("cpu"))
+    for painter in both:
+        painter.load_concept(file)
+    ours, theirs = (np.stack(painter.draw(PROMPTS[:2], SEEDS[:2], CONFIG, label="")) for painter in both)
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= ROUNDING
+    pictures = [pattern(0)]
+    our_loss, their_loss = (painter.held_out_loss(pictures, PROMPTS[0]) for painter in both)
+    assert our_loss == pytest.approx(their_loss, rel=1e-4)
+    painters[1].write_rows({runs.TEXT_ENCODER: rows})
+    assert painters[1].held_out_loss(pictures, PROMPTS[0]) != pytest.approx(their_loss, rel=1e-3)
