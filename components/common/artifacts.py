@@ -223,8 +223,8 @@ class InitialEmbedding:
         placeholder_token: what stands in a prompt, such as `<cat-toy>`.
         tokens: what it becomes: the placeholder itself, then `<cat-toy>_1`, ...; n of them.
         token_ids: their ids in the tokenizer after adding them.
-        initializer_token: the token whose rows were copied.
-        initializer_token_id: its id.
+        initializer_token: the word or words whose rows were copied.
+        initializer_token_id: the id of the first.
         rows: float32 [n, d] by text encoder.
         base_model_digest: the model whose tokenizer and table were used.
     """
@@ -270,7 +270,7 @@ class LearnedEmbedding:
     Attributes:
         placeholder_token: what stands in a prompt.
         tokens: what it becomes, n of them.
-        initializer_token: the token that training started from.
+        initializer_token: the word or words that training started from.
         learnable_property: `object` or `style`.
         rows: the learned rows, float32 [n, d] by text encoder.
         initial_rows: the rows before training, alike.

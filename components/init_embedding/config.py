@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from components.common.errors import ConfigError
 from components.common.options import Config, option
 from components.common.prompts import placeholder_tokens
+from components.common.start_word import AUTO
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,10 @@ class InitConfig(Config):
     title = "The new word"
 
     placeholder_token: str = option("the new word, one that the model does not know, such as <cat-toy>")
-    initializer_token: str = option("a word of one token that says roughly what the pictures show, such as toy")
+    initializer_token: str = option(
+        f"a word of one token that says roughly what the pictures show, such as toy, or {AUTO} for the word that explains "
+        "them best before training; as many words as vectors start one each, other numbers start all from their mean"
+    )
     num_vectors: int = option(
         "how many vectors the new word has: more hold more detail and are harder to edit", 1, least=1
     )
@@ -30,6 +34,16 @@ class InitConfig(Config):
             yield str(error)
         if not self.initializer_token:
             yield f"initializer_token: found {self.initializer_token!r}, expected a word such as toy"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words to start from; none where they are to be found."""
+        return () if self.initializer_token == AUTO else tuple(self.initializer_token.split())
+
+    @property
+    def known_word(self) -> str:
+        """A word for prompts without the placeholder."""
+        return next(iter(self.words), "concept")
 
     @property
     def tokens(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from components.common.errors import TokenError
 from components.common.sources.models import ModelSource
 from components.common.tokenizer import limit_to_text_encoder
-from components.common.vocabulary import add_placeholder, check_prompt_length, initializer_id, load_tokenizer
+from components.common.vocabulary import add_placeholder, check_prompt_length, initializer_ids, load_tokenizer
 from components.evaluate.config import EvaluateOptions
 from components.init_embedding.config import InitConfig
 
@@ -44,9 +44,9 @@ def check_new_word(
         tokenizer = limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / "text_encoder")
     mistakes: list[str] = []
     for check in (
-        lambda: initializer_id(tokenizer, word.initializer_token),
-        lambda: check_prompt_length(tokenizer, word.initializer_token, word.num_vectors, tokenizer.model_max_length),
-        lambda: add_placeholder(tokenizer, word.tokens, word.initializer_token),
+        lambda: word.words and initializer_ids(tokenizer, word.initializer_token),
+        lambda: check_prompt_length(tokenizer, word.num_vectors, tokenizer.model_max_length),
+        lambda: add_placeholder(tokenizer, word.tokens, word.known_word),
     ):
         try:
             check()
@@ -64,7 +64,7 @@ def _long_prompts(
 ) -> Iterable[str]:
     """Prompts that would be cut off, with the placeholder, the initializer or the reference prompt in their place."""
     most = tokenizer.model_max_length
-    words = list(filter(None, (" ".join(word.tokens), word.initializer_token, evaluation.reference_prompt)))
+    words = list(filter(None, (" ".join(word.tokens), " ".join(word.words), evaluation.reference_prompt)))
     for prompt in prompts:
         longest = max(len(tokenizer.encode(prompt.replace("{}", each))) for each in words)
         if longest > most:

@@ -15,6 +15,7 @@ from components.common.storage import open_store
 from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.encode_latents.config import EncodeConfig
 from components.evaluate.config import EvaluateConfig
+from components.find_start_word.config import FindStartWordConfig
 from components.import_base_model.config import ImportConfig
 from components.ingest_images.config import IngestConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
@@ -45,9 +46,9 @@ class Checked:
     """What the steps after this one are given: each its whole config as JSON text, and what its pod asks for.
 
     Attributes:
-        import_base_model, import_scorer, prepare_pictures, prepare_scoring_set, add_the_new_word, encode_pictures,
-            train, sample_and_score, publish: the config of the step of that name.
-        encoding_cpu, ...: what the pod asks for that encodes the pictures.
+        import_base_model, import_scorer, prepare_pictures, prepare_scoring_set, encode_pictures, find_the_start_word,
+            add_the_new_word, train, sample_and_score, publish: the config of the step of that name.
+        encoding_cpu, ...: what the pods ask for that encode the pictures and find the start word.
         training_image, training_cpu, ...: what runs in the training step, and what its pod asks for.
         evaluation_cpu, ...: what the pod asks for that draws and scores samples.
         tolerations: Kubernetes tolerations of all three, beside those for accelerators and spot nodes.
@@ -57,8 +58,9 @@ class Checked:
     import_scorer: str
     prepare_pictures: str
     prepare_scoring_set: str
-    add_the_new_word: str
     encode_pictures: str
+    find_the_start_word: str
+    add_the_new_word: str
     train: str
     sample_and_score: str
     publish: str
@@ -257,8 +259,13 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
             images_fingerprint=sources.scoring_images_fingerprint,
             **pictures,
         ),
-        "add_the_new_word": options.word,
         "encode_pictures": EncodeConfig(accelerator=run.encoding_pod.kind),
+        "find_the_start_word": FindStartWordConfig(
+            initializer_token=options.word.initializer_token,
+            learnable_property=options.training.learnable_property,
+            accelerator=run.encoding_pod.kind,
+        ),
+        "add_the_new_word": options.word,
         "train": options.training_step(cpu=trains.cpu, memory=trains.memory),
         "sample_and_score": EvaluateConfig(**vars(options.evaluation), accelerator=run.accelerator),
         "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),

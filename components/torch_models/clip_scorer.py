@@ -18,6 +18,7 @@ from components.common.errors import BaseModelError
 logger = logging.getLogger(__name__)
 
 _BATCH = 32
+_TEXTS_AT_ONCE = 256
 
 
 class ClipScorer:
@@ -59,14 +60,21 @@ class ClipScorer:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit embeddings, float32 [n, d], of n texts, each cut off at the model's number of tokens."""
-        tokens = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        ).to(self._device)
-        with torch.inference_mode():
-            pooled = self._model.text_model(
-                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-            ).pooler_output
-            return self._unit(self._model.text_projection(pooled))
+        found = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            tokens = self._tokenizer(
+                list(texts[start : start + _TEXTS_AT_ONCE]),
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens,
+                return_tensors="pt",
+            ).to(self._device)
+            with torch.inference_mode():
+                pooled = self._model.text_model(
+                    input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+                ).pooler_output
+                found.append(self._unit(self._model.text_projection(pooled)))
+        return np.concatenate(found)
 
     @staticmethod
     def _unit(features: torch.Tensor) -> np.ndarray:
