@@ -105,6 +105,7 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
         initial_embedding=word.outputs["initial_embedding"],
         learned_embedding=learned.outputs["learned_embedding"],
         scoring_set=scoring_set.outputs["image_set"],
+        start_word=start.outputs["start_word"],
     ).set_display_name("Sample and score")
     request_pod(judged, told, "evaluation", timeout_seconds=DAY)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ Tokenizer = Any
 """`transformers.CLIPTokenizer`, which is imported only where it is used."""
 
 _END_OF_WORD = "</w>"  # how CLIP marks the piece that ends a word
+_SOON = 8  # times the rank of its own merge
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -31,9 +33,18 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def one_token_words(tokenizer: Tokenizer) -> list[str]:
-    """What tokens that end a word stand for, in the vocabulary's order; pieces of words are among them."""
+    """The words that are one token each, in the vocabulary's order, without what is rather the end of a longer word.
+
+    A vocabulary learned by byte-pair encoding holds `hoto` on the way to `photo`: an end of words that is joined to a
+    longer one soon after it came up. It is dropped with a few real words (`ball` for `football`), for which there are
+    others; as a start or in a prompt it would stand for nothing.
+    """
+    merges = [tuple(pair) for pair in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
+    ranks = {"".join(pair): rank for rank, pair in enumerate(merges, start=1)}
+    ends = {end for rank, (_, end) in enumerate(merges, start=1) if end in ranks and rank < _SOON * ranks[end]}
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-    return [token.removesuffix(_END_OF_WORD) for token, _ in vocabulary if token.endswith(_END_OF_WORD)]
+    words = [token for token, _ in vocabulary if token.endswith(_END_OF_WORD) and token not in ends]
+    return [token.removesuffix(_END_OF_WORD) for token in words]
 
 
 def initializer_ids(tokenizer: Tokenizer, initializer_token: str) -> tuple[int, ...]:

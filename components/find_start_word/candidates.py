@@ -21,7 +21,7 @@ _LOOK_AT_ONCE = 2048
 
 
 def whole_words(tokenizer: Tokenizer) -> list[str]:
-    """The words of a vocabulary in its order: ASCII letters alone, and read as one token each."""
+    """The words of a vocabulary in its order: ASCII letters alone, of which the tokenizer makes one token each."""
     words = (word for word in one_token_words(tokenizer) if len(word) >= SHORTEST and word.isascii() and word.isalpha())
     return [word for word in words if len(tokenizer.tokenize(word)) == 1]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from components.common.artifacts import ImageSet, LatentSet
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.drawing import progress_line
-from components.common.errors import ArtifactError
+from components.common.errors import ArtifactError, TokenError
 from components.common.logs import log_config, versions
 from components.common.prompts import templates_for
 from components.common.start_word import AUTO, StartWord
@@ -66,7 +66,7 @@ def find_start_word(
         output: folder for the StartWord.
 
     Raises:
-        TokenError: when the tokenizer does not know the given word.
+        TokenError: when the tokenizer does not know the given word, or no word at all.
         ArtifactError, BaseModelError, ConfigError, StorageError: when an input cannot be used.
     """
     log_config(logger, config.as_json())
@@ -80,6 +80,11 @@ def find_start_word(
     words: list[str] = []
     if config.initializer_token == AUTO:
         words = whole_words(tokenizer)
+        if not words:
+            raise TokenError(
+                f"initializer_token: found {AUTO} with a vocabulary in which no whole word is one token, expected a word: "
+                f"give one, or choose another base model than {reference.source}"
+            )
         if len(words) > NEAREST:
             clip = ClipScorer(materialize(read_reference(scorer)), device=device)
             words = nearest_words(words, images.pixels, clip, template=template, count=NEAREST)
@@ -144,6 +149,7 @@ def _warn(found: StartWord, measure: PromptLosses, tokenizer: Tokenizer) -> None
     told = f"; of some general words {generic[0][0]!r} is best with {generic[0][1]:.4f}" if generic else ""
     logger.warning(
         "initializer_token: %r explains the pictures worse than no word at all (loss %.4f against %.4f)%s: training "
-        "may learn nothing from there, so choose another word, or %s",
-        *(found.word, found.loss, found.no_word_loss, told, AUTO),
+        "may learn nothing from there%s",
+        *(found.word, found.loss, found.no_word_loss, told),
+        f", so choose another word, or {AUTO}" if found.was_given else "",
     )
