@@ -227,6 +227,7 @@ class InitialEmbedding:
         initializer_token_id: the id of the first.
         rows: float32 [n, d] by text encoder.
         base_model_digest: the model whose tokenizer and table were used.
+        initializer_embedding: address of the learned embedding whose rows were copied instead; empty for words.
     """
 
     placeholder_token: str
@@ -236,6 +237,7 @@ class InitialEmbedding:
     initializer_token_id: int
     rows: Rows
     base_model_digest: str
+    initializer_embedding: str = ""
     digest: str = ""
 
     KIND = "initial-embedding"
@@ -245,6 +247,8 @@ class InitialEmbedding:
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the rows as safetensors under `path`."""
         content = _plain_fields(self, leaving_out=("rows", "digest"))
+        if not self.initializer_embedding:  # embeddings that start from words keep their digest
+            del content["initializer_embedding"]
         files = {self.FILE: safetensors_bytes(_float32(self.rows))}
         return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
 
@@ -276,6 +280,7 @@ class LearnedEmbedding:
         initial_rows: the rows before training, alike.
         snapshots: the rows on the way, in order of steps.
         losses: float32 [steps], the mean loss of each optimizer step.
+        fixed_batch_losses: float32 [looks], what early stopping has seen, the first of the initial rows; empty without.
         training_key: the digest of all that determines the rows.
         config: the training configuration by field name.
         lineage: digests and addresses of what was used: base model, image set, latent set, plan version and
@@ -293,20 +298,35 @@ class LearnedEmbedding:
     training_key: str
     config: Mapping[str, Any]
     lineage: Mapping[str, Any]
+    fixed_batch_losses: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
     digest: str = ""
 
     KIND = "learned-embedding"
     VERSION = 1
     HISTORY = "history.safetensors"
+    TENSORS = ("rows", "initial_rows", "losses", "fixed_batch_losses")
 
     @property
     def steps(self) -> int:
         """How many optimizer steps were taken."""
         return len(self.losses)
 
+    @property
+    def origin(self) -> str:
+        """What training started from, for a person: a word in quotation marks, or the file of an embedding."""
+        existing = str(self.lineage.get("initializer_embedding", ""))
+        return existing.rpartition("/")[2] if existing else f"“{self.initializer_token}”"
+
+    @property
+    def steps_saved(self) -> int:
+        """How many optimizer steps early stopping has left out of those that were allowed; 0 without it."""
+        return int(self.config["max_train_steps"]) - self.steps if len(self.fixed_batch_losses) else 0
+
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the embedding, the two text files of the reference script, and the history under `path`."""
         history = {"losses": np.asarray(self.losses, np.float32)}
+        if len(self.fixed_batch_losses):
+            history["fixed_batch_losses"] = np.asarray(self.fixed_batch_losses, np.float32)
         history |= {f"initial.{name}": rows for name, rows in _float32(self.initial_rows).items()}
         for snapshot in self.snapshots:
             history |= {f"{snapshot.step:08d}.{name}": rows for name, rows in _float32(snapshot.rows).items()}
@@ -316,7 +336,7 @@ class LearnedEmbedding:
             "token_identifier.txt": self.placeholder_token.encode(),
             "type_of_concept.txt": self.learnable_property.encode(),
         }
-        content = _plain_fields(self, leaving_out=("rows", "initial_rows", "snapshots", "losses", "digest"))
+        content = _plain_fields(self, leaving_out=(*self.TENSORS, "snapshots", "digest"))
         content["text_encoders"] = sorted(self.rows)
         return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
 
@@ -335,6 +355,7 @@ class LearnedEmbedding:
             "initial_rows": {name: history[f"initial.{name}"] for name in encoders},
             "snapshots": tuple(snapshots),
             "losses": history["losses"],
+            "fixed_batch_losses": history.get("fixed_batch_losses", np.zeros(0, np.float32)),
         }
         return _record(cls, {**folder.content, **tensors, "digest": folder.digest})
 

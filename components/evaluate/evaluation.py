@@ -23,7 +23,6 @@ from components.evaluate.report.view import ReportContent
 from components.evaluate.scoring.gate import run_checks
 from components.evaluate.scoring.health import embedding_health, largest_norm_ratio
 from components.evaluate.scoring.held_out import HeldOutLosses, measure_held_out_losses
-from components.torch_models.clip_scorer import ClipScorer
 from components.evaluate.scoring.scores import (
     Scores,
     VariantScores,
@@ -32,6 +31,7 @@ from components.evaluate.scoring.scores import (
     summarize,
     table_lines,
 )
+from components.torch_models.clip_scorer import ClipScorer
 from components.torch_models.loading import device_for
 
 logger = logging.getLogger(__name__)

@@ -133,7 +133,9 @@ def _best_words(measure: PromptLosses, words: Sequence[str]) -> dict[str, float]
     return dict(ranked[:SHOWN])
 
 
-def _ranked(measure: PromptLosses, words: Sequence[str], *, strata: Sequence[int], label: str) -> list[tuple[str, float]]:
+def _ranked(
+    measure: PromptLosses, words: Sequence[str], *, strata: Sequence[int], label: str
+) -> list[tuple[str, float]]:
     losses, started = dict[str, float](), time.monotonic()
     for word in words:
         losses[word] = measure.loss(word, strata)

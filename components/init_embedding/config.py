@@ -12,7 +12,7 @@ from components.common.start_word import AUTO
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InitConfig(Config):
+class InitOptions(Config):
     """The new word and what it starts from."""
 
     title = "The new word"
@@ -24,6 +24,12 @@ class InitConfig(Config):
     )
     num_vectors: int = option(
         "how many vectors the new word has: more hold more detail and are harder to edit", 1, least=1
+    )
+
+    initializer_embedding: str = option(
+        "a learned embedding to start from instead of words: the address of a .safetensors file of diffusers, "
+        "AUTOMATIC1111 or ComfyUI; initializer_token is then only what samples are scored by",
+        "",
     )
 
     def find_mistakes(self) -> Iterable[str]:
@@ -49,3 +55,12 @@ class InitConfig(Config):
     def tokens(self) -> tuple[str, ...]:
         """What the placeholder becomes in a prompt: `<x>`, `<x>_1`, ..."""
         return placeholder_tokens(self.placeholder_token, self.num_vectors)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig(InitOptions):
+    """What the step is told: the new word, and the state of the embedding that it starts from."""
+
+    initializer_embedding_sha256: str = option(
+        "SHA-256 that the embedding must still have, from the preflight step; empty: any", ""
+    )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from components.common.artifacts import InitialEmbedding
+from components.common.artifacts import InitialEmbedding, Rows
 from components.common.base_model import materialize, read_reference
-from components.common.errors import BaseModelError, ConfigError
+from components.common.errors import BaseModelError, ConfigError, InputError
+from components.common.learned_files import read_existing_embedding
 from components.common.start_word import AUTO, StartWord
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import (
@@ -31,9 +32,10 @@ TEXT_ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 def init_embedding(
     config: InitConfig, base_model: Path, output: Path, *, start_word: Path | None = None
 ) -> InitialEmbedding:
-    """The initial embedding for a base model, written to `output`: every row is a copy of a known word's.
+    """The initial embedding for a base model, written to `output`: every row is a copy of a known one.
 
-    As many words as vectors give a row each; of another number every vector gets the mean.
+    As many known rows as vectors give a row each; of another number every vector gets the mean. They are those of words,
+    or of an existing embedding.
 
     Reference: the set-up in `main` of diffusers' examples/textual_inversion; arXiv 2208.01618, section 4.
 
@@ -45,6 +47,7 @@ def init_embedding(
 
     Raises:
         ConfigError: when the word is left to a StartWord and there is none.
+        InputError: when the existing embedding cannot be used.
         TokenError: when the placeholder or the initializer cannot be used with the model's tokenizer.
         BaseModelError: when the model has no CLIP tokenizer or token table.
         ArtifactError: when the reference cannot be read or `output` cannot be written.
@@ -64,7 +67,9 @@ def init_embedding(
     if any(other != first for other in others):
         raise BaseModelError(f"the tokenizers of {reference.source} number the tokens differently: {ids}")
     token_ids, initializers = first
-    rows = {name: _copies(folder / name, initializers, len(token_ids)) for name in encoders}
+    of_words = {name: np.stack([read_token_row(folder / name, word) for word in initializers]) for name in encoders}
+    known = _existing_rows(config, of_words) if config.initializer_embedding else of_words
+    rows = {name: _spread(values, len(token_ids)) for name, values in known.items()}
     embedding = InitialEmbedding(
         placeholder_token=config.placeholder_token,
         tokens=config.tokens,
@@ -73,15 +78,15 @@ def init_embedding(
         initializer_token_id=initializers[0],
         rows=rows,
         base_model_digest=reference.digest,
+        initializer_embedding=config.initializer_embedding,
     )
     written = embedding.write(output)
     for name, row in rows.items():
         logger.info(
-            "%s: %d x %d from %r (token %s), norm %.3f",
+            "%s: %d x %d from %r, norm %.3f",
             name,
             *row.shape,
-            words,
-            ", ".join(map(str, initializers)),
+            config.initializer_embedding or words,
             np.linalg.norm(row[0]),
         )
     logger.info("%s is %s, tokens %s", config.placeholder_token, " ".join(config.tokens), list(token_ids))
@@ -109,7 +114,18 @@ def _token_ids(
     return add_placeholder(tokenizer, config.tokens, config.known_word), initializers
 
 
-def _copies(text_encoder: Path, words: tuple[int, ...], count: int) -> np.ndarray:
-    """Rows to start from, float32 [count, d]: one a word, or the mean of all words in each."""
-    rows = np.stack([read_token_row(text_encoder, word) for word in words])
+def _existing_rows(config: InitConfig, of_words: Rows) -> Rows:
+    """The rows of the existing embedding, once they fit the model, whose words have the rows `of_words`."""
+    existing = read_existing_embedding(config.initializer_embedding)
+    if config.initializer_embedding_sha256 not in ("", existing.sha256):
+        raise InputError(
+            f"initializer_embedding: {existing.address} has the SHA-256 {existing.sha256[:12]}, expected "
+            f"{config.initializer_embedding_sha256[:12]} as when the run began: start the run again"
+        )
+    existing.check_widths({name: rows.shape[1] for name, rows in of_words.items()})
+    return existing.rows
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows to start from, float32 [count, d]: as many are taken as they are, of others each is the mean."""
     return rows if len(rows) == count else np.tile(rows.mean(axis=0), (count, 1))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding
+from components.common.artifacts import LEARNED_EMBEDS, ImageSet
 from components.common.base_model import materialize, read_reference
 from components.common.prompts import templates_for
 from components.common.start_word import AUTO, StartWord
@@ -176,7 +176,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.sprites.seeds", description=__doc__)
     parser.add_argument("--concepts", nargs="+", default=list(CONCEPTS), choices=CONCEPTS, help="(default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)), help="(default: 0 to 7)")
-    parser.add_argument("--start", choices=("found", "given"), default="found", help="the start word: found, or its own")
+    parser.add_argument(
+        "--start", choices=("found", "given"), default="found", help="the start word: found, or its own"
+    )
     parser.add_argument("--steps", type=int, default=RECIPE.max_train_steps, help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=HERE / "seeds.md", help="(default: %(default)s)")
     options = parser.parse_args()

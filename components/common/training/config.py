@@ -64,6 +64,13 @@ class TrainConfig(Config):
     early_stopping_ratio: float = option(
         "stop when the variance of the latest looks is below this share of that of all (DVAR)", 0.15, least=0
     )
+    early_stopping_min_gain: float = option(
+        "stop only when the mean of the latest looks is below the loss before training by this share of it",
+        0.05,
+        least=0,
+        below=1,
+    )
+    early_stopping_min_steps: int = option("stop only after so many optimizer steps", 0, least=0)
     mixed_precision: str = option(
         "precision of the frozen weights: no (fp32), fp16 or bf16; rows and loss stay fp32",
         "no",
@@ -84,6 +91,11 @@ class TrainConfig(Config):
     )
     save_steps: int = option("optimizer steps between two snapshots of the rows, shown in the report", 500, least=1)
     log_steps: int = option("optimizer steps between two progress lines", 10, least=1)
+
+    @property
+    def earliest_stop(self) -> int:
+        """The first optimizer step after which early stopping can end the training."""
+        return max(self.early_stopping_every * self.early_stopping_window, self.early_stopping_min_steps)
 
     def global_batch(self, num_processes: int) -> int:
         """Samples in one optimizer step over all processes."""
@@ -125,7 +137,7 @@ def key_fields(config: TrainConfig, num_processes: int) -> dict[str, Any]:
     fields["global_batch"] = config.global_batch(num_processes)
     fields["peak_learning_rate"] = config.peak_learning_rate(num_processes)
     if not config.early_stopping_every:
-        for name in ("early_stopping_every", "early_stopping_window", "early_stopping_ratio"):
+        for name in [name for name in fields if name.startswith("early_stopping_")]:
             del fields[name]
     for name, schedules in _FIELDS_OF_SCHEDULE.items():
         if config.lr_scheduler not in schedules:

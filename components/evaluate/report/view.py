@@ -77,7 +77,7 @@ class ReportContent:
     def labels(self) -> dict[str, tuple[str, str]]:
         """What a person calls each variant, and what it was made from."""
         return {
-            "before": ("before", f"“{self.learned.initializer_token}”"),
+            "before": ("before", self.learned.origin),
             "after": ("after", self.learned.placeholder_token),
             "true_caption": ("true caption", f"“{self.config.reference_prompt}”"),
             "real": ("real pictures", "the concept's own"),
