@@ -82,8 +82,8 @@ def find_start_word(
         words = whole_words(tokenizer)
         if not words:
             raise TokenError(
-                f"initializer_token: found {AUTO} with a vocabulary in which no whole word is one token, expected a word: "
-                f"give one, or choose another base model than {reference.source}"
+                f"initializer_token: found {AUTO} with a vocabulary of {reference.source} in which no whole word is one "
+                "token, expected a word: give one"
             )
         if len(words) > NEAREST:
             clip = ClipScorer(materialize(read_reference(scorer)), device=device)
@@ -136,6 +136,7 @@ def _best_words(measure: PromptLosses, words: Sequence[str]) -> dict[str, float]
 def _ranked(
     measure: PromptLosses, words: Sequence[str], *, strata: Sequence[int], label: str
 ) -> list[tuple[str, float]]:
+    """The words with their losses, the best first."""
     losses, started = dict[str, float](), time.monotonic()
     for word in words:
         losses[word] = measure.loss(word, strata)

@@ -34,8 +34,8 @@ def init_embedding(
 ) -> InitialEmbedding:
     """The initial embedding for a base model, written to `output`: every row is a copy of a known one.
 
-    As many known rows as vectors give a row each; of another number every vector gets the mean. They are those of words,
-    or of an existing embedding.
+    Known rows are those of words, or of an existing embedding. As many as there are vectors give one each; of another
+    number every vector gets the mean.
 
     Reference: the set-up in `main` of diffusers' examples/textual_inversion; arXiv 2208.01618, section 4.
 

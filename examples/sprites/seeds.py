@@ -92,7 +92,7 @@ def learn_seeds(
         config: how to train; its `learnable_property` is the concept's.
         initializer_token: a word to start from, or `auto`.
     """
-    base_model, scorer = models
+    base_model, _ = models
     start = prepare(concept, models, folder, initializer_token=initializer_token)
     pipeline = load_pipeline(materialize(read_reference(base_model)), device=torch.device("cpu"), dtype=torch.float32)
     pictures = ImageSet.read(folder / "scoring").pixels
