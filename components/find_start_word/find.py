@@ -82,8 +82,8 @@ def find_start_word(
         words = whole_words(tokenizer)
         if not words:
             raise TokenError(
-                f"initializer_token: found {AUTO} with a vocabulary of {reference.source} in which no whole word is one "
-                "token, expected a word: give one"
+                f"initializer_token: found {AUTO} with a vocabulary in which no whole word is one token "
+                f"({reference.source}), expected a word: give one"
             )
         if len(words) > NEAREST:
             clip = ClipScorer(materialize(read_reference(scorer)), device=device)

@@ -19,8 +19,8 @@ class InitOptions(Config):
 
     placeholder_token: str = option("the new word, one that the model does not know, such as <cat-toy>")
     initializer_token: str = option(
-        "a word of one token that says roughly what the pictures show, such as toy; several words start a vector each "
-        f"when there are as many, else all vectors from their mean; {AUTO} takes the word that explains the pictures best"
+        "a word of one token that says roughly what the pictures show, such as toy; as many words as vectors start one "
+        f"each, other numbers start all from their mean; {AUTO} takes the word that explains the pictures best"
     )
     num_vectors: int = option(
         "how many vectors the new word has: more hold more detail and are harder to edit", 1, least=1

@@ -264,4 +264,4 @@ def test_page_names_the_embedding_that_training_started_from(content):
     text = Page(
         render_report(dataclasses.replace(content, learned=dataclasses.replace(content.learned, lineage=lineage)))
     ).text
-    assert "starting from old.safetensors" in text and "“toy”" not in text
+    assert "starting from old.safetensors" in text and "over old.safetensors" in text and "over “toy”" not in text
