@@ -41,6 +41,11 @@ RECIPE = dataclasses.replace(
 )
 """What learns from a start word that was found: fewer steps than the demo's, and smaller ones."""
 
+EARLY_STOPPING = dataclasses.replace(
+    RECIPE, lr_scheduler="constant_with_warmup", max_train_steps=400, early_stopping_every=5, early_stopping_window=8
+)
+"""The same with a rate that does not fall, for as long as something is learned."""
+
 CLOSE = 1.05
 
 
@@ -179,10 +184,10 @@ def main() -> None:
     parser.add_argument(
         "--start", choices=("found", "given"), default="found", help="the start word: found, or its own"
     )
-    parser.add_argument("--steps", type=int, default=RECIPE.max_train_steps, help="(default: %(default)s)")
+    parser.add_argument("--early-stopping", action="store_true", help="at a constant rate, until it stops by itself")
     parser.add_argument("--out", type=Path, default=HERE / "seeds.md", help="(default: %(default)s)")
     options = parser.parse_args()
-    config = dataclasses.replace(RECIPE, max_train_steps=options.steps)
+    config = EARLY_STOPPING if options.early_stopping else RECIPE
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         models = import_models(Path(scratch))
