@@ -350,7 +350,7 @@ LONG = "a photo of " + "very " * 90 + "nice {}"
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"initializer_token": "purple stars"}, "initializer_token: 'stars' is 2 tokens"),
+        ({"initializer_token": "purple stars"}, "initializer_token: 'stars' is 3 tokens"),
         ({"placeholder_token": "circle"}, "placeholder_token: the tokenizer has 'circle' already"),
         ({"num_vectors": 70}, "num_vectors: found 70, expected at most"),
         ({"evaluation_prompts": [LONG]}, r"evaluation_prompts: found 'a photo of very .*\.\.\.' of \d+ tokens"),
