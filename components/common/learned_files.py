@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.common.artifact_folder import sha256_of_file
 from components.common.artifacts import Rows, read_learned_embeds
-from components.common.errors import ArtifactError, BaseModelError, InputError
+from components.common.errors import ArtifactError, BaseModelError, InputError, ObjectNotFoundError
 from components.common.storage import open_store, split_uri
 
 PICKLED = (".pt", ".bin", ".pth", ".ckpt")
@@ -60,15 +60,17 @@ def read_existing_embedding(address: str) -> ExistingEmbedding:
     """The embedding at `address`, a file of diffusers, AUTOMATIC1111 or ComfyUI.
 
     Raises:
-        InputError: when it is no such file.
+        InputError: when there is none, or it is no such file.
         StorageError: when it cannot be read.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        file = fetch_learned_embeds(address, Path(scratch))
         try:
+            file = fetch_learned_embeds(address, Path(scratch))
             rows = read_learned_embeds(file)[1]
+        except ObjectNotFoundError as error:
+            raise InputError(f"{error}: give the address of a learned embedding") from error
         except ArtifactError as error:
-            raise InputError(str(error).replace(str(file), address)) from error
+            raise InputError(str(error).replace(scratch, address.rpartition("/")[0])) from error
         return ExistingEmbedding(address=address, sha256=sha256_of_file(file), rows=rows)
 
 
