@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from components.common.artifacts import ImageSet, LatentSet
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.drawing import progress_line
@@ -79,15 +81,7 @@ def find_start_word(
     template = templates_for(config.learnable_property)[0]
     words: list[str] = []
     if config.initializer_token == AUTO:
-        words = whole_words(tokenizer)
-        if not words:
-            raise TokenError(
-                f"initializer_token: found {AUTO} with a vocabulary in which no whole word is one token "
-                f"({reference.source}), expected a word: give one"
-            )
-        if len(words) > NEAREST:
-            clip = ClipScorer(materialize(read_reference(scorer)), device=device)
-            words = nearest_words(words, images.pixels, clip, template=template, count=NEAREST)
+        words = _words_to_look_at(tokenizer, images, scorer, device=device, template=template)
     else:
         initializer_ids(tokenizer, config.initializer_token)
     measure = PromptLosses(
@@ -122,6 +116,22 @@ def _check_that_they_belong_together(images: ImageSet, latents: LatentSet, refer
                 f"the latent set was made from the {name} {found[:12]}, this step got {expected[:12]}: pass what "
                 "the pictures were encoded from, or encode them again"
             )
+
+
+def _words_to_look_at(
+    tokenizer: Tokenizer, images: ImageSet, scorer: Path, *, device: torch.device, template: str
+) -> list[str]:
+    """The vocabulary's words, no more than `NEAREST`; CLIP is out of memory again before the UNet comes."""
+    words = whole_words(tokenizer)
+    if not words:
+        raise TokenError(
+            f"initializer_token: found {AUTO} with a vocabulary in which no whole word is one token, expected a word: "
+            "give one"
+        )
+    if len(words) <= NEAREST:
+        return words
+    clip = ClipScorer(materialize(read_reference(scorer)), device=device)
+    return nearest_words(words, images.pixels, clip, template=template, count=NEAREST)
 
 
 def _best_words(measure: PromptLosses, words: Sequence[str]) -> dict[str, float]:

@@ -42,7 +42,7 @@ RECIPE = dataclasses.replace(
 """What learns from a start word that was found: fewer steps than the demo's, and smaller ones."""
 
 EARLY_STOPPING = dataclasses.replace(
-    RECIPE, lr_scheduler="constant_with_warmup", max_train_steps=400, early_stopping_every=5, early_stopping_window=8
+    RECIPE, lr_scheduler="constant_with_warmup", max_train_steps=400, early_stopping_every=5, early_stopping_window=16
 )
 """The same with a rate that does not fall, for as long as something is learned."""
 

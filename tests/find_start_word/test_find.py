@@ -98,6 +98,15 @@ def test_nearest_words_are_those_that_clip_finds_like_the_pictures(inputs: Input
     assert set(found) == {"star", "purple"}
 
 
+def test_best_word_of_a_large_vocabulary_is_among_those_nearest_to_the_pictures(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "NEAREST", 5)
+    found = measure(inputs, tmp_path, "auto")
+    assert len(found.best) == 5 and found.word in ("star", "purple")
+    assert found.loss < found.no_word_loss
+
+
 def test_word_when_unknown_is_refused_before_the_model_is_loaded(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(TokenError, match=r"initializer_token: 'zebra' is \d tokens"):
         measure(inputs, tmp_path / "out", "zebra")
