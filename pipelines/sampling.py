@@ -19,8 +19,8 @@ from PIL import Image
 from components.common.artifacts import LEARNED_EMBEDS, read_clip_skip, read_learned_embeds
 from components.common.base_model import cache_folder, materialize
 from components.common.errors import ConfigError, InputError, TokenError
+from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
-from components.common.storage import open_store, split_uri
 from components.import_base_model.importing import import_base_model
 from components.publish import registry
 from components.publish.config import PublishConfig
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 _VERSION = re.compile(r"(?P<registry>.+)/(?P<concept>[^/@]+)/versions/(?P<which>\d+)/?")
 _NAMED = re.compile(r"(?P<registry>.+)/(?P<concept>[^/@]+?)(@(?P<which>[^/@]+))?/?")
-_PICKLED = (".pt", ".bin", ".pth", ".ckpt")
 _PICKLED_EMBEDS = "learned_embeds.bin"
 _PLACEHOLDER_LIKE = re.compile(r"<[^<>\s,]+>")
 
@@ -65,12 +64,7 @@ def fetch_concept(address: str, folder: Path) -> Concept:
         address = str(Path(address) / LEARNED_EMBEDS)
     elif (Path(address) / _PICKLED_EMBEDS).is_file():
         address = str(Path(address) / _PICKLED_EMBEDS)
-    if address.lower().endswith(_PICKLED):
-        raise InputError(
-            f"{address} is pickled, which can run code, and is not opened: convert it once with torch.load(FILE, "
-            "weights_only=True) and safetensors.torch.save_file({WORD: ROWS}, 'WORD.safetensors'), and give that file"
-        )
-    if address.endswith(".safetensors"):
+    if address.lower().endswith((".safetensors", *PICKLED)):
         return _concept_of_file(address, folder)
     found = _VERSION.fullmatch(address) or _NAMED.fullmatch(address)
     if found is None:
@@ -93,9 +87,7 @@ def _learned_on(lineage: Mapping[str, Any]) -> str:
 
 
 def _concept_of_file(address: str, folder: Path) -> Concept:
-    parent, name = split_uri(address)
-    file = folder / name
-    open_store(parent).download_file(name, file)
+    file = fetch_learned_embeds(address, folder)
     token = read_learned_embeds(file)[0]["placeholder_token"]
     try:
         placeholder_tokens(token, 1)

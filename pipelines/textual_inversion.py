@@ -11,6 +11,7 @@ from kfp import dsl
 from components.common.images import TRAINING_IMAGES, image
 from components.encode_latents.component import encode_latents
 from components.evaluate.component import evaluate
+from components.find_start_word.component import find_start_word
 from components.import_base_model.component import import_base_model
 from components.ingest_images.component import ingest_images
 from components.init_embedding.component import init_embedding
@@ -61,10 +62,7 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
     clip = import_base_model(config=told["import_scorer"]).set_display_name("Import scorer")
     pictures = ingest_images(config=told["prepare_pictures"]).set_display_name("Prepare pictures")
     scoring_set = ingest_images(config=told["prepare_scoring_set"]).set_display_name("Prepare scoring set")
-    word = init_embedding(config=told["add_the_new_word"], base_model=model.outputs["reference"]).set_display_name(
-        "Add the new word"
-    )
-    for task in (model, clip, pictures, scoring_set, word):
+    for task in (model, clip, pictures, scoring_set):
         request(task, MEDIUM)
 
     latents = encode_latents(
@@ -73,6 +71,22 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
         base_model=model.outputs["reference"],
     ).set_display_name("Encode pictures")
     request_pod(latents, told, "encoding", timeout_seconds=DAY)
+
+    start = find_start_word(
+        config=told["find_the_start_word"],
+        image_set=pictures.outputs["image_set"],
+        latent_set=latents.outputs["latent_set"],
+        base_model=model.outputs["reference"],
+        scorer=clip.outputs["reference"],
+    ).set_display_name("Find the start word")
+    request_pod(start, told, "encoding", timeout_seconds=DAY)
+
+    word = init_embedding(
+        config=told["add_the_new_word"],
+        base_model=model.outputs["reference"],
+        start_word=start.outputs["start_word"],
+    ).set_display_name("Add the new word")
+    request(word, MEDIUM)
 
     # What runs in it is preflight's choice: a trainer, or what launches one on several nodes and waits for it.
     learned = train(
@@ -91,6 +105,7 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
         initial_embedding=word.outputs["initial_embedding"],
         learned_embedding=learned.outputs["learned_embedding"],
         scoring_set=scoring_set.outputs["image_set"],
+        start_word=start.outputs["start_word"],
     ).set_display_name("Sample and score")
     request_pod(judged, told, "evaluation", timeout_seconds=DAY)
 

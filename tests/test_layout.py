@@ -30,6 +30,7 @@ HEAVY = ("torch", "jax", "diffusers", "transformers", "accelerate")
 CONFIGS = {
     "encode_latents": "EncodeConfig",
     "evaluate": "EvaluateConfig",
+    "find_start_word": "FindStartWordConfig",
     "import_base_model": "ImportConfig",
     "ingest_images": "IngestConfig",
     "init_embedding": "InitConfig",

@@ -237,10 +237,11 @@ class InitialEmbedding:
         placeholder_token: what stands in a prompt, such as `<cat-toy>`.
         tokens: what it becomes: the placeholder itself, then `<cat-toy>_1`, ...; n of them.
         token_ids: their ids in the tokenizer after adding them.
-        initializer_token: the token whose rows were copied.
-        initializer_token_id: its id.
+        initializer_token: the word or words whose rows were copied.
+        initializer_token_id: the id of the first.
         rows: float32 [n, d] by text encoder.
         base_model_digest: the model whose tokenizer and table were used.
+        initializer_embedding: address of the learned embedding whose rows were copied instead; empty for words.
     """
 
     placeholder_token: str
@@ -250,6 +251,7 @@ class InitialEmbedding:
     initializer_token_id: int
     rows: Rows
     base_model_digest: str
+    initializer_embedding: str = ""
     digest: str = ""
 
     KIND = "initial-embedding"
@@ -259,6 +261,8 @@ class InitialEmbedding:
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the rows as safetensors under `path`."""
         content = _plain_fields(self, leaving_out=("rows", "digest"))
+        if not self.initializer_embedding:  # embeddings that start from words keep their digest
+            del content["initializer_embedding"]
         files = {self.FILE: safetensors_bytes(_float32(self.rows))}
         return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
 
@@ -289,12 +293,13 @@ class LearnedEmbedding:
     Attributes:
         placeholder_token: what stands in a prompt.
         tokens: what it becomes, n of them.
-        initializer_token: the token that training started from.
+        initializer_token: the word or words that training started from.
         learnable_property: `object` or `style`.
         rows: the learned rows, float32 [n, d] by text encoder.
         initial_rows: the rows before training, alike.
         snapshots: the rows on the way, in order of steps.
         losses: float32 [steps], the mean loss of each optimizer step.
+        fixed_batch_losses: float32 [looks], what early stopping has seen, the first of the initial rows; empty without.
         training_key: the digest of all that determines the rows.
         config: the training configuration by field name.
         lineage: digests and addresses of what was used: base model, image set, latent set, plan version and
@@ -312,11 +317,13 @@ class LearnedEmbedding:
     training_key: str
     config: Mapping[str, Any]
     lineage: Mapping[str, Any]
+    fixed_batch_losses: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
     digest: str = ""
 
     KIND = "learned-embedding"
     VERSION = 1
     HISTORY = "history.safetensors"
+    TENSORS = ("rows", "initial_rows", "losses", "fixed_batch_losses")
 
     @property
     def steps(self) -> int:
@@ -328,9 +335,22 @@ class LearnedEmbedding:
         """How many of the text encoder's last layers were left out, and are to be left out when it is drawn with."""
         return int(self.config.get("clip_skip", 0))
 
+    @property
+    def origin(self) -> str:
+        """What training started from, for a person: a word in quotation marks, or the file of an embedding."""
+        existing = str(self.lineage.get("initializer_embedding", ""))
+        return existing.rpartition("/")[2] if existing else f"“{self.initializer_token}”"
+
+    @property
+    def steps_saved(self) -> int:
+        """How many optimizer steps early stopping has left out of those that were allowed; 0 without it."""
+        return int(self.config["max_train_steps"]) - self.steps if len(self.fixed_batch_losses) else 0
+
     def write(self, path: Path) -> ArtifactFolder:
         """Writes the embedding, the two text files of the reference script, and the history under `path`."""
         history = {"losses": np.asarray(self.losses, np.float32)}
+        if len(self.fixed_batch_losses):
+            history["fixed_batch_losses"] = np.asarray(self.fixed_batch_losses, np.float32)
         history |= {f"initial.{name}": rows for name, rows in _float32(self.initial_rows).items()}
         for snapshot in self.snapshots:
             history |= {f"{snapshot.step:08d}.{name}": rows for name, rows in _float32(snapshot.rows).items()}
@@ -340,7 +360,7 @@ class LearnedEmbedding:
             TOKEN_IDENTIFIER: self.placeholder_token.encode(),
             TYPE_OF_CONCEPT: self.learnable_property.encode(),
         }
-        content = _plain_fields(self, leaving_out=("rows", "initial_rows", "snapshots", "losses", "digest"))
+        content = _plain_fields(self, leaving_out=(*self.TENSORS, "snapshots", "digest"))
         content["text_encoders"] = sorted(self.rows)
         return write_artifact(path, kind=self.KIND, version=self.VERSION, content=content, files=files)
 
@@ -360,6 +380,7 @@ class LearnedEmbedding:
         def rows_of(prefix: str) -> Rows:
             return {name: history.named(f"{prefix}.{name}", value.shape) for name, value in rows.items()}
 
+        looks = "fixed_batch_losses"
         found = folder.record(
             cls,
             folder.content,
@@ -367,6 +388,7 @@ class LearnedEmbedding:
             initial_rows=rows_of("initial"),
             snapshots=tuple(Snapshot(step=step, rows=rows_of(f"{step:08d}")) for step in steps),
             losses=history.named("losses", (None,)),
+            fixed_batch_losses=history.named(looks, (None,)) if looks in history.names else np.zeros(0, np.float32),
             digest=folder.digest,
         )
         if {len(value) for value in rows.values()} != {len(found.tokens)}:

@@ -17,8 +17,8 @@ def picture_bytes(picture: np.ndarray) -> np.ndarray:
     return (picture * 255).round().astype(np.uint8)
 
 
-def progress_line(label: str, done: int, total: int, seconds: float) -> str:
+def progress_line(label: str, done: int, total: int, seconds: float, unit: str = "img/s") -> str:
     """A line such as `sampling 12/48  1.3 img/s  eta 0:27`."""
     rate = done / max(seconds, 1e-9)
     minutes, rest = divmod(round((total - done) / rate), 60)
-    return f"{label} {done:{len(str(total))}d}/{total}  {rate:.2g} img/s  eta {minutes}:{rest:02d}"
+    return f"{label} {done:{len(str(total))}d}/{total}  {rate:.2g} {unit}  eta {minutes}:{rest:02d}"

@@ -13,15 +13,15 @@ _NOISE_SEED = 0
 
 
 class HeldOutDraws(NamedTuple):
-    """Timesteps, int64 [STRATA], and the noise at each, float32 [STRATA, pictures, C, h, w]."""
+    """Timesteps, int64 [strata], and the noise at each, float32 [strata, pictures, C, h, w]."""
 
     timesteps: np.ndarray
     noise: np.ndarray
 
 
-def held_out_draws(latents_shape: tuple[int, ...], num_train_timesteps: int) -> HeldOutDraws:
+def held_out_draws(latents_shape: tuple[int, ...], num_train_timesteps: int, strata: int = STRATA) -> HeldOutDraws:
     """The draws for latents of the shape [pictures, C, h, w] and a schedule of that many timesteps."""
-    middles = (np.arange(STRATA) + 0.5) * num_train_timesteps / STRATA
+    middles = (np.arange(strata) + 0.5) * num_train_timesteps / strata
     generator = np.random.Generator(np.random.Philox(_NOISE_SEED))
-    noise = generator.standard_normal((STRATA, *latents_shape), dtype=np.float32)
+    noise = generator.standard_normal((strata, *latents_shape), dtype=np.float32)
     return HeldOutDraws(timesteps=middles.astype(np.int64), noise=noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ Tokenizer = Any
 """`transformers.CLIPTokenizer`, which is imported only where it is used."""
 
 _END_OF_WORD = "</w>"  # how CLIP marks the piece that ends a word
+_SOON = 8  # times the rank of its own merge
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -43,27 +45,44 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def initializer_id(tokenizer: Tokenizer, initializer_token: str) -> int:
-    """The id of the one token that the initializer is.
+def one_token_words(tokenizer: Tokenizer) -> list[str]:
+    """The words that are one token each, in the vocabulary's order, without what is rather the end of a longer word.
+
+    A vocabulary learned by byte-pair encoding holds `hoto` on the way to `photo`: an end of words that is joined to a
+    longer one soon after it came up. It is dropped with a few real words (`ball` for `football`), for which there are
+    others; as a start or in a prompt it would stand for nothing.
+    """
+    merges = [tuple(pair) for pair in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
+    ranks = {"".join(pair): rank for rank, pair in enumerate(merges, start=1)}
+    ends = {end for rank, (_, end) in enumerate(merges, start=1) if end in ranks and rank < _SOON * ranks[end]}
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    words = [token for token, _ in vocabulary if token.endswith(_END_OF_WORD) and token not in ends]
+    return [token.removesuffix(_END_OF_WORD) for token in words]
+
+
+def initializer_ids(tokenizer: Tokenizer, initializer_token: str) -> tuple[int, ...]:
+    """The ids of the initializer's words, which are one token each.
 
     Raises:
-        TokenError: when it is several tokens, none, or one that the tokenizer does not know.
+        TokenError: when there is no word, or one is several tokens or one that the tokenizer does not know.
     """
-    pieces = tokenizer.tokenize(initializer_token)
+    return tuple(_word_id(tokenizer, word) for word in initializer_token.split() or [""])
+
+
+def _word_id(tokenizer: Tokenizer, word: str) -> int:
+    pieces = tokenizer.tokenize(word)
     ids = tokenizer.convert_tokens_to_ids(pieces)
-    known_words = "choose one common word"
+    known_words = "choose common words"
     if len(ids) == 1 and ids[0] not in tokenizer.all_special_ids:
         return int(ids[0])
     if not ids or set(ids) & set(tokenizer.all_special_ids):
-        raise TokenError(f"initializer_token: the tokenizer does not know {initializer_token!r}: {known_words}")
+        raise TokenError(f"initializer_token: the tokenizer does not know {word!r}: {known_words}")
     shown = ", ".join(repr(piece.removesuffix(_END_OF_WORD)) for piece in pieces)
-    raise TokenError(
-        f"initializer_token: {initializer_token!r} is {len(ids)} tokens ({shown}), expected one: {known_words}"
-    )
+    raise TokenError(f"initializer_token: {word!r} is {len(ids)} tokens ({shown}), expected one: {known_words}")
 
 
-def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], initializer_token: str) -> tuple[int, ...]:
-    """The ids of `tokens` after adding them to the tokenizer.
+def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], known_word: str) -> tuple[int, ...]:
+    """The ids of `tokens` after adding them to the tokenizer, in which prompts with `known_word` are read as before.
 
     Raises:
         TokenError: when several have capital letters, the tokenizer has one of them already, or with them reads
@@ -83,9 +102,9 @@ def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], initializer_tok
     if taken:
         raise TokenError(
             f"placeholder_token: the tokenizer has {', '.join(map(repr, taken))} already: "
-            f"choose a word that the model does not know, such as <my-{initializer_token}>"
+            f"choose a word that the model does not know, such as <my-{known_word}>"
         )
-    plain_prompts = [template.format(initializer_token) for template in _templates()]
+    plain_prompts = [template.format(known_word) for template in _templates()]
     before = [tokenizer.encode(prompt) for prompt in plain_prompts]
     tokenizer.add_tokens(list(tokens))
     ids = tuple(int(token_id) for token_id in tokenizer.convert_tokens_to_ids(list(tokens)))
@@ -93,29 +112,29 @@ def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], initializer_tok
         if tokenizer.encode(prompt) != expected:
             raise TokenError(
                 f"placeholder_token: {tokens[0]!r} is part of other words and changes how {prompt!r} is read: "
-                f"choose one in angle brackets, such as <my-{initializer_token}>"
+                f"choose one in angle brackets, such as <my-{known_word}>"
             )
     if tuple(tokenizer.encode(" ".join(tokens), add_special_tokens=False)) != ids:
         raise TokenError(
             f"placeholder_token: {' '.join(tokens)!r} is not read as tokens of their own: "
-            f"choose letters, digits and '-' in angle brackets, such as <my-{initializer_token}>"
+            f"choose letters, digits and '-' in angle brackets, such as <my-{known_word}>"
         )
     return ids
 
 
-def check_prompt_length(tokenizer: Tokenizer, initializer_token: str, num_vectors: int, longest_prompt: int) -> None:
+def check_prompt_length(tokenizer: Tokenizer, num_vectors: int, longest_prompt: int) -> None:
     """Checks that the paper's longest prompt has room for all vectors of the placeholder.
 
     Raises:
         TokenError: when it is longer than `longest_prompt` tokens, start and end included.
     """
-    lengths = {template: len(tokenizer.encode(template.format(initializer_token))) for template in _templates()}
+    lengths = {template: len(tokenizer.encode(template.format(""))) for template in _templates()}
     template = max(lengths, key=lambda template: lengths[template])
-    most = longest_prompt - (lengths[template] - 1)  # the initializer is one token
+    most = longest_prompt - lengths[template]
     if num_vectors > most:
         raise TokenError(
             f"num_vectors: found {num_vectors}, expected at most {most}: the text encoder takes prompts of "
-            f"{longest_prompt} tokens, and {template!r} has {lengths[template] - 1} beside the placeholder"
+            f"{longest_prompt} tokens, and {template!r} has {lengths[template]} beside the placeholder"
         )
 
 

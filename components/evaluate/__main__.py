@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument(
         "--scoring-set", type=Path, required=True, help="folder of the ImageSet to compare the samples with"
     )
+    parser.add_argument("--start-word", type=Path, help="folder of the StartWord, for the report")
     parser.add_argument("--output", type=Path, required=True, help="folder for the Evaluation")
     add_config_flags(parser, EvaluateConfig)
     arguments = parser.parse_args()
@@ -33,6 +34,7 @@ def main() -> None:
             scoring_set=arguments.scoring_set,
             accelerator=arguments.accelerator,
             output=arguments.output,
+            start_word=arguments.start_word,
         )
         print("pass" if evaluation.passed else "fail")
 

@@ -13,6 +13,7 @@ def evaluate(
     initial_embedding: dsl.Input[dsl.Model],
     learned_embedding: dsl.Input[dsl.Model],
     scoring_set: dsl.Input[dsl.Dataset],
+    start_word: dsl.Input[dsl.Artifact],
     evaluation: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
@@ -26,6 +27,7 @@ def evaluate(
         initial_embedding: The rows that training started from.
         learned_embedding: The learned rows.
         scoring_set: Pictures of the concept to score against.
+        start_word: The word that training started from, and what others would have been.
         evaluation: Samples, scores and the verdict.
         report: The page that shows them.
         metrics: The scores as a table, with a row `passed`: 1 or 0.
@@ -49,6 +51,7 @@ def evaluate(
             scoring_set=Path(scoring_set.path),
             accelerator=told.accelerator,
             output=Path(evaluation.path),
+            start_word=Path(start_word.path),
         )
         Path(report.path).write_text(found.report_html, encoding="utf-8")
         report.metadata["display_name"] = "Report"

@@ -14,6 +14,7 @@ from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, 
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.errors import ArtifactError, BaseModelError, ImageError
 from components.common.logs import log_config
+from components.common.start_word import StartWord
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.painter import Painter, painter_for
 from components.evaluate.drawing.samples import draw_samples, scoring_texts
@@ -22,7 +23,6 @@ from components.evaluate.report.view import ReportContent
 from components.evaluate.scoring.gate import run_checks
 from components.evaluate.scoring.health import embedding_health, largest_norm_ratio
 from components.evaluate.scoring.held_out import HeldOutLosses, measure_held_out_losses
-from components.evaluate.scoring.scorer import ClipScorer
 from components.evaluate.scoring.scores import (
     Scores,
     VariantScores,
@@ -31,6 +31,7 @@ from components.evaluate.scoring.scores import (
     summarize,
     table_lines,
 )
+from components.torch_models.clip_scorer import ClipScorer
 from components.torch_models.loading import device_for
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class EvaluationInputs:
     learned: LearnedEmbedding
     learned_folder: Path
     scoring_set: ImageSet
+    start_word: StartWord | None
 
 
 def evaluate(
@@ -67,6 +69,7 @@ def evaluate(
     scoring_set: Path,
     accelerator: str,
     output: Path,
+    start_word: Path | None = None,
 ) -> Evaluation:
     """The evaluation, written to `output`; whether the concept passed is in it, and is no error.
 
@@ -79,13 +82,14 @@ def evaluate(
         scoring_set: folder of the ImageSet to hold the samples against.
         accelerator: `cpu` (PyTorch, float32), `gpu` (PyTorch, float16) or `tpu` (JAX, bfloat16; scored on the CPU).
         output: folder for the Evaluation.
+        start_word: folder of the StartWord, which the report shows where there is one.
 
     Raises:
         InputError, ArtifactError: before anything is drawn, when an input cannot be used.
     """
     make_painter = painter_for(accelerator)
     log_config(logger, config.as_json())
-    inputs = _read_inputs(base_model, scorer, initial_embedding, learned_embedding, scoring_set)
+    inputs = _read_inputs(base_model, scorer, initial_embedding, learned_embedding, scoring_set, start_word)
     painter = make_painter(materialize(inputs.base_model, sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))))
     # CLIP scores some dozens of pictures: on a TPU's host that takes less than compiling it for the TPU would.
     clip = ClipScorer(materialize(inputs.scorer), device=device_for("cpu" if accelerator == "tpu" else accelerator))
@@ -107,7 +111,12 @@ def metrics_of(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _read_inputs(
-    base_model: Path, scorer: Path, initial_embedding: Path, learned_embedding: Path, scoring_set: Path
+    base_model: Path,
+    scorer: Path,
+    initial_embedding: Path,
+    learned_embedding: Path,
+    scoring_set: Path,
+    start_word: Path | None,
 ) -> EvaluationInputs:
     inputs = EvaluationInputs(
         base_model=read_reference(base_model),
@@ -115,6 +124,7 @@ def _read_inputs(
         learned=LearnedEmbedding.read(learned_embedding),
         learned_folder=learned_embedding,
         scoring_set=ImageSet.read(scoring_set),
+        start_word=None if start_word is None else StartWord.read(start_word),
     )
     for kind, reference in (("diffusion", inputs.base_model), ("clip", inputs.scorer)):
         if reference.kind != kind:
@@ -171,6 +181,7 @@ def _evaluate(config: EvaluateOptions, inputs: EvaluationInputs, painter: Painte
             checks=checks,
             health=health,
             settings=settings,
+            start_word=inputs.start_word,
         )
     )
     reasons = tuple(check.sentence for check in checks if not check.passed)

@@ -23,6 +23,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--base-model", type=Path, required=True, help="folder of the base model's reference")
+    parser.add_argument("--start-word", type=Path, help="folder of the StartWord, for --initializer-token auto")
     add_config_flags(parser, InitConfig)
     parser.add_argument("--output", type=Path, required=True, help="folder for the InitialEmbedding")
     arguments = parser.parse_args()
@@ -30,7 +31,9 @@ def main() -> None:
         from components.init_embedding.initialize import init_embedding
 
         config = config_from_flags(InitConfig, arguments)
-        init_embedding(config, base_model=arguments.base_model, output=arguments.output)
+        init_embedding(
+            config, base_model=arguments.base_model, output=arguments.output, start_word=arguments.start_word
+        )
 
 
 if __name__ == "__main__":

@@ -6,12 +6,18 @@ from components.common.images import image
 
 
 @dsl.component(base_image=image("tokenizer"), install_kfp_package=False)
-def init_embedding(config: str, base_model: dsl.Input[dsl.Model], initial_embedding: dsl.Output[dsl.Model]) -> None:
-    """Adds the placeholder to the tokenizer and copies the initializer's row for each of its vectors.
+def init_embedding(
+    config: str,
+    base_model: dsl.Input[dsl.Model],
+    start_word: dsl.Input[dsl.Artifact],
+    initial_embedding: dsl.Output[dsl.Model],
+) -> None:
+    """Adds the placeholder to the tokenizer and copies a known word's row for each of its vectors.
 
     Args:
         config: An InitConfig as JSON.
         base_model: Reference of the base model.
+        start_word: The word to start from where none is given.
         initial_embedding: The placeholder's tokens and the rows that training starts from.
     """
     from pathlib import Path
@@ -22,7 +28,17 @@ def init_embedding(config: str, base_model: dsl.Input[dsl.Model], initial_embedd
 
     with step_boundary("init_embedding"):
         word = InitConfig.from_json(config)
-        embedding = step(word, base_model=Path(base_model.path), output=Path(initial_embedding.path))
+        embedding = step(
+            word,
+            base_model=Path(base_model.path),
+            output=Path(initial_embedding.path),
+            start_word=Path(start_word.path),
+        )
         initial_embedding.metadata.update(
-            {"display_name": "Initial embedding", **word.as_json(), "digest": embedding.digest}
+            {
+                "display_name": "Initial embedding",
+                **word.as_json(),
+                "initializer_token": embedding.initializer_token,
+                "digest": embedding.digest,
+            }
         )

@@ -8,18 +8,28 @@ from collections.abc import Iterable
 from components.common.errors import ConfigError
 from components.common.options import Config, option
 from components.common.prompts import placeholder_tokens
+from components.common.start_word import AUTO
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InitConfig(Config):
+class InitOptions(Config):
     """The new word and what it starts from."""
 
     title = "The new word"
 
     placeholder_token: str = option("the new word, one that the model does not know, such as <cat-toy>")
-    initializer_token: str = option("a word of one token that says roughly what the pictures show, such as toy")
+    initializer_token: str = option(
+        "a word of one token that says roughly what the pictures show, such as toy; as many words as vectors start one "
+        f"each, other numbers start all from their mean; {AUTO} takes the word that explains the pictures best"
+    )
     num_vectors: int = option(
         "how many vectors the new word has: more hold more detail and are harder to edit", 1, least=1
+    )
+
+    initializer_embedding: str = option(
+        "a learned embedding to start from instead of words: the address of a .safetensors file of diffusers, "
+        "AUTOMATIC1111 or ComfyUI; initializer_token is then only what samples are scored by",
+        "",
     )
 
     def find_mistakes(self) -> Iterable[str]:
@@ -32,6 +42,25 @@ class InitConfig(Config):
             yield f"initializer_token: found {self.initializer_token!r}, expected a word such as toy"
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The words to start from; none where they are to be found."""
+        return () if self.initializer_token == AUTO else tuple(self.initializer_token.split())
+
+    @property
+    def known_word(self) -> str:
+        """A word for prompts without the placeholder."""
+        return next(iter(self.words), "concept")
+
+    @property
     def tokens(self) -> tuple[str, ...]:
         """What the placeholder becomes in a prompt: `<x>`, `<x>_1`, ..."""
         return placeholder_tokens(self.placeholder_token, self.num_vectors)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig(InitOptions):
+    """What the step is told: the new word, and the state of the embedding that it starts from."""
+
+    initializer_embedding_sha256: str = option(
+        "SHA-256 that the embedding must still have, from the preflight step; empty: any", ""
+    )

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import TokenError
+from components.common.learned_files import ExistingEmbedding
+from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.tokenizer import limit_to_text_encoder
-from components.common.vocabulary import add_placeholder, check_prompt_length, initializer_id, load_tokenizer
+from components.common.vocabulary import add_placeholder, check_prompt_length, initializer_ids, load_tokenizer
 from components.evaluate.config import EvaluateOptions
-from components.init_embedding.config import InitConfig
+from components.init_embedding.config import InitOptions
 
 _TOKENIZER, _TEXT_ENCODER = "tokenizer/", "text_encoder/config.json"
 
 
 def check_new_word(
-    source: ModelSource, *, word: InitConfig, evaluation: EvaluateOptions, learnable_property: str
+    source: ModelSource, *, word: InitOptions, evaluation: EvaluateOptions, learnable_property: str
 ) -> tuple[int, ...]:
     """The ids that the placeholder's tokens get in the tokenizer of a model, of which only small files are read.
 
@@ -44,9 +46,9 @@ def check_new_word(
         tokenizer = limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / "text_encoder")
     mistakes: list[str] = []
     for check in (
-        lambda: initializer_id(tokenizer, word.initializer_token),
-        lambda: check_prompt_length(tokenizer, word.initializer_token, word.num_vectors, tokenizer.model_max_length),
-        lambda: add_placeholder(tokenizer, word.tokens, word.initializer_token),
+        lambda: word.words and initializer_ids(tokenizer, word.initializer_token),
+        lambda: check_prompt_length(tokenizer, word.num_vectors, tokenizer.model_max_length),
+        lambda: add_placeholder(tokenizer, word.tokens, word.known_word),
     ):
         try:
             check()
@@ -59,12 +61,24 @@ def check_new_word(
     return tuple(tokenizer.convert_tokens_to_ids(list(word.tokens)))
 
 
+def check_embedding_fits(existing: ExistingEmbedding, source: ModelSource) -> None:
+    """Returns when the rows of an existing embedding are as wide as a model's text encoder.
+
+    Raises:
+        BaseModelError: naming both widths.
+        StorageError: when the model's file cannot be fetched.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        config = read_json(source.fetch(_TEXT_ENCODER, Path(scratch)), _TEXT_ENCODER)
+    existing.check_widths({"text_encoder": config.get("hidden_size")})
+
+
 def _long_prompts(
-    tokenizer: Any, word: InitConfig, evaluation: EvaluateOptions, prompts: Sequence[str]
+    tokenizer: Any, word: InitOptions, evaluation: EvaluateOptions, prompts: Sequence[str]
 ) -> Iterable[str]:
     """Prompts that would be cut off, with the placeholder, the initializer or the reference prompt in their place."""
     most = tokenizer.model_max_length
-    words = list(filter(None, (" ".join(word.tokens), word.initializer_token, evaluation.reference_prompt)))
+    words = list(filter(None, (" ".join(word.tokens), " ".join(word.words), evaluation.reference_prompt)))
     for prompt in prompts:
         longest = max(len(tokenizer.encode(prompt.replace("{}", each))) for each in words)
         if longest > most:

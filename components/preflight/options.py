@@ -13,7 +13,7 @@ from components.common.options import Config, Option, default_of, option_of, typ
 from components.common.training.config import TrainConfig
 from components.evaluate.config import EvaluateOptions
 from components.ingest_images.config import PictureOptions
-from components.init_embedding.config import InitConfig
+from components.init_embedding.config import InitOptions
 from components.preflight.config import RunOptions
 from components.publish.config import PublishOptions
 from components.train.config import TrainStepConfig
@@ -26,7 +26,7 @@ LONGEST_TOGETHER = 50_000
 GROUPS: tuple[type[Config], ...] = (
     RunOptions,
     PictureOptions,
-    InitConfig,
+    InitOptions,
     TrainConfig,
     NodesOptions,
     EvaluateOptions,
@@ -83,7 +83,7 @@ class CheckedOptions:
 
     run: RunOptions
     pictures: PictureOptions
-    word: InitConfig
+    word: InitOptions
     training: TrainConfig
     nodes: NodesOptions
     evaluation: EvaluateOptions

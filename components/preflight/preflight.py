@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
+from components.common.learned_files import read_existing_embedding
 from components.common.sources.models import open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
@@ -17,11 +18,13 @@ from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.common.training.row_norms import long_step_warning
 from components.encode_latents.config import EncodeConfig
 from components.evaluate.config import EvaluateConfig
+from components.find_start_word.config import FindStartWordConfig
 from components.import_base_model.config import ImportConfig
 from components.ingest_images.config import IngestConfig
+from components.init_embedding.config import InitConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
 from components.preflight.model_files import check_model_files
-from components.preflight.new_word import check_new_word
+from components.preflight.new_word import check_embedding_fits, check_new_word
 from components.preflight.options import CheckedOptions, check_options, known_options
 from components.preflight.pods import (
     encoding_pod,
@@ -51,9 +54,9 @@ class Checked:
     """What the steps after this one are given: each its whole config as JSON text, and what its pod asks for.
 
     Attributes:
-        import_base_model, import_scorer, prepare_pictures, prepare_scoring_set, add_the_new_word, encode_pictures,
-            train, sample_and_score, publish: the config of the step of that name.
-        encoding_cpu, ...: what the pod asks for that encodes the pictures.
+        import_base_model, import_scorer, prepare_pictures, prepare_scoring_set, encode_pictures, find_the_start_word,
+            add_the_new_word, train, sample_and_score, publish: the config of the step of that name.
+        encoding_cpu, ...: what the pods ask for that encode the pictures and find the start word.
         training_image, training_cpu, ...: what runs in the training step, and what its pod asks for.
         evaluation_cpu, ...: what the pod asks for that draws and scores samples.
         tolerations: Kubernetes tolerations of all three, beside those for accelerators and spot nodes.
@@ -63,8 +66,9 @@ class Checked:
     import_scorer: str
     prepare_pictures: str
     prepare_scoring_set: str
-    add_the_new_word: str
     encode_pictures: str
+    find_the_start_word: str
+    add_the_new_word: str
     train: str
     sample_and_score: str
     publish: str
@@ -97,6 +101,7 @@ class _Sources:
     base_model_bytes: int
     scorer_revision: str
     scorer_bytes: int
+    initializer_embedding_sha256: str
 
 
 def preflight(
@@ -121,6 +126,15 @@ def preflight(
     except ConfigError as error:
         raise ConfigError(*error.mistakes, *_missing_sources({**given, **(more_options or {})})) from error
     logger.info("options: all of them can be right")
+    training = options.training
+    if training.early_stopping_every and training.earliest_stop > training.max_train_steps:
+        logger.warning(
+            "early_stopping_every: the training cannot stop before step %d (%d looks, every %d steps, after "
+            "early_stopping_min_steps %d), and max_train_steps is %d: look more often, or take a smaller "
+            "early_stopping_window",
+            *(training.earliest_stop, training.early_stopping_window, training.early_stopping_every),
+            *(training.early_stopping_min_steps, training.max_train_steps),
+        )
     images = training_images or {name: image(name) for name in TRAINING_IMAGES}
     checked = _given_to_steps(options, _check_sources(options), images)
     logger.info("sources: all of them are there, and %s can be written", options.run.storage)
@@ -173,6 +187,9 @@ def _check_sources(options: CheckedOptions) -> _Sources:
     if run.scoring_images_uri:
         scoring_images = attempt("scoring_images_uri", fingerprint_images, run.scoring_images_uri)
     base_model, scorer = attempt("base_model", open_source, run.base_model), attempt("scorer", open_source, run.scorer)
+    existing = None
+    if options.word.initializer_embedding:
+        existing = attempt("initializer_embedding", read_existing_embedding, options.word.initializer_embedding)
     base_model_bytes = base_model and attempt(
         "base_model",
         check_model_files,
@@ -193,6 +210,8 @@ def _check_sources(options: CheckedOptions) -> _Sources:
             evaluation=options.evaluation,
             learnable_property=options.training.learnable_property,
         )
+        if existing is not None:
+            attempt("initializer_embedding", check_embedding_fits, existing, base_model)
         if options.framework == "flax":
             attempt(
                 "base_model",
@@ -216,6 +235,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         base_model_bytes=base_model_bytes or 0,
         scorer_revision=scorer.revision,
         scorer_bytes=scorer_bytes or 0,
+        initializer_embedding_sha256=existing.sha256 if existing else "",
     )
 
 
@@ -272,8 +292,15 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
             images_fingerprint=sources.scoring_images_fingerprint,
             **pictures,
         ),
-        "add_the_new_word": options.word,
         "encode_pictures": EncodeConfig(accelerator=run.encoding_pod.kind),
+        "find_the_start_word": FindStartWordConfig(
+            initializer_token=options.word.initializer_token,
+            learnable_property=options.training.learnable_property,
+            accelerator=run.encoding_pod.kind,
+        ),
+        "add_the_new_word": InitConfig(
+            **vars(options.word), initializer_embedding_sha256=sources.initializer_embedding_sha256
+        ),
         "train": options.training_step(cpu=trains.cpu, memory=trains.memory),
         "sample_and_score": EvaluateConfig(**vars(options.evaluation), accelerator=run.accelerator),
         "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),

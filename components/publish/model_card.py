@@ -102,8 +102,13 @@ def _introduction(facts: Facts, learned: LearnedEmbedding, reference: ModelRefer
         f"The word {code(facts.placeholder_token)} stands for {kind} that the image generator "
         f"{_base_model(reference)} did not know. It was learned from a few pictures by "
         f"[textual inversion](https://arxiv.org/abs/2208.01618): {vectors} for the text encoder, trained for "
-        f"{learned.steps} steps from the word {code(learned.initializer_token)}; the generator is unchanged."
+        f"{learned.steps} steps from {_origin(learned)}; the generator is unchanged."
     )
+
+
+def _origin(learned: LearnedEmbedding) -> str:
+    existing = learned.lineage.get("initializer_embedding")
+    return f"the embedding {code(learned.origin)}" if existing else f"the word {code(learned.initializer_token)}"
 
 
 def _warning(facts: Facts) -> str:

@@ -105,6 +105,7 @@ def learned_embedding() -> LearnedEmbedding:
         initial_rows={"text_encoder": floats(2, 8)},
         snapshots=(Snapshot(step=2, rows={"text_encoder": floats(2, 8)}), Snapshot(step=10, rows=rows)),
         losses=floats(10),
+        fixed_batch_losses=floats(3),
         training_key="k" * 64,
         config={"learning_rate": 5e-4, "seed": None, "betas": [0.9, 0.999]},
         lineage={"latent_set_digest": "l" * 64, "framework": "torch"},

@@ -17,7 +17,7 @@ LIGHT = ("dataset", "tokenizer", "publish", "launcher")
 RUNS = {
     "dataset": ("import_base_model", "ingest_images"),
     "tokenizer": ("preflight", "init_embedding"),
-    "train-torch": ("encode_latents", "train/torch"),
+    "train-torch": ("encode_latents", "find_start_word", "train/torch"),
     "train-flax": ("train/flax",),
     "train-flax-gpu": ("train/flax",),
     "evaluate": ("evaluate",),

@@ -11,6 +11,7 @@ from kfp import dsl
 
 from components.common.artifacts import Evaluation
 from components.common.errors import BaseModelError
+from components.common.start_word import StartWord
 from components.evaluate.component import evaluate
 from components.evaluate.config import EvaluateConfig
 from tests.evaluate.conftest import Concept, World, write_concept
@@ -30,6 +31,16 @@ def run_component(world: World, concept: Concept, folder: Path, **parameters):
         "report": dsl.HTML(name="report", uri=str(folder / "report.html")),
         "metrics": dsl.Metrics(name="metrics", uri=str(folder / "metrics")),
     }
+    StartWord(
+        word="toy",
+        was_given=False,
+        template="a photo of a {}",
+        loss=0.25,
+        no_word_loss=0.5,
+        best={"toy": 0.25, "cat": 0.375},
+        base_model_digest="a" * 64,
+        latent_set_digest="b" * 64,
+    ).write(folder / "start_word")
     config = EvaluateConfig(
         accelerator="cpu", prompts=["a photo of a {}"], images_per_prompt=2, num_inference_steps=1, **parameters
     )
@@ -40,6 +51,7 @@ def run_component(world: World, concept: Concept, folder: Path, **parameters):
         initial_embedding=dsl.Model(uri=str(concept.initial_embedding)),
         learned_embedding=dsl.Model(uri=str(concept.learned_embedding)),
         scoring_set=dsl.Dataset(uri=str(world.scoring_set)),
+        start_word=dsl.Artifact(uri=str(folder / "start_word")),
         **outputs,
     )
     return outputs
@@ -51,6 +63,7 @@ def test_component_gives_verdict_report_and_metrics(world, concept, tmp_path):
 
     assert outputs["metrics"].metadata["passed"] == 1.0
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == found.report_html
+    assert "“toy” was found to explain the pictures best" in found.report_html
     assert outputs["metrics"].metadata["clip_i_after"] == round(found.scores["after"]["clip_i"], 4)
     assert "norm_ratio" in outputs["metrics"].metadata
     assert outputs["evaluation"].metadata == {

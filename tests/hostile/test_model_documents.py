@@ -12,12 +12,12 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 import torch
+from components.evaluate.scoring.scorer import ClipScorer
 
 from components.common.errors import BaseModelError
 from components.common.sources.models import open_source
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import load_tokenizer
-from components.evaluate.scoring.scorer import ClipScorer
 from components.flax_models import loading as flax_loading
 from components.flax_models.ddim import load_ddim
 from components.preflight.model_files import check_model_files

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from components.evaluate.scoring.scorer import ClipScorer
 from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
 
@@ -21,7 +22,6 @@ from components.common.errors import ArtifactError, BaseModelError, TextualInver
 from components.common.sources.checks import check_safetensors
 from components.common.tensors import read_float32
 from components.encode_latents.latents import encode_latents
-from components.evaluate.scoring.scorer import ClipScorer
 from components.flax_models import loading as flax_loading
 from components.import_base_model.importing import import_base_model
 from components.init_embedding.token_table import read_token_row

@@ -103,6 +103,7 @@ def test_pictures_are_the_same_from_command_and_pipeline(run: Run, bucket: Path)
 def test_initial_rows_are_the_same_from_command_and_pipeline(run: Run, bucket: Path, base_model: Path):
     word = {"placeholder_token": "<cat-toy>", "initializer_token": "circle"}
     artifacts = {"base_model": "gs://bucket/base_model", "initial_embedding": "gs://bucket/initial/pipeline"}
+    artifacts["start_word"] = "gs://bucket/not-read"
     run("tokenizer", pod_command("init_embedding", InitConfig(**word, num_vectors=2), artifacts))
     folders = {"base_model": f"{INSIDE}/base_model", "output": f"{INSIDE}/initial/command"}
     run("tokenizer", command("init_embedding", **word, num_vectors="2", **folders))

@@ -39,6 +39,7 @@ def test_component_when_called_writes_the_embedding_and_says_what_it_is(
     init_embedding.python_func(
         InitConfig(placeholder_token="<cat-toy>", initializer_token="toy", num_vectors=2).to_json(),
         base_model=dsl.Model(name="base_model", uri=str(refer_to(model_folder))),
+        start_word=dsl.Artifact(name="start_word", uri=str(tmp_path / "not read")),
         initial_embedding=output,
     )
     assert output.metadata == {
@@ -46,6 +47,8 @@ def test_component_when_called_writes_the_embedding_and_says_what_it_is(
         "placeholder_token": "<cat-toy>",
         "initializer_token": "toy",
         "num_vectors": 2,
+        "initializer_embedding": "",
+        "initializer_embedding_sha256": "",
         "digest": InitialEmbedding.read(tmp_path / "out").digest,
     }
 
@@ -55,8 +58,9 @@ def test_component_when_the_initializer_is_bad_exits_with_the_code_of_its_kind(
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         init_embedding.python_func(
-            InitConfig(placeholder_token="<cat-toy>", initializer_token="toy cat").to_json(),
+            InitConfig(placeholder_token="<cat-toy>", initializer_token="toys").to_json(),
             base_model=dsl.Model(name="base_model", uri=str(refer_to(model_folder))),
+            start_word=dsl.Artifact(name="start_word", uri=str(tmp_path / "not read")),
             initial_embedding=dsl.Model(name="initial_embedding", uri=str(tmp_path / "out")),
         )
     assert caught.value.code == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -18,6 +19,7 @@ from components.common.artifacts import InitialEmbedding
 from components.common.base_model import read_reference
 from components.common.errors import ArtifactError, BaseModelError, ConfigError, InputError, TokenError
 from components.common.prompts import OBJECT_TEMPLATES
+from components.common.start_word import StartWord
 from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
 from tests.init_embedding.conftest import write_text_encoder
@@ -53,6 +55,91 @@ def test_rows_when_several_vectors_are_copies_of_the_initializers(
     assert embedding.base_model_digest == read_reference(reference).digest
     assert list(embedding.rows) == ["text_encoder"]
     np.testing.assert_array_equal(embedding.rows["text_encoder"], np.stack([table[toy]] * 3))
+
+
+def test_rows_when_several_words_start_a_vector_each_or_all_from_their_mean(
+    reference: Path, table: np.ndarray, tokenizer_folder: Path
+) -> None:
+    toy, cat = CLIPTokenizer.from_pretrained(tokenizer_folder).convert_tokens_to_ids(["toy</w>", "cat</w>"])
+    each = initialize(reference, initializer="toy cat", vectors=2)
+    np.testing.assert_array_equal(each.rows["text_encoder"], table[[toy, cat]])
+    assert (each.initializer_token, each.initializer_token_id) == ("toy cat", toy)
+    for vectors in (1, 3):
+        rows = initialize(reference, initializer="toy cat", vectors=vectors).rows["text_encoder"]
+        np.testing.assert_allclose(rows, np.tile(table[[toy, cat]].mean(axis=0), (vectors, 1)), rtol=1e-6)
+
+
+def test_rows_when_the_word_is_found_are_those_of_the_start_word(
+    reference: Path, table: np.ndarray, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    config = InitConfig(placeholder_token="<x>", initializer_token="auto")
+    with pytest.raises(ConfigError, match=r"initializer_token: found auto without a StartWord"):
+        init_embedding(config, reference, tmp_path / "out")
+    start_word("cat").write(tmp_path / "start")
+    embedding = init_embedding(config, reference, tmp_path / "out", start_word=tmp_path / "start")
+    cat = CLIPTokenizer.from_pretrained(tokenizer_folder).convert_tokens_to_ids("cat</w>")
+    assert (embedding.initializer_token, embedding.initializer_token_id) == ("cat", cat)
+    np.testing.assert_array_equal(embedding.rows["text_encoder"], table[[cat]])
+
+
+def start_word(word: str) -> StartWord:
+    return StartWord(
+        word=word,
+        was_given=False,
+        template="a photo of a {}",
+        loss=0.1,
+        no_word_loss=0.2,
+        best={word: 0.1},
+        base_model_digest="a",
+        latent_set_digest="b",
+    )
+
+
+def start_from(reference: Path, file: Path, vectors: int, sha256: str = "") -> InitialEmbedding:
+    config = InitConfig(
+        placeholder_token="<x>",
+        initializer_token="toy",
+        num_vectors=vectors,
+        initializer_embedding=str(file),
+        initializer_embedding_sha256=sha256,
+    )
+    return init_embedding(config, reference, file.parent / "out")
+
+
+@pytest.mark.parametrize("key", ["<old>", "emb_params"])
+def test_rows_when_there_is_an_existing_embedding_are_its_rows(key: str, reference: Path, tmp_path: Path) -> None:
+    old = np.random.default_rng(5).standard_normal((2, 8)).astype(np.float32)
+    file = tmp_path / "old.safetensors"
+    safetensors.numpy.save_file({key: old}, file)
+    embedding = start_from(reference, file, vectors=2)
+    np.testing.assert_array_equal(embedding.rows["text_encoder"], old)
+    assert (embedding.initializer_token, embedding.initializer_embedding) == ("toy", str(file))
+    np.testing.assert_allclose(
+        start_from(reference, file, vectors=3).rows["text_encoder"], np.tile(old.mean(axis=0), (3, 1)), rtol=1e-6
+    )
+    with pytest.raises(InputError, match=r"initializer_embedding: .* has the SHA-256 .*, expected abc"):
+        start_from(reference, file, vectors=2, sha256="abc")
+
+
+def test_existing_embedding_when_it_does_not_fit_is_refused(reference: Path, tmp_path: Path) -> None:
+    file = tmp_path / "old.safetensors"
+    safetensors.numpy.save_file({"<old>": np.ones((1, 5), np.float32)}, file)
+    with pytest.raises(BaseModelError, match=r"rows of width 5 for text_encoder, expected width 8 for text_encoder as"):
+        start_from(reference, file, vectors=1)
+    safetensors.numpy.save_file({"clip_l": np.ones((1, 8), np.float32), "clip_g": np.ones((1, 9), np.float32)}, file)
+    with pytest.raises(BaseModelError, match=r"width 8 for text_encoder and width 9 for text_encoder_2, expected"):
+        start_from(reference, file, vectors=1)
+    file.write_bytes(b"{}")
+    with pytest.raises(InputError, match=r"old\.safetensors is no safetensors file"):
+        start_from(reference, file, vectors=1)
+    with pytest.raises(InputError, match=r"old\.pt is pickled, which can run code, and is not opened"):
+        start_from(reference, tmp_path / "old.pt", vectors=1)
+
+
+def test_digest_when_words_are_the_start_is_that_of_earlier_releases(reference: Path) -> None:
+    initialize(reference)
+    manifest = json.loads((reference.parent / "out" / "artifact.json").read_text())
+    assert "initializer_embedding" not in manifest["content"]
 
 
 def test_embedding_when_of_a_whole_model_is_that_of_the_reference_script(tiny_sd15: Path, refer_to: Refer) -> None:
@@ -177,7 +264,7 @@ def test_placeholder_when_no_single_word_is_refused(placeholder: str, reference:
 @pytest.mark.parametrize(
     ("initializer", "message"),
     [
-        ("toy cat", "'toy cat' is 2 tokens .'toy', 'cat'., expected one"),
+        ("toy cats", r"'cats' is \d tokens .*, expected one"),
         ("zebra", r"'zebra' is \d tokens .*, expected one"),
         ("toy.", "'toy.' is 2 tokens"),
         ("<|endoftext|>", "does not know '<|endoftext|>'".replace("|", "[|]")),
@@ -259,7 +346,7 @@ def test_reference_when_absent_is_an_artifact_error(tmp_path: Path) -> None:
 
 
 def test_errors_when_raised_leave_no_output(reference: Path) -> None:
-    for bad in ({"placeholder": "toy"}, {"initializer": "toy cat"}, {"vectors": 99}):
+    for bad in ({"placeholder": "toy"}, {"initializer": "toys"}, {"vectors": 99}):
         with pytest.raises(InputError):
             initialize(reference, **bad)
     assert not (reference.parent / "out").exists()

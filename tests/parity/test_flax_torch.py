@@ -82,6 +82,8 @@ def test_shortened_rows_and_fixed_batch_loss_equal_torch(tmp_path: Path) -> None
     ours, theirs = runs.flax_trainer(model, config, 2), torch_trainer(model, config, 2)
     table = torch_loading.load_text_encoder(model, dtype=torch.float32, device=CPU).get_input_embeddings().weight
     batch = runs.sampling_plan(config).batch(0)
+    found, wanted = (trainer.copy_state(0, [trainer.loss_of(batch)]).read()[1] for trainer in (ours, theirs))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
     for trainer in (ours, theirs):
         trainer.step(batch, 0.1)
     found, wanted = (t.copy_state(1, [t.loss_of(batch)]).read() for t in (ours, theirs))

@@ -102,10 +102,19 @@ def test_file_loads_as_a_pipeline_of_kfp():
 
 
 def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
-    assert inputs(pipeline, "init-embedding") == {"base_model": "import-base-model.reference"}
     assert inputs(pipeline, "encode-latents") == {
         "image_set": "ingest-images.image_set",
         "base_model": "import-base-model.reference",
+    }
+    assert inputs(pipeline, "find-start-word") == {
+        "image_set": "ingest-images.image_set",
+        "latent_set": "encode-latents.latent_set",
+        "base_model": "import-base-model.reference",
+        "scorer": "import-base-model-2.reference",
+    }
+    assert inputs(pipeline, "init-embedding") == {
+        "base_model": "import-base-model.reference",
+        "start_word": "find-start-word.start_word",
     }
     assert inputs(pipeline, "train") == {
         "latent_set": "encode-latents.latent_set",
@@ -118,6 +127,7 @@ def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
         "initial_embedding": "init-embedding.initial_embedding",
         "learned_embedding": "train.learned_embedding",
         "scoring_set": "ingest-images-2.image_set",
+        "start_word": "find-start-word.start_word",
     }
     assert inputs(pipeline, "publish") == {
         "base_model": "import-base-model.reference",
@@ -127,7 +137,7 @@ def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
 
 
 def test_graph_is_flat_and_small(pipeline: dict[str, Any]):
-    assert len(tasks(pipeline)) == 10
+    assert len(tasks(pipeline)) == 11
     assert not [name for name, component in pipeline["components"].items() if "dag" in component]
     assert not [name for name, task in tasks(pipeline).items() if "triggerPolicy" in task]
 
@@ -139,8 +149,9 @@ def test_every_step_is_told_its_config_by_preflight(pipeline: dict[str, Any]):
         "import-base-model-2": "import_scorer",
         "ingest-images": "prepare_pictures",
         "ingest-images-2": "prepare_scoring_set",
-        "init-embedding": "add_the_new_word",
         "encode-latents": "encode_pictures",
+        "find-start-word": "find_the_start_word",
+        "init-embedding": "add_the_new_word",
         "train": "train",
         "evaluate": "sample_and_score",
         "publish": "publish",
@@ -167,7 +178,7 @@ def test_every_step_is_tried_again_when_its_pod_was_refused_or_deleted(pipeline:
     assert {task["retryPolicy"]["maxRetryCount"] for task in tasks(pipeline).values()} == {2}
 
 
-PODS = {"encode-latents": "encoding", "train": "training", "evaluate": "evaluation"}
+PODS = {"encode-latents": "encoding", "find-start-word": "encoding", "train": "training", "evaluate": "evaluation"}
 
 
 @pytest.mark.parametrize("task", PODS)

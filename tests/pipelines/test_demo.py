@@ -72,6 +72,7 @@ def test_run_publishes_an_embedding_that_diffusers_loads(first: dict[str, Any]):
     pipeline.load_textual_inversion(first["embedding"])
     assert first["placeholder_token"] in pipeline.tokenizer.get_vocab()
     assert first["initializer_token"] == "circle"
+    assert "“circle” was given" in Path(first["report"]).read_text()
     assert first["trained_by"] == "torch on 1 x cpu"
 
 
@@ -112,10 +113,10 @@ def test_failing_step_ends_the_run_with_its_message_as_the_last_line(
     out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv(CACHE_VARIABLE, str(cache))
-    assert main(arguments(out, initializer_token="purple dotted")) != 0
+    assert main(arguments(out, initializer_token="purple dotties")) != 0
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("textual-inversion: ")
-    assert "purple dotted" in last
+    assert "'dotties'" in last
 
 
 def test_run_on_what_stands_in_for_tpus_trains_and_draws_in_jax_and_publishes(

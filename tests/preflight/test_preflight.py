@@ -11,9 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
-from components.common.errors import BaseModelError, ConfigError, ImageError, StorageError, TokenError
+from components.common.artifact_folder import sha256_of_file
+from components.common.errors import (
+    BaseModelError,
+    ConfigError,
+    ImageError,
+    InputError,
+    StorageError,
+    TokenError,
+)
 from components.common.images import image
 from components.common.storage import open_store
 from components.evaluate.config import EvaluateConfig
@@ -68,6 +77,52 @@ def test_every_text_is_a_config_of_its_step_and_has_its_options_alone(given: dic
     assert EvaluateConfig.from_json(after.sample_and_score).accelerator == "cpu"
     assert InitConfig.from_json(after.add_the_new_word).placeholder_token == "<dot>"
     assert {name for name, text in vars(before).items() if text != getattr(after, name)} == {"train"}
+
+
+def test_step_that_finds_the_start_word_has_the_options_that_it_depends_on_alone(given: dict[str, Any]):
+    before = preflight(given)
+    told_all = {"initializer_token": "circle", "learnable_property": "object", "accelerator": "cpu"}
+    assert told(before, "find_the_start_word") == told_all
+    after = preflight({**given, "num_vectors": 2, "placeholder_token": "<x>", "max_train_steps": 7})
+    assert after.find_the_start_word == before.find_the_start_word
+    found = preflight({**given, "initializer_token": "auto", "learnable_property": "style"})
+    assert told(found, "find_the_start_word") == {
+        "initializer_token": "auto",
+        "learnable_property": "style",
+        "accelerator": "cpu",
+    }
+    assert told(found, "add_the_new_word")["initializer_token"] == "auto"
+
+
+def test_several_words_are_checked_one_by_one_and_auto_by_no_tokenizer(given: dict[str, Any]):
+    preflight({**given, "initializer_token": "purple star"})
+    preflight({**given, "initializer_token": "auto"})
+    with pytest.raises(TokenError, match="initializer_token: 'automatic' is"):
+        preflight({**given, "initializer_token": "automatic"})
+
+
+def test_existing_embedding_is_read_and_held_against_the_model(given: dict[str, Any], tmp_path: Path):
+    old = tmp_path / "old.safetensors"
+    width = json.loads((tmp_path / "model" / "text_encoder" / "config.json").read_text())["hidden_size"]
+    safetensors.numpy.save_file({"<old>": np.ones((1, width), np.float32)}, old)
+    checked = preflight({**given, "initializer_embedding": str(old)})
+    assert told(checked, "add_the_new_word")["initializer_embedding_sha256"] == sha256_of_file(old)
+    safetensors.numpy.save_file({"<old>": np.ones((1, width + 1), np.float32)}, old)
+    with pytest.raises(
+        BaseModelError, match=rf"initializer_embedding: .* of width {width + 1} .*expected width {width}"
+    ):
+        preflight({**given, "initializer_embedding": str(old)})
+    for name, why in (("old.pt", "is pickled"), ("nowhere.safetensors", "nowhere.safetensors")):
+        with pytest.raises((InputError, StorageError), match=f"initializer_embedding: .*{why}"):
+            preflight({**given, "initializer_embedding": str(tmp_path / name)})
+
+
+def test_early_stopping_that_cannot_come_is_warned_of(given: dict[str, Any], caplog: pytest.LogCaptureFixture):
+    looks = {"early_stopping_every": 10, "early_stopping_window": 20}
+    preflight({**given, **looks, "max_train_steps": 200})
+    assert "early_stopping" not in caplog.text
+    preflight({**given, **looks, "max_train_steps": 199})
+    assert "early_stopping_every: the training cannot stop before step 200" in caplog.text
 
 
 def test_fingerprint_changes_with_a_picture_and_only_with_it(given: dict[str, Any], tmp_path: Path):
@@ -295,7 +350,7 @@ LONG = "a photo of " + "very " * 90 + "nice {}"
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"initializer_token": "purple star"}, "initializer_token: 'purple star' is 2 tokens"),
+        ({"initializer_token": "purple stars"}, "initializer_token: 'stars' is 3 tokens"),
         ({"placeholder_token": "circle"}, "placeholder_token: the tokenizer has 'circle' already"),
         ({"num_vectors": 70}, "num_vectors: found 70, expected at most"),
         ({"evaluation_prompts": [LONG]}, r"evaluation_prompts: found 'a photo of very .*\.\.\.' of \d+ tokens"),
@@ -314,7 +369,7 @@ def test_word_or_prompt_that_the_model_cannot_take_is_refused(
 def test_mistakes_of_the_word_are_told_at_once(given: dict[str, Any]):
     with pytest.raises(TokenError) as refused:
         preflight(
-            {**given, "placeholder_token": "star", "initializer_token": "purple star", "evaluation_prompts": [LONG]}
+            {**given, "placeholder_token": "star", "initializer_token": "purple stars", "evaluation_prompts": [LONG]}
         )
     assert [mistake.partition(":")[0] for mistake in refused.value.mistakes] == [
         "initializer_token",

@@ -114,6 +114,13 @@ class TrainConfig(Config):
     early_stopping_ratio: float = option(
         "stop when the variance of the latest looks is below this share of that of all (DVAR)", 0.15, least=0
     )
+    early_stopping_min_gain: float = option(
+        "stop only when the mean of the latest looks is below the loss before training by this share of it",
+        0.05,
+        least=0,
+        below=1,
+    )
+    early_stopping_min_steps: int = option("stop only after so many optimizer steps", 0, least=0)
     mixed_precision: str = option(
         "precision of the frozen weights: no (fp32), fp16 or bf16; rows and loss stay fp32",
         "no",
@@ -174,6 +181,11 @@ class TrainConfig(Config):
     def holds_norm(self) -> bool:
         """Whether rows are kept from growing."""
         return self.norm_control in ("rescale", "fixed") or self.max_embedding_norm > 0
+
+    @property
+    def earliest_stop(self) -> int:
+        """The first optimizer step after which early stopping can end the training."""
+        return max(self.early_stopping_every * self.early_stopping_window, self.early_stopping_min_steps)
 
     def global_batch(self, num_processes: int) -> int:
         """Samples in one optimizer step over all processes."""

@@ -74,7 +74,7 @@ def key_fields(config: TrainConfig, num_processes: int) -> dict[str, Any]:
 def _without_effect(config: TrainConfig) -> Iterator[str]:
     """The options that change nothing beside the values of others."""
     if not config.early_stopping_every:
-        yield from ("early_stopping_every", "early_stopping_window", "early_stopping_ratio")
+        yield from (name for name in config.as_json() if name.startswith("early_stopping_"))
     if config.lr_scheduler != "cosine_with_restarts":
         yield "lr_num_cycles"
     if config.lr_scheduler != "polynomial":

@@ -192,6 +192,8 @@ class _Run:
                 f"the processes found different checkpoints: after step {', '.join(map(str, steps))} by rank: give all "
                 "of them the same checkpoint_root, in storage that they share, and start the same command again"
             )
+        if checkpoint is None and self._config.early_stopping_every:
+            self._look()
         self._note_completed()
 
     def plan_batch(self, step: int) -> Batch:
@@ -211,7 +213,7 @@ class _Run:
         every = self._config.early_stopping_every
         looks = every > 0 and self.step % every == 0
         if looks:
-            self._pending_looks.append(self._trainer.loss_of(self.plan_batch(_FIXED_BATCH)))
+            self._look()
         is_snapshot = self.step % self._config.save_steps == 0 and self.step != self._config.max_train_steps
         self._note_completed(is_snapshot=is_snapshot)
         if looks or is_snapshot:
@@ -223,7 +225,10 @@ class _Run:
         if last or self.step % self._config.checkpointing_steps == 0:
             self._save(self._read())
         if last and self.step < self._config.max_train_steps:
-            logger.info("the loss of the fixed batch has settled: stopping after step %d", self.step)
+            logger.info(
+                "the loss of the fixed batch has settled: stopping after step %d, %d steps before the last",
+                *(self.step, self._config.max_train_steps - self.step),
+            )
 
     def checkpoint(self) -> Checkpoint:
         """The training as it is now."""
@@ -246,6 +251,9 @@ class _Run:
             *(cause, completed.step, self._config.max_train_steps, kept, again),
         )
 
+    def _look(self) -> None:
+        self._pending_looks.append(self._trainer.loss_of(self.plan_batch(_FIXED_BATCH)))
+
     def _save(self, checkpoint: Checkpoint) -> None:
         step = checkpoint.state.step
         check_finite(checkpoint.losses, first_step=0, last_checkpoint=self._last_checkpoint)
@@ -255,10 +263,15 @@ class _Run:
         self._saved_step, self._last_checkpoint = step, self._checkpoints.uri_of(checkpoint)
 
     def _has_settled(self) -> bool:
-        return self._config.early_stopping_every > 0 and has_settled(
-            self._known.fixed_batch_losses,
-            window=self._config.early_stopping_window,
-            ratio=self._config.early_stopping_ratio,
+        config = self._config
+        return config.early_stopping_every > 0 and (
+            self.step >= config.early_stopping_min_steps
+            and has_settled(
+                self._known.fixed_batch_losses,
+                window=config.early_stopping_window,
+                ratio=config.early_stopping_ratio,
+                min_gain=config.early_stopping_min_gain,
+            )
         )
 
     def _take_over(self, checkpoint: Checkpoint) -> None:

@@ -122,6 +122,7 @@ def learned_embedding(
         initial_rows=embedding.rows,
         snapshots=finished.snapshots,
         losses=np.asarray(finished.losses),
+        fixed_batch_losses=np.asarray(finished.fixed_batch_losses),
         training_key=training_key,
         config=config.as_json(),
         lineage={
@@ -132,5 +133,6 @@ def learned_embedding(
             "image_set_digest": latents.image_set_digest,
             "latent_set_digest": latents.digest,
             "plan_version": PLAN_VERSION,
+            **({"initializer_embedding": embedding.initializer_embedding} if embedding.initializer_embedding else {}),
         },
     )

@@ -101,12 +101,15 @@ def _diverged(what: str, last_checkpoint: str | None) -> DivergedError:
     )
 
 
-def has_settled(fixed_batch_losses: np.ndarray, *, window: int, ratio: float) -> bool:
-    """Whether the loss of a fixed batch, float32 [looks], has stopped falling.
+def has_settled(fixed_batch_losses: np.ndarray, *, window: int, ratio: float, min_gain: float) -> bool:
+    """Whether the loss of a fixed batch, float32 [1 + looks], has fallen and stopped falling.
 
     The DVAR criterion of Voronov et al. 2023 (arXiv 2302.04841, section 4): the variance of the last `window` looks is
-    less than `ratio` of the variance of all.
+    less than `ratio` of the variance of all. The first loss is that of the initial rows: the mean of the window has to
+    be below it by the share `min_gain`, since a training may rest before it learns anything.
     """
-    if len(fixed_batch_losses) < window:
+    initial, looks = fixed_batch_losses[:1], fixed_batch_losses[1:]
+    if len(looks) < window:
         return False
-    return bool(np.var(fixed_batch_losses[-window:]) < ratio * np.var(fixed_batch_losses))
+    latest = looks[-window:]
+    return bool(np.var(latest) < ratio * np.var(looks) and latest.mean() <= (1 - min_gain) * initial[0])

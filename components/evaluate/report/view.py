@@ -11,6 +11,7 @@ import numpy as np
 from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference
 from components.common.prompts import trigger_word
+from components.common.start_word import StartWord
 from components.common.usage import usage_script
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.samples import DrawnSamples
@@ -46,6 +47,7 @@ class ReportContent:
         checks: what the gate looked at.
         health: the rows beside the vocabulary.
         settings: as in the `Evaluation`.
+        start_word: how well words explained the pictures before training, where that was measured.
     """
 
     config: EvaluateOptions
@@ -59,6 +61,7 @@ class ReportContent:
     checks: Sequence[Check]
     health: Sequence[EncoderHealth]
     settings: Mapping[str, Any]
+    start_word: StartWord | None = None
 
     @property
     def base_model(self) -> str:
@@ -74,7 +77,7 @@ class ReportContent:
     def labels(self) -> dict[str, tuple[str, str]]:
         """What a person calls each variant, and what it was made from."""
         return {
-            "before": ("before", f"“{self.learned.initializer_token}”"),
+            "before": ("before", self.learned.origin),
             "after": ("after", self.learned.placeholder_token),
             "true_caption": ("true caption", f"“{self.config.reference_prompt}”"),
             "real": ("real pictures", "the concept's own"),
@@ -100,6 +103,7 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
             (step, picture(found.pixels, f"after {step} steps, {found.prompt}, seed {found.seed}"))
             for step, found in content.drawn.progress
         ],
+        "start": content.start_word and _start_words(content.start_word),
         "loss": loss_chart(learned.losses),
         "held_out": held_out_chart(content.held_out.by_step, content.held_out.true_caption),
         "tables": _score_tables(content),
@@ -112,6 +116,13 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
         },
         "lineage": _lineage(content),
     }
+
+
+def _start_words(start: StartWord) -> list[tuple[str, float, float]]:
+    """What to begin with, its loss, and the length of its bar in percent; no word at all is the last."""
+    losses = {f"“{word}”": loss for word, loss in (start.best or {start.word: start.loss}).items()}
+    losses["no word at all"] = start.no_word_loss
+    return [(word, loss, 100 * loss / max(losses.values())) for word, loss in losses.items()]
 
 
 def _concept_pictures(content: ReportContent, picture: Embed) -> list[EmbeddedPicture]:

@@ -67,7 +67,7 @@ def _trained(learned: LearnedEmbedding) -> Check:
     same = all(np.array_equal(learned.rows[key], learned.initial_rows[key]) for key in learned.rows)
     if learned.steps == 0 or same:
         sentence = (
-            f"The rows are still those of “{learned.initializer_token}” after {learned.steps} training steps, "
+            f"The rows are still those of {learned.origin} after {learned.steps} training steps, "
             "so the concept is untrained: raise max_train_steps or learning_rate."
         )
         return Check(name=name, passed=False, sentence=sentence)
@@ -90,8 +90,8 @@ def _gain(config: EvaluateOptions, learned: LearnedEmbedding, scores: Scores) ->
     before, after = (scores.variants[variant]["clip_i"].value for variant in ("before", "after"))
     gain = scores.gain["clip_i"].value
     compared = (
-        f"CLIP-I {after:.2f} is {abs(gain):.2f} {'above' if gain >= 0 else 'below'} the {before:.2f} of the "
-        f"initializer token “{learned.initializer_token}”"
+        f"CLIP-I {after:.2f} is {abs(gain):.2f} {'above' if gain >= 0 else 'below'} the {before:.2f} of "
+        f"{learned.origin}, which it started from"
     )
     if gain >= config.min_clip_i_gain:
         return Check(name="Closer than the initializer", passed=True, sentence=f"{compared}.")

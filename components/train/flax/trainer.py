@@ -168,7 +168,9 @@ class FlaxTrainer:
         return loss
 
     def loss_of(self, batch: Batch) -> jax.Array:
-        """The mean loss, float32 [], of the global batch at the rows as they are; `step` was called before."""
+        """The mean loss, float32 [], of the global batch at the rows as they are."""
+        if self._compiled is None:
+            self._compile(batch)
         assert self._micro_batch_size is not None
         samples = self._placed(batch, self._micro_batch_size)
         if self._compiled_loss is None:

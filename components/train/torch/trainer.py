@@ -142,14 +142,12 @@ class TorchTrainer:
             TrainingError: when a GPU runs out of memory later.
             LostProcessError: when another process is gone.
         """
-        if not self._size_is_chosen:
-            self._micro_batch_size, self._size_is_chosen = self._choose_size(batch), True
-        assert self._micro_batch_size is not None
+        size = self._size_for(batch)
         try:
-            loss = self.accumulate_gradient(batch, at_once=self._micro_batch_size)
+            loss = self.accumulate_gradient(batch, at_once=size)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"the GPU ran out of memory with {self._micro_batch_size} samples at once, which fitted before "
+                f"the GPU ran out of memory with {size} samples at once, which fitted before "
                 f"({error}): keep others off this GPU and start the same command again, or {WAYS_TO_SAVE_MEMORY}"
             ) from error
         return self._update(loss, learning_rate, batch.step)
@@ -168,10 +166,11 @@ class TorchTrainer:
 
     @torch.no_grad()
     def loss_of(self, batch: Batch) -> torch.Tensor:
-        """The mean loss, float32 [], of the global batch at the rows as they are; `step` was called before."""
-        assert self._micro_batch_size is not None
+        """The mean loss, float32 [], of the global batch at the rows as they are."""
+        with torch.enable_grad():
+            size = self._size_for(batch)
         loss = torch.zeros((), device=self._device)
-        for part in Samples.of(batch, self._device).parts(self._micro_batch_size):
+        for part in Samples.of(batch, self._device).parts(size):
             loss += self._loss(part) * (len(part) / len(batch))
         return self._mean_over_processes(loss)
 
@@ -233,6 +232,13 @@ class TorchTrainer:
     def vocabulary_norm(self) -> float:
         """The mean norm of the vocabulary's token embeddings."""
         return self._vocabulary_norm
+
+    def _size_for(self, batch: Batch) -> int:
+        """The samples to take at once, chosen with the first batch."""
+        if not self._size_is_chosen:
+            self._micro_batch_size, self._size_is_chosen = self._choose_size(batch), True
+        assert self._micro_batch_size is not None
+        return self._micro_batch_size
 
     def _choose_size(self, batch: Batch) -> int:
         """The samples to take at once: what a checkpoint was trained with, where that is allowed and fits."""

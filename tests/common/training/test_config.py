@@ -70,6 +70,7 @@ def test_peak_learning_rate_is_scaled_as_in_reference() -> None:
         {"lr_warmup_steps": 9},
         {"huber_delta": 0.5},
         {"norm_control": "none"},
+        {"early_stopping_window": 9, "early_stopping_min_gain": 0.5, "early_stopping_min_steps": 9},
     ],
 )
 def test_key_stays_when_rows_stay(changes: dict[str, object]) -> None:
@@ -103,6 +104,17 @@ def test_key_stays_when_rows_stay(changes: dict[str, object]) -> None:
 )
 def test_key_changes_when_rows_change(changes: dict[str, object]) -> None:
     assert key_fields(TrainConfig(**changes), 1) != key_fields(TrainConfig(), 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["early_stopping_min_gain", "early_stopping_min_steps"])
+def test_key_changes_with_when_training_may_stop_early(name: str) -> None:
+    changed = TrainConfig(early_stopping_every=5, **{name: 0.5 if name.endswith("gain") else 5})
+    assert key_fields(changed, 1) != key_fields(TrainConfig(early_stopping_every=5), 1)
+
+
+def test_earliest_stop_is_when_the_window_is_full_and_the_fewest_steps_are_taken() -> None:
+    assert TrainConfig(early_stopping_every=5, early_stopping_window=4).earliest_stop == 20
+    assert TrainConfig(early_stopping_every=5, early_stopping_window=4, early_stopping_min_steps=30).earliest_stop == 30
 
 
 def test_steps_are_in_key_when_schedule_ends_with_them() -> None:

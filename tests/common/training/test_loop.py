@@ -170,7 +170,8 @@ STOPPING = {"early_stopping_every": 3, "early_stopping_window": 4, "max_train_st
 def test_training_stops_early_when_fixed_batch_has_settled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         outcome = train_bowl(tmp_path, **STOPPING)
-    looks = outcome.fixed_batch_losses
+    initial, *looks = outcome.fixed_batch_losses
+    assert initial == 1.0, "of the initial rows, before the first step"
     assert 3 * len(looks) == outcome.state.step == len(outcome.losses) < 300
     settled = [np.var(looks[:n][-4:]) < 0.15 * np.var(looks[:n]) for n in range(4, len(looks) + 1)]
     assert settled == [False] * (len(settled) - 1) + [True]
@@ -189,6 +190,20 @@ def test_early_stop_comes_at_the_same_step_when_terminated_and_started_again(tmp
     resumed, whole = train_bowl(tmp_path / "parts", **STOPPING), train_bowl(tmp_path / "whole", **STOPPING)
     assert_same_outcome(resumed, whole)
     np.testing.assert_array_equal(resumed.fixed_batch_losses, whole.fixed_batch_losses)
+
+
+def test_training_does_not_stop_on_a_plateau_before_it_has_learned(tmp_path: Path) -> None:
+    resting = dict(STOPPING, early_stopping_min_gain=0.0, max_train_steps=60, learning_rate=1e-7)
+    assert train_bowl(tmp_path / "resting", **resting, early_stopping_ratio=2).state.step == 12
+    resting["early_stopping_min_gain"] = 0.01
+    assert train_bowl(tmp_path / "waiting", **resting, early_stopping_ratio=2).state.step == 60
+
+
+def test_training_does_not_stop_before_its_fewest_steps(tmp_path: Path) -> None:
+    soon = train_bowl(tmp_path / "soon", **STOPPING)
+    assert 0 < soon.state.step < 150
+    late = train_bowl(tmp_path / "late", **STOPPING, early_stopping_min_steps=151)
+    assert late.state.step == 151
 
 
 def test_fixed_batch_is_never_trained_on(tmp_path: Path) -> None:

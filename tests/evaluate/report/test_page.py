@@ -9,6 +9,7 @@ import pytest
 
 from components.common.artifacts import Sample
 from components.common.errors import TextualInversionError
+from components.common.start_word import StartWord
 from components.common.usage import usage_script
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.report.page import render_report
@@ -214,3 +215,54 @@ def test_report_of_many_prompts_shows_the_first():
 
 def test_report_is_the_same_for_the_same_content(content):
     assert render_report(content) == render_report(content)
+
+
+def start_word(**changes) -> StartWord:
+    found = StartWord(
+        word="star",
+        was_given=False,
+        template="a photo of a {}",
+        loss=0.125,
+        no_word_loss=0.25,
+        best={"star": 0.125, "purple": 0.2},
+        base_model_digest="a" * 64,
+        latent_set_digest="b" * 64,
+    )
+    return dataclasses.replace(found, **changes)
+
+
+def test_page_shows_the_words_that_were_looked_at_and_no_word_at_all(content):
+    assert "Where it began" not in render_report(content)
+    text = render_report(dataclasses.replace(content, start_word=start_word()))
+    page = Page(text)
+    widths = [each["style"] for each in page.all("div") if each.get("class") == "bar"]
+    assert widths == ["width: 50.0%", "width: 80.0%", "width: 100.0%"]
+    assert "“star” was found to explain the pictures best" in page.text
+    for told in ("“purple”0.200", "no word at all0.250"):
+        assert told in page.text
+
+
+def test_page_says_when_a_given_word_explains_less_than_none(content):
+    given = start_word(word="circle", was_given=True, loss=0.3, best={})
+    text = Page(render_report(dataclasses.replace(content, start_word=given))).text
+    assert "“circle” was given, so no other word was looked for; it explains the pictures worse than no word" in text
+
+
+def test_page_says_where_early_stopping_ended_the_training_and_what_it_saved(content):
+    assert "stopped early" not in render_report(content)
+    learned = dataclasses.replace(
+        content.learned,
+        config={**content.learned.config, "max_train_steps": 1500},
+        fixed_batch_losses=np.array([0.4, 0.2, 0.125], np.float32),
+    )
+    text = Page(render_report(dataclasses.replace(content, learned=learned))).text
+    assert "after step 200 and saved 1,300 steps" in text
+    assert "0.400 before training, had settled at 0.125" in text
+
+
+def test_page_names_the_embedding_that_training_started_from(content):
+    lineage = {**content.learned.lineage, "initializer_embedding": "gs://bucket/old.safetensors"}
+    text = Page(
+        render_report(dataclasses.replace(content, learned=dataclasses.replace(content.learned, lineage=lineage)))
+    ).text
+    assert "starting from old.safetensors" in text and "over old.safetensors" in text and "over “toy”" not in text

@@ -40,7 +40,7 @@ def test_good_concept_passes_every_check():
     assert len(checks) == 6
     assert all(check.passed for check in checks.values())
     assert checks["Closer than the initializer"].sentence == (
-        "CLIP-I 0.78 is 0.37 above the 0.41 of the initializer token “toy”."
+        "CLIP-I 0.78 is 0.37 above the 0.41 of “toy”, which it started from."
     )
 
 
@@ -58,7 +58,7 @@ def test_gate_when_the_gain_is_too_small(after, direction):
     check = judge(scores=scores(after=after))["Closer than the initializer"]
 
     assert not check.passed
-    assert check.sentence.startswith(f"CLIP-I {after:.2f} is {direction} the 0.41 of the initializer token “toy”;")
+    assert check.sentence.startswith(f"CLIP-I {after:.2f} is {direction} the 0.41 of “toy”, which it started from;")
     assert "a gain of 0.02 is asked for (min_clip_i_gain): train longer" in check.sentence
 
 

@@ -21,6 +21,7 @@ from components.torch_models.loading import load_module
 logger = logging.getLogger(__name__)
 
 _BATCH = 32
+_TEXTS_AT_ONCE = 256
 
 
 class ClipScorer:
@@ -71,14 +72,21 @@ class ClipScorer:
         Raises:
             BaseModelError: when one is not finite: scores of it would be none.
         """
-        tokens = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self._max_tokens, return_tensors="pt"
-        ).to(self._device)
-        with torch.inference_mode():
-            pooled = self._model.text_model(
-                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-            ).pooler_output
-            return self._unit(self._model.text_projection(pooled))
+        found = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            tokens = self._tokenizer(
+                list(texts[start : start + _TEXTS_AT_ONCE]),
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens,
+                return_tensors="pt",
+            ).to(self._device)
+            with torch.inference_mode():
+                pooled = self._model.text_model(
+                    input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+                ).pooler_output
+                found.append(self._unit(self._model.text_projection(pooled)))
+        return np.concatenate(found)
 
     def _unit(self, features: torch.Tensor) -> np.ndarray:
         found: np.ndarray = functional.normalize(features.float(), dim=-1).cpu().numpy()

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import CLIPModel
 
 from components.common.errors import BaseModelError
-from components.evaluate.scoring.scorer import ClipScorer
+from components.torch_models.clip_scorer import ClipScorer
 from tests.evaluate.contents import pattern
 
 CPU = torch.device("cpu")

@@ -1,0 +1,78 @@
+"""Learned-embedding files of others, wherever they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from components.common.artifact_folder import sha256_of_file
+from components.common.artifacts import Rows, read_learned_embeds
+from components.common.errors import ArtifactError, BaseModelError, InputError, ObjectNotFoundError
+from components.common.storage import open_store, split_uri
+
+PICKLED = (".pt", ".bin", ".pth", ".ckpt")
+"""Suffixes of files that can run code when they are read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExistingEmbedding:
+    """What a learned-embedding file holds.
+
+    Attributes:
+        address: where it is.
+        sha256: of its bytes.
+        rows: float32 [n, d] by text encoder.
+    """
+
+    address: str
+    sha256: str
+    rows: Rows
+
+    def check_widths(self, widths: dict[str, int]) -> None:
+        """Raises `BaseModelError` unless the rows are as wide as the text encoders, by subfolder of the base model."""
+        found = {name: rows.shape[1] for name, rows in sorted(self.rows.items())}
+        if found != widths:
+            raise BaseModelError(
+                f"initializer_embedding: {self.address} has rows of {_told(found)}, expected {_told(widths)} as the "
+                "base model has: take an embedding that was learned on a model of its kind"
+            )
+
+
+def fetch_learned_embeds(address: str, folder: Path) -> Path:
+    """The file at `address`, downloaded into `folder`.
+
+    Raises:
+        InputError: when it is pickled or no address of a file.
+        StorageError: when it cannot be read.
+    """
+    if address.lower().endswith(PICKLED):
+        raise InputError(
+            f"{address} is pickled, which can run code, and is not opened: convert it once with torch.load(FILE, "
+            "weights_only=True) and safetensors.torch.save_file({WORD: ROWS}, 'WORD.safetensors'), and give that file"
+        )
+    parent, name = split_uri(address)
+    open_store(parent).download_file(name, folder / name)
+    return folder / name
+
+
+def read_existing_embedding(address: str) -> ExistingEmbedding:
+    """The embedding at `address`, a file of diffusers, AUTOMATIC1111 or ComfyUI.
+
+    Raises:
+        InputError: when there is none, or it is no such file.
+        StorageError: when it cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            file = fetch_learned_embeds(address, Path(scratch))
+            rows = read_learned_embeds(file)[1]
+        except ObjectNotFoundError as error:
+            raise InputError(f"{error}: give the address of a learned embedding") from error
+        except ArtifactError as error:
+            raise InputError(str(error).replace(scratch, address.rpartition("/")[0])) from error
+        return ExistingEmbedding(address=address, sha256=sha256_of_file(file), rows=rows)
+
+
+def _told(widths: dict[str, int]) -> str:
+    return " and ".join(f"width {width} for {name}" for name, width in widths.items())

@@ -1,0 +1,1 @@
+"""The step that measures which known word explains the pictures best before any training."""
