@@ -6,6 +6,7 @@ not at all. It holds all that the next step needs, whichever framework and howev
     rows.<text encoder>, first_moment.<..>, second_moment.<..>     float32 [n, d]
     losses                                                         float32 [step]
     fixed_batch_losses                                             float32 [looks]
+    progress                                                       float64 [lines, numbers], see `metrics.Metrics`
     snapshot.<step>.<text encoder>                                 float32 [n, d]
     header: format, version, step, micro-batch size, the fields of the training key, and a digest of the tensors
 
@@ -33,6 +34,7 @@ from components.common.artifacts import Rows, Snapshot
 from components.common.errors import ArtifactError, ConfigError, ObjectNotFoundError
 from components.common.storage import ObjectStore
 from components.common.storage.store import run_parallel
+from components.common.training import metrics
 from components.common.training.config import differing_fields
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ _SUFFIX = ".safetensors"
 CHECKPOINT_KEY = re.compile(rf"(?P<training>[0-9a-f]{{64}})/(?P<name>step-\d{{8,}}){re.escape(_SUFFIX)}")
 """A checkpoint's key below the checkpoint root: the training's key and the checkpoint's name."""
 _HISTORY = ("losses", "fixed_batch_losses")
+_PROGRESS = "progress"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,12 +73,14 @@ class Checkpoint:
         losses: float32 [step], of every step.
         fixed_batch_losses: float32 [looks], what early stopping has seen.
         snapshots: the rows at some steps.
+        progress: the numbers of every progress line.
     """
 
     state: TrainingState
     losses: np.ndarray
     fixed_batch_losses: np.ndarray
     snapshots: tuple[Snapshot, ...]
+    progress: tuple[metrics.Metrics, ...] = ()
 
     @property
     def name(self) -> str:
@@ -193,11 +198,13 @@ class CheckpointFolder:
 
     def _keys(self) -> list[str]:
         listed = self._store.list(f"{self.training_key}/")
-        return sorted(info.key for info in listed if info.key.endswith(_SUFFIX))
+        return sorted(info.key for info in listed if CHECKPOINT_KEY.fullmatch(info.key))
 
     def _to_bytes(self, checkpoint: Checkpoint) -> bytes:
         state = checkpoint.state
         tensors = {name: np.asarray(getattr(checkpoint, name), np.float32) for name in _HISTORY}
+        if checkpoint.progress:
+            tensors[_PROGRESS] = metrics.to_array(checkpoint.progress)
         for part in ("rows", "first_moment", "second_moment"):
             tensors |= {f"{part}.{name}": value for name, value in getattr(state, part).items()}
         for snapshot in checkpoint.snapshots:
@@ -255,6 +262,7 @@ def _checkpoint(step: int, micro_batch_size: int | None, tensors: Mapping[str, n
         state=TrainingState(step=step, micro_batch_size=micro_batch_size, **parts),
         **{name: tensors[name] for name in _HISTORY},
         snapshots=tuple(Snapshot(step=at, rows=snapshots[at]) for at in sorted(snapshots)),
+        progress=metrics.from_array(tensors[_PROGRESS]) if _PROGRESS in tensors else (),
     )
 
 

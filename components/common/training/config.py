@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.common.errors import ConfigError
@@ -18,6 +18,9 @@ TPU_STAND_IN_VARIABLE = "TEXTUAL_INVERSION_TPU_STAND_IN"
 """Environment variable that, set to `cpu`, lets a machine's CPU stand in for TPUs: to try their path without any."""
 MAX_SEED = 2**53 - 1
 """The largest whole number that a pipeline's parameters, JSON numbers, carry without losing digits."""
+
+_NO_8BIT_ADAM = "the optimizer holds the few rows of the new word alone, a few kilobytes"
+_NO_WORKERS = "latents are in memory before the first step, and the next batch is planned while a step runs"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,11 @@ class TrainConfig(Config):
     max_train_steps: int = option(
         "optimizer steps in all; 0 publishes nothing and shows the untrained concept", 5000, least=0
     )
+    num_train_epochs: int = option(
+        "epochs, pictures x repeats samples each, to train for in place of max_train_steps; 0: as max_train_steps says",
+        0,
+        least=0,
+    )
     learning_rate: float = option("learning rate before scale_lr", 1e-4, above=0)
     scale_lr: bool = option("multiply the learning rate by batch size x accumulation x processes", False)
     lr_scheduler: str = option("learning-rate schedule", "constant", choices=LR_SCHEDULERS)
@@ -54,6 +62,8 @@ class TrainConfig(Config):
     adam_beta2: float = option("decay of AdamW's second moment", 0.999, least=0, below=1)
     adam_weight_decay: float = option("AdamW's weight decay of the rows", 1e-2, least=0)
     adam_epsilon: float = option("AdamW's epsilon", 1e-8, above=0)
+    use_8bit_adam: bool = option(f"of no effect: {_NO_8BIT_ADAM}", False)
+    dataloader_num_workers: int = option(f"of no effect: {_NO_WORKERS}", 0, least=0)
     max_embedding_norm: float = option(
         "shorten rows to this many times the vocabulary's mean norm after each step; 0: no limit", 0.0, least=0
     )
@@ -89,6 +99,21 @@ class TrainConfig(Config):
         """Samples in one optimizer step over all processes."""
         return self.train_batch_size * self.gradient_accumulation_steps * num_processes
 
+    def with_steps(self, *, num_pictures: int, num_processes: int) -> TrainConfig:
+        """The same with the `max_train_steps` that `num_train_epochs` of so many pictures take, where it is given."""
+        if not self.num_train_epochs:
+            return self
+        samples = self.num_train_epochs * num_pictures * self.repeats
+        steps = -(-samples // self.global_batch(num_processes))
+        return dataclasses.replace(self, max_train_steps=steps, num_train_epochs=0)
+
+    def without_effect(self) -> Iterator[str]:
+        """What was asked for and means nothing here, each as `field: why`; scripts for the reference say it."""
+        if self.use_8bit_adam:
+            yield f"use_8bit_adam: of no effect: {_NO_8BIT_ADAM}"
+        if self.dataloader_num_workers:
+            yield f"dataloader_num_workers: of no effect: {_NO_WORKERS}"
+
     def peak_learning_rate(self, num_processes: int) -> float:
         """The learning rate that the schedule's factor multiplies: `scale_lr` as in the reference script."""
         return self.learning_rate * (self.global_batch(num_processes) if self.scale_lr else 1)
@@ -96,6 +121,9 @@ class TrainConfig(Config):
 
 _OUTSIDE_THE_KEY = (
     "max_train_steps",
+    "num_train_epochs",
+    "use_8bit_adam",
+    "dataloader_num_workers",
     "train_batch_size",
     "gradient_accumulation_steps",
     "fuse_micro_batches",

@@ -132,6 +132,7 @@ class FlaxTrainer:
             alphas_cumprod=noise_schedule.alphas_cumprod,
         )
         self._frozen: Frozen = replicated(host, mesh)
+        self._vocabulary_norm = _mean_norm(text_encoder, embedding.token_ids[0])
         self._function = StepFunction(
             config=config,
             mesh=mesh,
@@ -140,7 +141,7 @@ class FlaxTrainer:
             first_id=embedding.token_ids[0],
             scaling_factor=latent_set.scaling_factor,
             v_prediction=noise_schedule.prediction_type == "v_prediction",
-            max_norm=config.max_embedding_norm * _mean_norm(text_encoder, embedding.token_ids[0]),
+            max_norm=config.max_embedding_norm * self._vocabulary_norm,
         )
         self._trained: Trained = replicated(self._function.initial(embedding.rows[TEXT_ENCODER]), mesh)
         self._micro_batch_size: int | None = None
@@ -196,6 +197,11 @@ class FlaxTrainer:
         if stats and "peak_bytes_in_use" in stats:
             return int(stats["peak_bytes_in_use"])
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    @property
+    def vocabulary_norm(self) -> float:
+        """The mean Euclidean norm of the vocabulary's token embeddings."""
+        return self._vocabulary_norm
 
     @property
     def compiled(self) -> jax.stages.Compiled | None:

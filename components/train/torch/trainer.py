@@ -115,7 +115,8 @@ class TorchTrainer:
         if config.gradient_checkpointing:
             text_encoder.train()
             text_encoder.activation_checkpointing_enable()
-        self._max_norm = _max_norm(config, text_encoder, embedding.token_ids[0])
+        self._vocabulary_norm = _mean_norm(text_encoder, embedding.token_ids[0])
+        self._max_norm = config.max_embedding_norm * self._vocabulary_norm
         self._micro_batch_size: int | None = None
         self._size_is_chosen = False
         self._optimizer = torch.optim.AdamW(
@@ -213,6 +214,11 @@ class TorchTrainer:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     @property
+    def vocabulary_norm(self) -> float:
+        """The mean Euclidean norm of the vocabulary's token embeddings."""
+        return self._vocabulary_norm
+
+    @property
     def rows(self) -> nn.Parameter:
         """The trained rows, float32 [n, d]; their gradient is what `accumulate_gradient` added since the last step."""
         return self._rows
@@ -271,12 +277,10 @@ def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch
     return torch.from_numpy(np.stack(means)).to(device), torch.from_numpy(np.stack(stds)).to(device)
 
 
-def _max_norm(config: TrainConfig, text_encoder: CLIPTextModel, vocabulary_size: int) -> float:
-    """How long a row may get, as a multiple of the vocabulary's mean norm; 0 for any length."""
-    if not config.max_embedding_norm:
-        return 0.0
+def _mean_norm(text_encoder: CLIPTextModel, vocabulary_size: int) -> float:
+    """The mean Euclidean norm of the vocabulary's token embeddings."""
     table = text_encoder.get_input_embeddings().weight[:vocabulary_size]
-    return config.max_embedding_norm * torch.linalg.vector_norm(table.float(), dim=1).mean().item()
+    return torch.linalg.vector_norm(table.float(), dim=1).mean().item()
 
 
 def _prepared(unet: UNet2DConditionModel, config: TrainConfig) -> Callable[..., torch.Tensor]:
