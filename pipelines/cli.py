@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from components import __version__
+from components.common.cli import parse_flags
 from components.common.errors import ConfigError, TextualInversionError
 from components.common.logs import configure_logging, human_duration
-from components.preflight.options import check_options
+from components.preflight.options import check_options, known_options
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.form import as_form
 from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus
@@ -34,7 +35,7 @@ _REWRITTEN_BY_KFP = "python3"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and gives its exit code; on an error its message is the last line on standard error."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parse_flags(_parser(), arguments, options=known_options())
     try:
         code: int = parsed.command(parsed)
     except TextualInversionError as error:

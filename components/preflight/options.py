@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.common.errors import ConfigError
 from components.common.options import Config, Option, default_of, option_of, typed_fields
 from components.common.training.config import TrainConfig
+from components.common.training.watch_config import WatchConfig
+from components.common.upstream_names import no_such_option
 from components.evaluate.config import EvaluateOptions
 from components.ingest_images.config import PictureOptions
 from components.init_embedding.config import InitConfig
@@ -24,6 +25,7 @@ GROUPS: tuple[type[Config], ...] = (
     PictureOptions,
     InitConfig,
     TrainConfig,
+    WatchConfig,
     NodesOptions,
     EvaluateOptions,
     PublishOptions,
@@ -79,6 +81,7 @@ class CheckedOptions:
     pictures: PictureOptions
     word: InitConfig
     training: TrainConfig
+    watching: WatchConfig
     nodes: NodesOptions
     evaluation: EvaluateOptions
     registry: PublishOptions
@@ -117,6 +120,7 @@ class CheckedOptions:
             accelerator=self.run.accelerator,
             framework=self.run.framework,
             training=self.training,
+            watching=self.watching,
             nodes=self.launching(cpu=cpu, memory=memory) if self.nodes.num_nodes > 1 else None,
         )
 
@@ -157,8 +161,7 @@ def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Ite
     names = known_options()
     for name in [*given, *more]:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            yield f"{name}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
+            yield no_such_option(name, names)
     for name in given.keys() & more.keys():
         yield f"more_options: found {name} there and on the form, expected it in one of them: set it on the form"
 
@@ -166,6 +169,7 @@ def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Ite
 def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
     """What no config can see alone."""
     run, nodes = options.run, options.nodes
+    yield from options.watching.mistakes_with(options.word.placeholder_token)
     try:
         options.launching().pod_accelerators(options.framework, run.accelerator)
     except ConfigError as error:

@@ -28,6 +28,7 @@ def run(inputs: dict[str, Path], folder: Path, **where: str) -> dsl.Model:
         base_model=dsl.Model(name="base_model", uri=str(inputs["base_model"])),
         initial_embedding=dsl.Model(name="initial_embedding", uri=str(inputs["initial_embedding"])),
         learned_embedding=learned,
+        training_metrics=dsl.Metrics(name="training_metrics", uri=str(folder / "training_metrics")),
     )
     return learned
 

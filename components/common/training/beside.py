@@ -1,9 +1,9 @@
 """What a training leaves beside its checkpoints, under `{checkpoint_root}/{training_key}`, and how it is called.
 
-    metrics.jsonl                                 the numbers up to the newest checkpoint
-    learned_embeds-steps-500.safetensors          the rows at a step, as diffusers loads them
-    previews/step-00000500/0.png                  pictures drawn from them
-    tensorboard/events.out.tfevents...            TensorBoard's event files
+- `metrics.jsonl`: the numbers up to the newest checkpoint
+- `learned_embeds-steps-500.safetensors`: the rows at a step, as diffusers loads them
+- `previews/step-00000500/0.png`: pictures drawn from them
+- `tensorboard/events.out.tfevents...`: TensorBoard's event files
 """
 
 from __future__ import annotations

@@ -32,9 +32,7 @@ class WatchConfig(Config):
         "prompt to draw while training, {} or the placeholder in it; empty draws nothing", "", free_text=True
     )
     num_validation_images: int = option("pictures to draw of validation_prompt at a time", 4, least=1)
-    validation_steps: int = option(
-        "optimizer steps between two drawings of validation_prompt; 0: never", 100, least=0
-    )
+    validation_steps: int = option("optimizer steps between two drawings of validation_prompt; 0: never", 100, least=0)
 
     @property
     def draws(self) -> bool:
@@ -60,3 +58,7 @@ class WatchConfig(Config):
                 f"validation_prompt: found {self.validation_prompt!r}, expected a prompt with {{}} or "
                 f"{placeholder_token} in it"
             )
+
+
+WATCHED_BY_DEFAULT = WatchConfig()
+"""How a training is watched of which nobody has said it."""
