@@ -21,7 +21,7 @@ from components.train.preview import PreviewConfig
 
 logger = logging.getLogger(__name__)
 
-LAST_PREVIEW_SECONDS = 120.0
+LAST_PREVIEW_SECONDS = 300.0
 """How long a finished training waits for the last pictures."""
 
 
