@@ -27,8 +27,8 @@ HINTS = {
     "no_safe_serialization": "pickled files run code when they are loaded: words are published as safetensors",
     "push_to_hub": "publishing is to the registry below storage_uri",
     "hub_model_id": "publishing is to the registry below storage_uri, as concept_name",
-    "hub_token": "everybody could read a token on a form: it is the environment variable HF_TOKEN, in pods from the secret "
-    "textual-inversion-hub-token",
+    "hub_token": "everybody could read a token on a form: it is the environment variable HF_TOKEN, which pods have "
+    "from the secret textual-inversion-hub-token",
     "use_auth_token": "it is the environment variable HF_TOKEN here",
     "streaming": "the few pictures are encoded once, before training",
     "local_rank": "the launcher says it in the environment",
