@@ -27,6 +27,7 @@ def train(
     from pathlib import Path
 
     from components.common.cli import step_boundary
+    from components.common.training.beside import events_uri
     from components.common.training.metrics import to_json_lines
     from components.train.config import TrainStepConfig
     from components.train.step import metrics_of, run_step
@@ -51,5 +52,9 @@ def train(
         lines = metrics_of(learned, told.checkpoint_root)
         Path(training_metrics.path).write_bytes(to_json_lines(lines))
         training_metrics.metadata["display_name"] = "Training metrics"
+        if told.watching.writes_event_files:
+            training_metrics.metadata["tensorboard_logdir"] = events_uri(
+                told.checkpoint_root, learned.training_key, told.watching.logging_dir
+            )
         for name, value in lines[-1].known().items() if lines else ():
             training_metrics.log_metric(name, value)

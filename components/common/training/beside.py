@@ -13,6 +13,8 @@ import re
 from components.common.training import metrics
 
 TENSORBOARD = "tensorboard"
+_SHOWN = 12
+"""Characters of a training's key that name its folder in a `logging_dir`."""
 _OBJECT = re.compile(
     r"(?P<training>[0-9a-f]{64})/"
     rf"({re.escape(metrics.FILE)}|learned_embeds-steps-\d+\.safetensors|previews/step-\d{{8,}}/\d+\.png|"
@@ -33,6 +35,13 @@ def snapshot_key(training_key: str, step: int) -> str:
 def previews_key(training_key: str, step: int) -> str:
     """The folder of the pictures of a step."""
     return f"{training_key}/previews/step-{step:08d}"
+
+
+def events_uri(checkpoint_root: str, training_key: str, logging_dir: str) -> str:
+    """The folder, or the address in object storage, of a training's event files: in `logging_dir` if that is given."""
+    if logging_dir:
+        return f"{logging_dir.rstrip('/')}/{training_key[:_SHOWN]}"
+    return f"{checkpoint_root.rstrip('/')}/{training_key}/{TENSORBOARD}"
 
 
 def training_of(key: str) -> str | None:

@@ -39,9 +39,14 @@ class WatchConfig(Config):
         """Whether pictures are drawn while training."""
         return bool(self.validation_prompt.strip()) and self.validation_steps > 0
 
+    @property
+    def writes_event_files(self) -> bool:
+        """Whether TensorBoard has something to show."""
+        return self.report_to in (TRACKERS[0], ALL_TRACKERS)
+
     def find_mistakes(self) -> Iterable[str]:
         """See `Config.find_mistakes`."""
-        if self.logging_dir and self.report_to in (NO_TRACKER, "wandb", "comet_ml"):
+        if self.logging_dir and not self.writes_event_files:
             yield (
                 f"logging_dir: found {self.logging_dir!r} with report_to {self.report_to}, expected tensorboard or all:"
                 " it is where TensorBoard's event files go"

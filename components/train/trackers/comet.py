@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import comet_ml
 import numpy as np
 
 from components.common.training.metrics import Metrics
@@ -17,6 +16,8 @@ class CometTracker:
 
     def __init__(self, tracked: Tracked) -> None:
         """Begins the experiment."""
+        import comet_ml
+
         self._experiment = comet_ml.start(
             project_name=os.environ.get("COMET_PROJECT_NAME", PROJECT),
             experiment_key=tracked.training_key[:32],

@@ -26,16 +26,6 @@ from components.common.training import beside
 from components.common.training.metrics import Metrics
 from components.train.trackers.tracking import Tracked
 
-_SHOWN = 12
-"""Characters of a training's key that name its folder in `logging_dir`."""
-
-
-def events_uri(tracked: Tracked) -> str:
-    """The folder of a training's event files, or its address in object storage."""
-    if tracked.logging_dir:
-        return f"{tracked.logging_dir.rstrip('/')}/{tracked.training_key[:_SHOWN]}"
-    return tracked.store.uri_of(f"{tracked.training_key}/{beside.TENSORBOARD}")
-
 
 class TensorBoardTracker:
     """One event file of this process, which has every line of the training.
@@ -46,7 +36,7 @@ class TensorBoardTracker:
 
     def __init__(self, tracked: Tracked) -> None:
         """Begins the file."""
-        uri = events_uri(tracked)
+        uri = beside.events_uri(tracked.store.uri, tracked.training_key, tracked.logging_dir)
         self._scratch = tempfile.TemporaryDirectory(prefix="textual-inversion-") if is_remote(uri) else None
         self._folder = Path(self._scratch.name) if self._scratch else local_path(uri)
         self._store = open_store(uri)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import wandb
 
 from components.common.training.metrics import Metrics
 from components.train.trackers.tracking import PROJECT, Tracked
@@ -17,6 +16,9 @@ class WandbTracker:
 
     def __init__(self, tracked: Tracked) -> None:
         """Begins the run."""
+        import wandb
+
+        self._picture = wandb.Image
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=tracked.training_key[:32],
@@ -35,7 +37,7 @@ class WandbTracker:
 
     def show(self, pictures: Sequence[np.ndarray], step: int) -> None:
         """See `Tracker`; a preview may be finished after later lines, so that it has its step beside it."""
-        self._run.log({"preview": [wandb.Image(pixels, caption=f"step {step}") for pixels in pictures]})
+        self._run.log({"preview": [self._picture(pixels, caption=f"step {step}") for pixels in pictures]})
 
     def keep(self) -> None:
         """See `Tracker`: the library sends by itself."""

@@ -69,14 +69,8 @@ def test_watcher_is_shown_lines_checkpoints_and_the_rows_that_it_wants(tmp_path:
     onlooker = Onlooker()
     outcome = train_bowl(tmp_path / "watched", watcher=onlooker)
     assert_same_outcome(outcome, train_bowl(tmp_path / "alone"))
-    assert tuple(onlooker.lines) == outcome.progress and [line.step for line in onlooker.lines] == [
-        4,
-        8,
-        12,
-        16,
-        20,
-        23,
-    ]
+    assert tuple(onlooker.lines) == outcome.progress
+    assert [line.step for line in onlooker.lines] == [4, 8, 12, 16, 20, 23]
     assert onlooker.kept == [[4], [4, 8], [4, 8, 12], [4, 8, 12, 16, 20], [4, 8, 12, 16, 20, 23]]
     assert list(onlooker.rows) == [7, 14, 21]
     seventh = train_bowl(tmp_path / "seventh", max_train_steps=7)
