@@ -21,8 +21,8 @@ from components.train.preview import PreviewConfig
 
 logger = logging.getLogger(__name__)
 
-LAST_PREVIEW_SECONDS = 300.0
-"""How long a finished training waits for the last pictures."""
+LAST_PREVIEW_SECONDS = 240.0
+"""How long a finished training waits for the last pictures: less than torchrun's other nodes wait for it, 300 s."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

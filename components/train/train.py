@@ -102,34 +102,27 @@ def train(
         num_processes,
         config.peak_learning_rate(num_processes),
     )
-    with contextlib.ExitStack() as looking_on:
-        watcher = None
-        if rank == 0:
-            tracked = Tracked(
-                training_key=checkpoints.training_key,
-                config={**config.as_json(), **watching.as_json()},
-                placeholder_token=embedding.placeholder_token,
-                store=store,
-                logging_dir=watching.logging_dir,
-            )
-            watcher = looking_on.enter_context(
-                TrainingWatcher(
-                    embedding=embedding,
-                    store=store,
-                    training_key=checkpoints.training_key,
-                    save_steps=config.save_steps,
-                    validation_steps=watching.validation_steps,
-                    trackers=Trackers(trackers, tracked),
-                    previews=_previews(watching, config, framework, accelerator, reference, tracked),
-                )
-            )
+    watcher = None
+    if rank == 0:
+        tracked = Tracked(
+            training_key=checkpoints.training_key,
+            config={**config.as_json(), **watching.as_json()},
+            placeholder_token=embedding.placeholder_token,
+            store=store,
+            logging_dir=watching.logging_dir,
+        )
+        watcher = TrainingWatcher(
+            embedding=embedding,
+            store=store,
+            training_key=checkpoints.training_key,
+            save_steps=config.save_steps,
+            validation_steps=watching.validation_steps,
+            previews=_previews(watching, config, framework, accelerator, reference, tracked),
+            trackers=Trackers(trackers, tracked),
+        )
+    with watcher or contextlib.nullcontext():
         finished = loop.train(
-            trainer,
-            config=config,
-            plan=plan,
-            checkpoints=checkpoints,
-            placement=process.placement,
-            watcher=watcher,
+            trainer, config=config, plan=plan, checkpoints=checkpoints, placement=process.placement, watcher=watcher
         )
     learned = learned_embedding(
         config,

@@ -54,6 +54,8 @@ def test_peak_learning_rate_is_scaled_as_in_reference() -> None:
         {"gradient_checkpointing": True},
         {"checkpointing_steps": 7, "save_steps": 7, "log_steps": 7},
         {"max_train_steps": 10},
+        {"num_train_epochs": 3},
+        {"use_8bit_adam": True, "dataloader_num_workers": 4},
         {"lr_num_cycles": 9},
         {"lr_warmup_steps": 9},
     ],
@@ -77,6 +79,19 @@ def test_key_stays_when_rows_stay(changes: dict[str, object]) -> None:
 )
 def test_key_changes_when_rows_change(changes: dict[str, object]) -> None:
     assert key_fields(TrainConfig(**changes), 1) != key_fields(TrainConfig(), 1)  # type: ignore[arg-type]
+
+
+def test_names_of_the_reference_that_mean_nothing_here_are_taken_and_told() -> None:
+    told = list(TrainConfig(use_8bit_adam=True, dataloader_num_workers=4).without_effect())
+    assert [line.partition(":")[0] for line in told] == ["use_8bit_adam", "dataloader_num_workers"]
+    assert not list(TrainConfig().without_effect())
+
+
+@pytest.mark.parametrize(("epochs", "processes", "steps"), [(0, 1, 5000), (2, 1, 38), (2, 2, 19), (1, 4, 5)])
+def test_epochs_are_as_many_steps_as_their_samples_take(epochs: int, processes: int, steps: int) -> None:
+    config = TrainConfig(num_train_epochs=epochs, repeats=50, train_batch_size=4, gradient_accumulation_steps=2)
+    resolved = config.with_steps(num_pictures=3, num_processes=processes)
+    assert (resolved.max_train_steps, resolved.num_train_epochs) == (steps, 0)
 
 
 def test_steps_are_in_key_when_schedule_ends_with_them() -> None:
