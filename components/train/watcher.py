@@ -90,7 +90,8 @@ class TrainingWatcher(contextlib.AbstractContextManager["TrainingWatcher"]):
                 self._previews.wait()
                 self._show_finished()
             self._previews.close()
-        self._trackers.end()
+        if kind is None or not issubclass(kind, StorageError):  # else what is away would be waited for once more
+            self._trackers.end()
 
     def _is_drawn(self, step: int) -> bool:
         return self._previews is not None and step % self._validation_steps == 0
