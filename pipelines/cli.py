@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from components import __version__
-from components.common.cli import CommandParser
+from components.common.cli import CommandParser, parse_flags
 from components.common.errors import ConfigError, TextualInversionError
 from components.common.logs import configure_logging, human_duration, outlive_readers
 from components.common.options import mistake_of_text
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
-from components.preflight.options import check_options
+from components.preflight.options import check_options, known_options
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.form import as_form
 from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus
@@ -40,7 +40,7 @@ what, beside what every backend does (see `mistake_of_text`)."""
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and gives its exit code; on an error its message is the last line on standard error."""
     outlive_readers()
-    parsed = _parser().parse_args(arguments)
+    parsed = parse_flags(_parser(), arguments, options=known_options())
     try:
         with local_errors(PROGRAM):
             code: int = parsed.command(parsed)

@@ -14,6 +14,11 @@ OBJECT_STORE_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_
 HUB_SECRET = "textual-inversion-hub-token"
 """Holds `HF_TOKEN`, for gated models and for publishing on the Hugging Face Hub."""
 
+TRACKERS_SECRET = "textual-inversion-trackers"
+"""Holds the keys of those who draw a training's curves elsewhere, of `TRACKERS_KEYS` those that are used."""
+
+TRACKERS_KEYS = ("WANDB_API_KEY", "COMET_API_KEY")
+
 CONFIG_MAP = "textual-inversion-environment"
 """Holds environment variables, of `VARIABLES` those that the site needs."""
 
@@ -48,3 +53,8 @@ def in_namespace(task: dsl.PipelineTask) -> dsl.PipelineTask:
     kubernetes.use_secret_as_env(task, HUB_SECRET, {"HF_TOKEN": "HF_TOKEN"}, optional=True)
     kubernetes.use_config_map_as_env(task, CONFIG_MAP, {name: name for name in VARIABLES}, optional=True)
     return kubernetes.use_config_map_as_volume(task, CA_CONFIG_MAP, CA_FOLDER, optional=True)
+
+
+def with_tracker_keys(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """The task with the keys of the trackers, where the namespace has them."""
+    return kubernetes.use_secret_as_env(task, TRACKERS_SECRET, {key: key for key in TRACKERS_KEYS}, optional=True)

@@ -18,6 +18,7 @@ from components.init_embedding.component import init_embedding
 from components.preflight.component import preflight
 from components.publish.component import publish
 from components.train.component import train
+from pipelines.environment import with_tracker_keys
 from pipelines.form import takes_the_form
 from pipelines.resources import DAY, LIGHT, MEDIUM, WEEK, request, request_pod, share_memory
 
@@ -96,7 +97,7 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
         initial_embedding=word.outputs["initial_embedding"],
     ).set_display_name("Train")
     learned.set_container_image(told["training_image"])
-    share_memory(request_pod(learned, told, "training", timeout_seconds=WEEK))
+    with_tracker_keys(share_memory(request_pod(learned, told, "training", timeout_seconds=WEEK)))
 
     judged = evaluate(
         config=told["sample_and_score"],

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -23,6 +23,7 @@ from components.common.logs import configure_logging, human_duration
 from components.common.options import Config, default_of, option_of, typed_fields
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
+from components.common.upstream_names import no_such_option
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,28 @@ def add_config_flags(
             help=f"{option.description} ({note})".replace("%", "%%"),
             **({"choices": option.choices} if option.choices else _parsing_of(hint)),
         )
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None, *, options: Collection[str]
+) -> argparse.Namespace:
+    """The parsed flags.
+
+    Args:
+        parser: the parser.
+        arguments: the command line; that of this process if it is not given.
+        options: names of flags, one of which may be meant by a flag that is none.
+
+    Raises:
+        SystemExit: for what the parser does not know; each such flag is told with what may be meant.
+    """
+    parsed, unknown = parser.parse_known_args(arguments)
+    names = [word[2:].partition("=")[0].replace("-", "_") for word in unknown if word.startswith("--")]
+    if names:
+        parser.error("; ".join(no_such_option(name, options) for name in dict.fromkeys(names)))
+    if unknown:
+        parser.error(f"found {' '.join(unknown)!r}, expected --option value")
+    return parsed
 
 
 def _shown(default: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from components.common.errors import ConfigError
 from components.common.options import Config, Option, default_of, option_of, typed_fields
 from components.common.training.config import TrainConfig
+from components.common.training.watch_config import WatchConfig
+from components.common.upstream_names import no_such_option
 from components.evaluate.config import EvaluateOptions
 from components.ingest_images.config import PictureOptions
 from components.init_embedding.config import InitOptions
@@ -28,13 +29,12 @@ GROUPS: tuple[type[Config], ...] = (
     PictureOptions,
     InitOptions,
     TrainConfig,
+    WatchConfig,
     NodesOptions,
     EvaluateOptions,
     PublishOptions,
 )
 """The configs whose fields a person sets."""
-
-_LONGEST_NAME = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,7 @@ class CheckedOptions:
     pictures: PictureOptions
     word: InitOptions
     training: TrainConfig
+    watching: WatchConfig
     nodes: NodesOptions
     evaluation: EvaluateOptions
     registry: PublishOptions
@@ -129,6 +130,7 @@ class CheckedOptions:
             accelerator=self.run.accelerator,
             framework=self.run.framework,
             training=self.training,
+            watching=self.watching,
             nodes=self.launching(cpu=cpu, memory=memory) if self.nodes.num_nodes > 1 else None,
         )
 
@@ -173,8 +175,7 @@ def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Ite
     names = known_options()
     for name in [*given, *more]:
         if name not in names:
-            close = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1)
-            yield f"{name}: there is no such option" + (f"; did you mean {close[0]}?" if close else "")
+            yield no_such_option(name, names)
     for name in given.keys() & more.keys():
         yield f"more_options: found {name} there and on the form, expected it in one of them: set it on the form"
 
@@ -182,6 +183,7 @@ def _mistakes_of_names(given: Mapping[str, Any], more: Mapping[str, Any]) -> Ite
 def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
     """What no config can see alone."""
     run, nodes = options.run, options.nodes
+    yield from options.watching.mistakes_with(options.word.placeholder_token)
     try:
         options.launching().pod_accelerators(options.framework, run.accelerator)
     except ConfigError as error:

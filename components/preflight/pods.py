@@ -57,12 +57,13 @@ def evaluation_pod(options: CheckedOptions, *, model: int, scorer: int) -> Pod:
 def training_pod(options: CheckedOptions, *, model: int) -> Pod:
     """Each pod that trains. Each of its GPUs has a process, which holds the model while it is loaded.
 
-    A CPU, and a compiler for TPUs, hold activations as well.
+    A CPU, and a compiler for TPUs, hold activations as well. What draws pictures while it trains is a process more.
     """
     run = options.run
     processes = max(1, run.training_pod.count) if FRAMEWORKS[options.framework].process_per_device else 1
     times = 3 if run.accelerator == "gpu" else 4
-    memory = run.memory_per_node or _memory(times * model, processes=processes)
+    drawing = _FRAMEWORK_GIB + 2 * model / GIB if options.watching.draws else 0
+    memory = run.memory_per_node or _memory(times * model, processes=processes, beside=drawing)
     return _pod(run.training_pod, run.cpu_per_node or _cpu(model, processes=processes), memory)
 
 
@@ -92,5 +93,5 @@ def _cpu(weights: int, *, processes: int = 1) -> str:
     return str(max(processes, 4 if weights >= _LARGE else 1))
 
 
-def _memory(held: int, *, processes: int = 1) -> str:
-    return f"{math.ceil(processes * (_FRAMEWORK_GIB + held / GIB))}Gi"
+def _memory(held: int, *, processes: int = 1, beside: float = 0) -> str:
+    return f"{math.ceil(processes * (_FRAMEWORK_GIB + held / GIB) + beside)}Gi"

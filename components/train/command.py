@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from components.common.artifact_addresses import deliver, fetched, written_to
-from components.common.cli import CommandParser, add_config_flags, config_from_flags
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, parse_flags
+from components.common.options import typed_fields
 from components.common.training.config import TrainConfig
+from components.common.training.watch_config import WATCHED_BY_DEFAULT, WatchConfig
 from components.train.accelerate_environment import flag_defaults
 from components.train.config import TrainStepConfig
 
@@ -34,6 +36,7 @@ class TrainingCommand:
 
     Attributes:
         config: how to train.
+        watching: what is shown while it trains.
         latent_set: where the LatentSet is.
         base_model: where the base model's reference is.
         initial_embedding: where the InitialEmbedding is.
@@ -51,11 +54,13 @@ class TrainingCommand:
     accelerator: str
     framework: str
     output: str
+    watching: WatchConfig = WATCHED_BY_DEFAULT
 
     def arguments(self) -> list[str]:
         """The flags that the command parses back to this."""
         places = {name: getattr(self, name) for name in (*ADDRESSES, *_STEP_FIELDS)}
-        return [f"--{name.replace('_', '-')}={value}" for name, value in {**places, **self.config.as_json()}.items()]
+        values = {**places, **self.config.as_json(), **self.watching.as_json()}
+        return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
 
     def run(self, train: Callable[..., Result]) -> Result:
         """Calls the step with local folders, filled from object storage before and uploaded after; gives its answer.
@@ -74,6 +79,7 @@ class TrainingCommand:
                 accelerator=self.accelerator,
                 framework=self.framework,
                 output=output,
+                watching=self.watching,
             )
             deliver(output, self.output)
         return answer
@@ -85,6 +91,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, help=_WHERE + what)
     add_config_flags(parser, TrainStepConfig, only=_STEP_FIELDS)
     add_config_flags(parser, TrainConfig)
+    add_config_flags(parser, WatchConfig)
 
 
 def training_command(parsed: argparse.Namespace) -> TrainingCommand:
@@ -94,7 +101,9 @@ def training_command(parsed: argparse.Namespace) -> TrainingCommand:
         ConfigError: for a value that cannot be right.
     """
     places = {name: getattr(parsed, name) for name in (*ADDRESSES, *_STEP_FIELDS)}
-    return TrainingCommand(config=config_from_flags(TrainConfig, parsed), **places)
+    return TrainingCommand(
+        config=config_from_flags(TrainConfig, parsed), watching=config_from_flags(WatchConfig, parsed), **places
+    )
 
 
 def parse_training_flags(description: str | None) -> TrainingCommand:
@@ -112,4 +121,5 @@ def parse_training_flags(description: str | None) -> TrainingCommand:
     parser = CommandParser(prog="python -m components.train", description=description, epilog=epilog)
     add_training_flags(parser)
     parser.set_defaults(**decided)
-    return training_command(parser.parse_args())
+    names = [field.name for config in (TrainConfig, WatchConfig) for field, _ in typed_fields(config)]
+    return training_command(parse_flags(parser, options=[*ADDRESSES, *_STEP_FIELDS, *names]))

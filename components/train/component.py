@@ -12,6 +12,7 @@ def train(
     base_model: dsl.Input[dsl.Model],
     initial_embedding: dsl.Input[dsl.Model],
     learned_embedding: dsl.Output[dsl.Model],
+    training_metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Trains the placeholder rows; goes on where an earlier attempt stopped.
 
@@ -21,14 +22,20 @@ def train(
         base_model: Reference of the base model.
         initial_embedding: The rows that training starts from.
         learned_embedding: The learned rows.
+        training_metrics: The numbers of its last progress line as a table; the file has all of them as JSON lines.
     """
+    from pathlib import Path
+
     from components.common.cli import step_boundary
+    from components.common.training.beside import events_uri
+    from components.common.training.metrics import to_json_lines
     from components.train.config import TrainStepConfig
-    from components.train.step import run_step
+    from components.train.step import metrics_of, run_step
 
     with step_boundary("train"):
+        told = TrainStepConfig.from_json(config)
         learned = run_step(
-            TrainStepConfig.from_json(config),
+            told,
             latent_set=latent_set,
             base_model=base_model,
             initial_embedding=initial_embedding,
@@ -42,3 +49,12 @@ def train(
                 "training_key": learned.training_key,
             }
         )
+        lines = metrics_of(learned, told.checkpoint_root)
+        Path(training_metrics.path).write_bytes(to_json_lines(lines))
+        training_metrics.metadata["display_name"] = "Training metrics"
+        if told.watching.writes_event_files:
+            training_metrics.metadata["tensorboard_logdir"] = events_uri(
+                told.checkpoint_root, learned.training_key, told.watching.logging_dir
+            )
+        for name, value in lines[-1].known().items() if lines else ():
+            training_metrics.log_metric(name, value)

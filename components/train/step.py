@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from components.common.artifacts import LearnedEmbedding
+from components.common.errors import ObjectNotFoundError, StorageError
+from components.common.storage import open_store
+from components.common.training import beside
+from components.common.training.metrics import Metrics, from_json_lines
 from components.train.command import TrainingCommand
 from components.train.config import TrainStepConfig
 from components.train.frameworks import framework_for
+
+logger = logging.getLogger(__name__)
 
 
 class Located(Protocol):
@@ -43,6 +50,7 @@ def run_step(
     def command(place: Callable[[Located], str]) -> TrainingCommand:
         return TrainingCommand(
             config=config.training,
+            watching=config.watching,
             latent_set=place(latent_set),
             base_model=place(base_model),
             initial_embedding=place(initial_embedding),
@@ -64,3 +72,19 @@ def run_step(
     from components.train.train import train
 
     return here.run(train)
+
+
+def metrics_of(learned: LearnedEmbedding, checkpoint_root: str) -> tuple[Metrics, ...]:
+    """The numbers of the training's progress lines, as they are kept beside its checkpoints.
+
+    Wherever it trained, this is where they are. They are for people: where there are none, a warning says so.
+    """
+    key = beside.metrics_key(learned.training_key)
+    try:
+        lines = from_json_lines(open_store(checkpoint_root).read(key))
+    except ObjectNotFoundError:
+        return ()
+    except StorageError as error:
+        logger.warning("the numbers of the training cannot be read: %s", error)
+        return ()
+    return tuple(line for line in lines if line.step <= learned.steps)

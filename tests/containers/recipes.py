@@ -17,9 +17,9 @@ LIGHT = ("dataset", "tokenizer", "publish", "launcher")
 RUNS = {
     "dataset": ("import_base_model", "ingest_images"),
     "tokenizer": ("preflight", "init_embedding"),
-    "train-torch": ("encode_latents", "find_start_word", "train/torch"),
-    "train-flax": ("train/flax",),
-    "train-flax-gpu": ("train/flax",),
+    "train-torch": ("encode_latents", "find_start_word", "train/torch", "train/trackers"),
+    "train-flax": ("train/flax", "train/trackers"),
+    "train-flax-gpu": ("train/flax", "train/trackers"),
     "evaluate": ("evaluate",),
     "publish": ("publish",),
     "launcher": ("train/nodes",),

@@ -22,10 +22,16 @@ ABSENT = {
 }
 """The frameworks that are not in an image."""
 
-NOT_NEEDED = {"tokenizer": {"jax"}, "launcher": {"transformers"}}
+TRACKERS_OF_OTHERS = {"wandb", "comet_ml"}
+NOT_NEEDED = {
+    "tokenizer": {"jax"},
+    "launcher": {"transformers"},
+    **dict.fromkeys(("train-torch", "train-flax", "train-flax-gpu"), TRACKERS_OF_OTHERS),
+}
 """What an image lacks though its code names it.
 
-Preflight takes a noise schedule's settings, not its arrays; the launcher leaves prompts to the pods of its TrainJob.
+Preflight takes a noise schedule's settings, not its arrays; the launcher leaves the training to the pods of its
+TrainJob. Who wants curves at Weights & Biases or Comet adds their package to an image.
 """
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.errors import ConfigError
@@ -114,6 +115,18 @@ def four(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> E
         assert first.exit_code() == 0, first.text[-3000:]
         assert second.exit_code() == 0, second.text[-3000:]
     return Ended(folder=folder, text=first.text)
+
+
+@pytest.mark.parametrize("processes", ["one", "two", "four"])
+def test_numbers_are_written_once_by_the_first_process(processes: str, request: pytest.FixtureRequest):
+    ended: Ended = request.getfixturevalue(processes)
+    kept = ended.folder / "checkpoints" / ended.learned.training_key
+    lines = [json.loads(line) for line in (kept / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    np.testing.assert_allclose([line["loss"] for line in lines], ended.learned.losses, rtol=1e-6)
+    (events,) = (kept / "tensorboard").iterdir()
+    shown = EventAccumulator(str(events)).Reload().Scalars("loss")
+    assert [point.step for point in shown] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.parametrize("processes", ["two", "four"])

@@ -61,7 +61,8 @@ def root(server: GcsServer | S3Server, tmp_path: Path, monkeypatch: pytest.Monke
 
 def kept(root: str) -> list[int]:
     """The steps of the checkpoints in the server."""
-    return [int(re.findall(r"step-(\d+)", info.key)[0]) for info in open_store(root).list()]
+    found = (re.search(r"/step-(\d+)\.safetensors", info.key) for info in open_store(root).list())
+    return [int(match[1]) for match in found if match]
 
 
 def take_away(server: GcsServer | S3Server, training: Watched, step: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from requests.utils import should_bypass_proxies
 
-from pipelines.environment import OBJECT_STORE_KEYS, OBJECT_STORE_SECRET
+from pipelines.environment import OBJECT_STORE_KEYS, OBJECT_STORE_SECRET, TRACKERS_KEYS, TRACKERS_SECRET
 from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates, render, render_with, walk
 
 RUNTIMES = {"torch": "textual-inversion-torch", "jax": "textual-inversion-jax"}
@@ -177,7 +177,11 @@ def test_pods_have_the_key_of_an_s3_store_as_steps_do(objects: list[Object]):
     for _, template in [found for each in objects for found in pod_templates(each)]:
         [container] = template["spec"]["containers"]
         secrets = {each["name"]: each["valueFrom"].get("secretKeyRef") for each in container["env"]}
-        assert {name: secret for name, secret in secrets.items() if secret} == expected
+        trackers = {name: secret for name, secret in secrets.items() if name in TRACKERS_KEYS}
+        assert {name: secret for name, secret in secrets.items() if secret} == expected | trackers
+        assert all(
+            secret == {"name": TRACKERS_SECRET, "key": name, "optional": True} for name, secret in trackers.items()
+        )
 
 
 def test_address_of_kfp_s_object_store_is_where_it_is_used_alone(

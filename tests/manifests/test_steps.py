@@ -17,10 +17,15 @@ from pipelines.environment import (
     HUB_SECRET,
     OBJECT_STORE_KEYS,
     OBJECT_STORE_SECRET,
+    TRACKERS_KEYS,
+    TRACKERS_SECRET,
     VARIABLES,
 )
 from pipelines.presets import SPRITES_DEMO
 from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates, read_objects, render
+
+TRACKED = {"exec-train"}
+"""The steps that have the keys of trackers."""
 
 
 @pytest.fixture(scope="module", params=sorted(file.name for file in COMPILED.glob("*.yaml")))
@@ -43,13 +48,17 @@ def test_step_starts_where_nothing_was_put(pods: dict[str, dict[str, Any]]):
     kinds = ("secretAsEnv", "configMapAsEnv", "configMapAsVolume")
     for name, pod in pods.items():
         sources = [source for kind in kinds for source in pod[kind]]
-        assert len(sources) == 4 and all(source["optional"] is True for source in sources), name
+        assert len(sources) == 4 + (name in TRACKED) and all(source["optional"] is True for source in sources), name
 
 
 def test_step_has_the_variables_of_its_site(pods: dict[str, dict[str, Any]]):
     for name, pod in pods.items():
         secrets = {each["secretName"]: pairs(each, "secretKey") for each in pod["secretAsEnv"]}
-        assert secrets == {OBJECT_STORE_SECRET: OBJECT_STORE_KEYS, HUB_SECRET: {"HF_TOKEN": "HF_TOKEN"}}, name
+        assert secrets == {
+            OBJECT_STORE_SECRET: OBJECT_STORE_KEYS,
+            HUB_SECRET: {"HF_TOKEN": "HF_TOKEN"},
+            **({TRACKERS_SECRET: {key: key for key in TRACKERS_KEYS}} if name in TRACKED else {}),
+        }, name
         [environment] = pod["configMapAsEnv"]
         assert environment["configMapName"] == CONFIG_MAP
         assert pairs(environment, "configMapKey") == {variable: variable for variable in VARIABLES}

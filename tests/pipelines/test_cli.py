@@ -50,7 +50,7 @@ def test_unknown_flag_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as stopped:
         main(sprites(tmp_path, "--lerning-rate", "1"))
     assert stopped.value.code == 2
-    assert "--lerning-rate" in capsys.readouterr().err
+    assert "lerning_rate: there is no such option; did you mean learning_rate?" in capsys.readouterr().err
 
 
 def test_value_that_is_no_choice_is_refused_with_the_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -174,6 +174,26 @@ def test_check_names_the_mistakes_of_all_groups_at_once():
     assert sorted(named) == ["adam_beta1", "evaluation_seed", "learning_rate", "lerning_rate", "resolution"]
 
 
+def test_how_a_training_is_watched_is_told_to_its_step():
+    step = checked(validation_prompt="a {} on a hill", report_to="all").training_step(cpu="4", memory="16Gi")
+    assert step.watching.prompt_for("<cat-toy>") == "a <cat-toy> on a hill" and step.watching.draws
+    assert not checked(validation_prompt="a {}", validation_steps=0).watching.draws
+    assert not checked().watching.draws and checked().watching.writes_event_files
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"validation_prompt": "a cat"}, r"validation_prompt: found 'a cat', expected a prompt with \{\} or <cat-toy>"),
+        ({"report_to": "none", "logging_dir": "gs://b/l"}, "logging_dir: found 'gs://b/l' with report_to none"),
+        ({"report_to": "mlflow"}, "report_to: found 'mlflow', expected one of none, tensorboard, wandb, comet_ml, all"),
+    ],
+)
+def test_watching_that_cannot_be_is_refused(changes: dict[str, Any], told: str):
+    with pytest.raises(ConfigError, match=told):
+        checked(**changes)
+
+
 def test_unknown_option_is_refused_with_the_one_that_was_meant():
     with pytest.raises(ConfigError, match=r"learning_rat: there is no such option; did you mean learning_rate\?"):
         checked(learning_rat=1.0)

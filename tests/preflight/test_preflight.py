@@ -162,6 +162,8 @@ def test_pods_grow_with_the_model_and_the_gpus_unless_they_are_given(given: dict
     assert (one.training_accelerator, one.training_accelerator_count) == ("nvidia.com/gpu", "1")
     assert preflight({**given, "accelerator": "gpu", "accelerator_count": 2}).training_memory == "22Gi"
     assert preflight({**given, "accelerator": "gpu", "base_model_variant": "fp16"}).training_memory == "20Gi"
+    drawing = preflight({**given, "accelerator": "gpu", "accelerator_count": 2, "validation_prompt": "a {}"})
+    assert drawing.training_memory == "30Gi", "one process more, whatever the number of GPUs"
     set_ = preflight({**given, "memory_per_node": "5Gi", "evaluation_cpu": "3", "encoding_memory": "7Gi"})
     assert (set_.training_memory, set_.evaluation_cpu, set_.encoding_memory) == ("5Gi", "3", "7Gi")
 

@@ -7,6 +7,7 @@ not at all. It holds all that the next step needs, whichever framework and howev
     ema.<text encoder>                                             float32 [n, d], with ema_decay alone
     losses                                                         float32 [step]
     fixed_batch_losses                                             float32 [looks]
+    progress                                                       float64 [lines, numbers], see `metrics.Metrics`
     snapshot.<step>.<text encoder>                                 float32 [n, d]
     header: format, version, step, micro-batch size, the fields of the training key, and a digest of all else
 
@@ -37,6 +38,7 @@ from components.common.errors import ArtifactError, ConfigError, ObjectNotFoundE
 from components.common.foreign_json import parse_json
 from components.common.storage import ObjectStore
 from components.common.storage.store import run_parallel
+from components.common.training import metrics
 from components.common.training.key_fields import differing_fields
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ CHECKPOINT_KEY = re.compile(rf"(?P<training>[0-9a-f]{{64}})/(?P<name>step-[0-9]{
 """A checkpoint's key below the checkpoint root: the training's key and the checkpoint's name."""
 _PARTS = ("rows", "first_moment", "second_moment", "ema")
 _HISTORY = ("losses", "fixed_batch_losses")
+_PROGRESS = "progress"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,12 +84,14 @@ class Checkpoint:
         losses: float32 [step], of every step.
         fixed_batch_losses: float32 [looks], what early stopping has seen.
         snapshots: the rows at some steps.
+        progress: the numbers of every progress line.
     """
 
     state: TrainingState
     losses: np.ndarray
     fixed_batch_losses: np.ndarray
     snapshots: tuple[Snapshot, ...]
+    progress: tuple[metrics.Metrics, ...] = ()
 
     @property
     def name(self) -> str:
@@ -227,6 +232,8 @@ class CheckpointFolder:
     def _to_bytes(self, checkpoint: Checkpoint) -> bytes:
         state = checkpoint.state
         tensors = {name: np.asarray(getattr(checkpoint, name), np.float32) for name in _HISTORY}
+        if checkpoint.progress:
+            tensors[_PROGRESS] = metrics.to_array(checkpoint.progress)
         for part in _PARTS:
             tensors |= {f"{part}.{name}": value for name, value in getattr(state, part).items()}
         for snapshot in checkpoint.snapshots:
@@ -311,6 +318,8 @@ def _checkpoint(header: _Header, tensors: Mapping[str, np.ndarray]) -> Checkpoin
     history: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
+        if name == _PROGRESS:
+            continue
         if value.dtype != np.float32:
             raise ValueError(f"{name!r} is {value.dtype}, expected float32")
         if name != "fixed_batch_losses" and not np.isfinite(value).all():  # a look that is not finite stops no training
@@ -335,6 +344,7 @@ def _checkpoint(header: _Header, tensors: Mapping[str, np.ndarray]) -> Checkpoin
         state=TrainingState(step=header.step, micro_batch_size=header.micro_batch_size, **parts),
         **history,
         snapshots=tuple(Snapshot(step=at, rows=snapshots[at]) for at in sorted(snapshots)),
+        progress=metrics.from_array(tensors[_PROGRESS]) if _PROGRESS in tensors else (),
     )
 
 

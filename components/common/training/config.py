@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from components.common.errors import ConfigError
 from components.common.options import Config, option
@@ -19,6 +19,9 @@ TPU_STAND_IN_VARIABLE = "TEXTUAL_INVERSION_TPU_STAND_IN"
 """Environment variable that, set to `cpu`, lets a machine's CPU stand in for TPUs: to try their path without any."""
 MAX_SEED = 2**53 - 1
 """The largest whole number that a pipeline's parameters, JSON numbers, carry without losing digits."""
+
+_NO_8BIT_ADAM = "the optimizer holds the few rows of the new word alone, a few kilobytes"
+_NO_WORKERS = "latents are in memory before the first step, and the next batch is planned while a step runs"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,11 @@ class TrainConfig(Config):
     max_train_steps: int = option(
         "optimizer steps in all; 0 publishes nothing and shows the untrained concept", 5000, least=0
     )
+    num_train_epochs: int = option(
+        "epochs, pictures x repeats samples each, to train for in place of max_train_steps; 0: as max_train_steps says",
+        0,
+        least=0,
+    )
     learning_rate: float = option("learning rate before scale_lr", 1e-4, above=0)
     scale_lr: bool = option("multiply the learning rate by batch size x accumulation x processes", False)
     lr_scheduler: str = option("learning-rate schedule", "constant", choices=LR_SCHEDULERS)
@@ -60,6 +68,8 @@ class TrainConfig(Config):
         0.0,
         least=0,
     )
+    use_8bit_adam: bool = option(f"of no effect: {_NO_8BIT_ADAM}", False)
+    dataloader_num_workers: int = option(f"of no effect: {_NO_WORKERS}", 0, least=0)
     max_embedding_norm: float = option(
         "norm of the rows in multiples of the vocabulary's mean norm, see norm_control; 0: no limit", 0.0, least=0
     )
@@ -190,6 +200,21 @@ class TrainConfig(Config):
     def global_batch(self, num_processes: int) -> int:
         """Samples in one optimizer step over all processes."""
         return self.train_batch_size * self.gradient_accumulation_steps * num_processes
+
+    def with_steps(self, *, num_pictures: int, num_processes: int) -> TrainConfig:
+        """The same with the `max_train_steps` that `num_train_epochs` of so many pictures take, where it is given."""
+        if not self.num_train_epochs:
+            return self
+        samples = self.num_train_epochs * num_pictures * self.repeats
+        steps = -(-samples // self.global_batch(num_processes))
+        return dataclasses.replace(self, max_train_steps=steps, num_train_epochs=0)
+
+    def without_effect(self) -> Iterator[str]:
+        """What was asked for and means nothing here, each as `field: why`; scripts for the reference say it."""
+        if self.use_8bit_adam:
+            yield f"use_8bit_adam: of no effect: {_NO_8BIT_ADAM}"
+        if self.dataloader_num_workers:
+            yield f"dataloader_num_workers: of no effect: {_NO_WORKERS}"
 
     def peak_learning_rate(self, num_processes: int) -> float:
         """The learning rate that the schedule's factor multiplies: `scale_lr` as in the reference script."""

@@ -1,4 +1,4 @@
-"""Deletes the checkpoints of trainings that nobody has continued for a while.
+"""Deletes the checkpoints of trainings that nobody has continued for a while, and what the trainings left beside them.
 
     python -m components.common.training.expiry --checkpoint-root gs://bucket/textual-inversion/checkpoints --days 30
 
@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.common.options import Config, option
 from components.common.storage import ObjectInfo, open_store
+from components.common.training import beside
 from components.common.training.checkpoints import CHECKPOINT_KEY
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,10 @@ class ExpiryConfig(Config):
 
 
 def expire_checkpoints(config: ExpiryConfig, *, now: datetime.datetime | None = None) -> list[str]:
-    """The addresses of the checkpoints that are deleted now, or with `dry_run` would be; other objects stay.
+    """The addresses of what is deleted now, or with `dry_run` would be: checkpoints and what `beside` names alone.
 
-    A training's oldest checkpoint goes first, so that whoever comes in between finds the newest or none.
+    A training's oldest checkpoint goes first, so that whoever comes in between finds the newest or none; what lies
+    beside them goes last, and then also where a rule of the bucket has taken the checkpoints before.
 
     Args:
         config: what is deleted, and when.
@@ -48,27 +50,40 @@ def expire_checkpoints(config: ExpiryConfig, *, now: datetime.datetime | None = 
     store = open_store(config.checkpoint_root)
     limit = (now or datetime.datetime.now(datetime.UTC)) - datetime.timedelta(days=config.days)
     trainings = _by_training(store.list())
-    deleted = []
-    for training, checkpoints in trainings.items():
-        newest = max(info.modified or limit for info in checkpoints)
+    deleted, expired = [], 0
+    for training, kept in trainings.items():
+        newest = max(info.modified or limit for info in kept.checkpoints or kept.beside)
         if newest >= limit:
             continue
-        for info in checkpoints:
+        for info in (*kept.checkpoints, *kept.beside):
             if not config.dry_run:
                 store.delete(info.key)
             deleted.append(store.uri_of(info.key))
+        expired += len(kept.checkpoints)
         done = "would delete" if config.dry_run else "deleted"
-        logger.info("%s %d checkpoints of %s, the newest of %s", done, len(checkpoints), training, newest.isoformat())
-    logger.info("%s: %d trainings, %d checkpoints expired", store.uri, len(trainings), len(deleted))
+        logger.info(
+            "%s %d checkpoints of %s, the newest of %s", done, len(kept.checkpoints), training, newest.isoformat()
+        )
+    logger.info("%s: %d trainings, %d checkpoints expired", store.uri, len(trainings), expired)
     return deleted
 
 
-def _by_training(listed: Iterable[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
-    """The checkpoints of each training, oldest first; what has no checkpoint's name is left out."""
-    found: dict[str, list[ObjectInfo]] = {}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """What there is of one training: its checkpoints, oldest first, and what lies beside them."""
+
+    checkpoints: list[ObjectInfo] = dataclasses.field(default_factory=list)
+    beside: list[ObjectInfo] = dataclasses.field(default_factory=list)
+
+
+def _by_training(listed: Iterable[ObjectInfo]) -> dict[str, _Kept]:
+    """What there is of each training; what is called otherwise is left out."""
+    found: dict[str, _Kept] = {}
     for info in sorted(listed, key=lambda info: info.key):
         if match := CHECKPOINT_KEY.fullmatch(info.key):
-            found.setdefault(match["training"], []).append(info)
+            found.setdefault(match["training"], _Kept()).checkpoints.append(info)
+        elif training := beside.training_of(info.key):
+            found.setdefault(training, _Kept()).beside.append(info)
     return found
 
 

@@ -9,6 +9,9 @@ from components.common.training.config import TrainConfig
 
 OUTSIDE_THE_KEY = (
     "max_train_steps",
+    "num_train_epochs",
+    "use_8bit_adam",
+    "dataloader_num_workers",
     "train_batch_size",
     "gradient_accumulation_steps",
     "fuse_micro_batches",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,11 +17,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from components.common.artifacts import Snapshot
+from components.common.artifacts import Rows, Snapshot
 from components.common.errors import ConfigError, LostProcessError, TrainingError
 from components.common.logs import human_duration
 from components.common.training.checkpoints import Checkpoint, CheckpointFolder, TrainingState
 from components.common.training.config import TrainConfig
+from components.common.training.metrics import Metrics, mean_norm
 from components.common.training.sampling_plan import Batch, SamplingPlan
 from components.common.training.schedules import learning_rate
 from components.common.training.stopping import (
@@ -68,6 +70,29 @@ class Trainer(Protocol):
     def memory_bytes(self) -> int:
         """The most memory used so far: of the device where it can tell, else of the process."""
 
+    @property
+    def vocabulary_norm(self) -> float:
+        """The mean Euclidean norm of the vocabulary's token embeddings."""
+
+
+class Watcher(Protocol):
+    """Who looks on, in the process of rank 0; nothing that it does changes what is learned."""
+
+    def begin(self, progress: Sequence[Metrics]) -> None:
+        """The training begins, or goes on after these lines."""
+
+    def wants_rows(self, step: int) -> bool:
+        """Whether it wants to see the rows after `step` steps, for which the loop waits for the device."""
+
+    def see_rows(self, step: int, rows: Rows) -> None:
+        """The rows after `step` steps, float32 [n, d] by text encoder."""
+
+    def see_progress(self, line: Metrics) -> None:
+        """The numbers of a progress line."""
+
+    def see_checkpoint(self, progress: Sequence[Metrics]) -> None:
+        """A checkpoint is kept, which has these lines."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -96,6 +121,7 @@ def train(
     plan: SamplingPlan,
     checkpoints: CheckpointFolder,
     placement: Placement | None = None,
+    watcher: Watcher | None = None,
 ) -> Checkpoint:
     """The finished training: rows, losses of every step and snapshots; resumed where an earlier start left off.
 
@@ -109,7 +135,7 @@ def train(
         ConfigError: when `resume_from_checkpoint` names a checkpoint of another training.
         StorageError: when checkpoints cannot be written or read.
     """
-    run = _Run(trainer, config, plan, checkpoints, placement or Placement())
+    run = _Run(trainer, config, plan, checkpoints, placement or Placement(), watcher)
     run.resume()
     with answering_stop_signals(run.keep_last_completed_step), ThreadPoolExecutor(1) as planner:
         ahead = planner.submit(run.plan_batch, run.step)
@@ -131,6 +157,7 @@ class _History:
     losses: np.ndarray
     fixed_batch_losses: np.ndarray
     snapshots: tuple[Snapshot, ...]
+    progress: tuple[Metrics, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,6 +178,7 @@ class _Completed:
             losses=np.concatenate([self.known.losses, losses[: self.num_losses]]),
             fixed_batch_losses=np.concatenate([self.known.fixed_batch_losses, losses[self.num_losses :]]),
             snapshots=(*self.known.snapshots, *taken),
+            progress=self.known.progress,
         )
 
 
@@ -164,17 +192,18 @@ class _Run:
         plan: SamplingPlan,
         checkpoints: CheckpointFolder,
         placement: Placement,
+        watcher: Watcher | None,
     ) -> None:
         self._trainer, self._config, self._plan = trainer, config, plan
-        self._checkpoints, self._placement = checkpoints, placement
+        self._checkpoints, self._placement, self._watcher = checkpoints, placement, watcher
         self._peak = config.peak_learning_rate(placement.num_processes)
-        self._known = _History(losses=_NO_LOSSES, fixed_batch_losses=_NO_LOSSES, snapshots=())
+        self._known = _History(losses=_NO_LOSSES, fixed_batch_losses=_NO_LOSSES, snapshots=(), progress=())
         self._pending: list[Any] = []
         self._pending_looks: list[Any] = []
         self._saved_step: int | None = None
         self._last_checkpoint: str | None = None
         self._completed: deque[_Completed] = deque()
-        self._progress_from = (time.monotonic(), 0)
+        self._progress_from = self._line_from = (time.monotonic(), 0)
         self.step = 0
 
     def resume(self) -> None:
@@ -195,6 +224,8 @@ class _Run:
         if checkpoint is None and self._config.early_stopping_every:
             self._look()
         self._note_completed()
+        if self._watcher:
+            self._watcher.begin(self._known.progress)
 
     def plan_batch(self, step: int) -> Batch:
         """This process's samples of a step."""
@@ -220,10 +251,13 @@ class _Run:
             self._read()
         last = self.finished
         if last or self.step % self._config.log_steps == 0:
-            self._read()
-            self._log_progress(rate)
+            self._log_progress(self._read(), rate)
         if last or self.step % self._config.checkpointing_steps == 0:
             self._save(self._read())
+            if self._watcher:
+                self._watcher.see_checkpoint(self._known.progress)
+        if self._watcher and self._watcher.wants_rows(self.step):
+            self._watcher.see_rows(self.step, self._read().state.rows)
         if last and self.step < self._config.max_train_steps:
             logger.info(
                 "the loss of the fixed batch has settled: stopping after step %d, %d steps before the last",
@@ -279,7 +313,7 @@ class _Run:
         self.step = self._saved_step = checkpoint.state.step
         self._known = _history_of(checkpoint)
         self._last_checkpoint = self._checkpoints.uri_of(checkpoint)
-        self._progress_from = (time.monotonic(), self.step)
+        self._progress_from = self._line_from = (time.monotonic(), self.step)
         if self.finished:
             logger.info("nothing to train: all %d steps are in %s", self.step, self._last_checkpoint)
         else:
@@ -331,20 +365,41 @@ class _Run:
             self._note_completed()
         return checkpoint
 
-    def _log_progress(self, rate: float) -> None:
+    def _log_progress(self, checkpoint: Checkpoint, rate: float) -> None:
+        """Notes the numbers of this step with the history, and tells them."""
         now, total = time.monotonic(), self._config.max_train_steps
         since, first = self._progress_from
         steps_per_second = (self.step - first) / max(now - since, 1e-9)
+        line = self._progress_line(checkpoint, rate, now)
+        self._known = dataclasses.replace(self._known, progress=(*self._known.progress, line))
+        self._completed[-1] = dataclasses.replace(self._completed[-1], known=self._known)
         logger.info(
             "step %*d/%d  loss %.4f  lr %.2e  %6.1f samples/s  mem %.2f GB  eta %s",
             len(str(total)),
             self.step,
             total,
-            float(self._known.losses[-self._config.log_steps :].mean()),
+            line.loss,
             rate,
             steps_per_second * self._plan.global_batch,
-            self._trainer.memory_bytes() / 1e9,
+            line.memory_bytes / 1e9,
             human_duration((total - self.step) / steps_per_second),
+        )
+        if self._watcher:
+            self._watcher.see_progress(line)
+
+    def _progress_line(self, checkpoint: Checkpoint, rate: float, now: float) -> Metrics:
+        last = self._known.progress[-1].step if self._known.progress else 0
+        every = self._config.early_stopping_every
+        looks = self._known.fixed_batch_losses[last // every :] if every else _NO_LOSSES
+        (since, first), self._line_from = self._line_from, (now, self.step)
+        return Metrics(
+            step=self.step,
+            loss=float(self._known.losses[max(last, self.step - self._config.log_steps) :].mean()),
+            lr=rate,
+            rows_norm=mean_norm(checkpoint.state.rows) / self._trainer.vocabulary_norm,
+            samples_per_second=(self.step - first) * self._plan.global_batch / max(now - since, 1e-9),
+            memory_bytes=self._trainer.memory_bytes(),
+            fixed_batch_loss=float(looks[-1]) if len(looks) else math.nan,
         )
 
 
@@ -353,4 +408,5 @@ def _history_of(checkpoint: Checkpoint) -> _History:
         losses=checkpoint.losses,
         fixed_batch_losses=checkpoint.fixed_batch_losses,
         snapshots=checkpoint.snapshots,
+        progress=checkpoint.progress,
     )

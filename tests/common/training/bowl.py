@@ -21,7 +21,7 @@ import numpy as np
 from components.common.storage import open_store
 from components.common.training.checkpoints import Checkpoint, CheckpointFolder, TrainingState
 from components.common.training.config import TrainConfig
-from components.common.training.loop import train
+from components.common.training.loop import Watcher, train
 from components.common.training.sampling_plan import Batch, SamplingPlan
 
 ENCODER = "text_encoder"
@@ -119,6 +119,11 @@ class BowlTrainer:
         """What the rows take."""
         return self.rows.nbytes
 
+    @property
+    def vocabulary_norm(self) -> float:
+        """As long as a row of the target."""
+        return float(np.sqrt(3))
+
 
 def bowl_config(**changes: Any) -> TrainConfig:
     """A short training with frequent checkpoints and snapshots."""
@@ -152,11 +157,13 @@ def bowl_checkpoints(root: Path | str, *, total_limit: int = 0, seed: int = 0) -
     return CheckpointFolder(open_store(str(root)), {"seed": seed, "task": "bowl"}, total_limit=total_limit)
 
 
-def train_bowl(root: Path | str, trainer: BowlTrainer | None = None, **changes: Any) -> Checkpoint:
+def train_bowl(
+    root: Path | str, trainer: BowlTrainer | None = None, watcher: Watcher | None = None, **changes: Any
+) -> Checkpoint:
     """A bowl's training with checkpoints under `root`."""
     config = bowl_config(**changes)
     folder = bowl_checkpoints(root, total_limit=config.checkpoints_total_limit, seed=config.seed)
-    return train(trainer or BowlTrainer(), config=config, plan=bowl_plan(config), checkpoints=folder)
+    return train(trainer or BowlTrainer(), config=config, plan=bowl_plan(config), checkpoints=folder, watcher=watcher)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,15 @@ def test_other_seed_is_another_training(tmp_path: Path) -> None:
     assert other.steps_taken == 23
 
 
+def test_total_limit_leaves_what_lies_beside_the_checkpoints(tmp_path: Path) -> None:
+    beside = tmp_path / bowl_checkpoints(tmp_path).training_key / "learned_embeds-steps-5.safetensors"
+    beside.parent.mkdir()
+    beside.write_bytes(b"rows")
+    assert train_bowl(tmp_path, checkpoints_total_limit=1, max_train_steps=10).state.step == 10
+    assert beside.read_bytes() == b"rows"
+    assert [file.name for file in sorted(beside.parent.glob("step-*"))] == ["step-00000010.safetensors"]
+
+
 def test_total_limit_keeps_good_checkpoints_when_newer_ones_are_damaged(tmp_path: Path) -> None:
     train_bowl(tmp_path, max_train_steps=20)
     damage(tmp_path, 20)

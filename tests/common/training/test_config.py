@@ -66,6 +66,8 @@ def test_peak_learning_rate_is_scaled_as_in_reference() -> None:
         {"gradient_checkpointing": True},
         {"checkpointing_steps": 7, "save_steps": 7, "log_steps": 7},
         {"max_train_steps": 10},
+        {"num_train_epochs": 3},
+        {"use_8bit_adam": True, "dataloader_num_workers": 4},
         {"lr_num_cycles": 9},
         {"lr_warmup_steps": 9},
         {"huber_delta": 0.5},
@@ -115,6 +117,19 @@ def test_key_changes_with_when_training_may_stop_early(name: str) -> None:
 def test_earliest_stop_is_when_the_window_is_full_and_the_fewest_steps_are_taken() -> None:
     assert TrainConfig(early_stopping_every=5, early_stopping_window=4).earliest_stop == 20
     assert TrainConfig(early_stopping_every=5, early_stopping_window=4, early_stopping_min_steps=30).earliest_stop == 30
+
+
+def test_names_of_the_reference_that_mean_nothing_here_are_taken_and_told() -> None:
+    told = list(TrainConfig(use_8bit_adam=True, dataloader_num_workers=4).without_effect())
+    assert [line.partition(":")[0] for line in told] == ["use_8bit_adam", "dataloader_num_workers"]
+    assert not list(TrainConfig().without_effect())
+
+
+@pytest.mark.parametrize(("epochs", "processes", "steps"), [(0, 1, 5000), (2, 1, 38), (2, 2, 19), (1, 4, 5)])
+def test_epochs_are_as_many_steps_as_their_samples_take(epochs: int, processes: int, steps: int) -> None:
+    config = TrainConfig(num_train_epochs=epochs, repeats=50, train_batch_size=4, gradient_accumulation_steps=2)
+    resolved = config.with_steps(num_pictures=3, num_processes=processes)
+    assert (resolved.max_train_steps, resolved.num_train_epochs) == (steps, 0)
 
 
 def test_steps_are_in_key_when_schedule_ends_with_them() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from components.common.errors import ConfigError
 from components.common.storage import open_store
+from components.common.training.beside import TENSORBOARD, metrics_key, previews_key, snapshot_key
 from components.common.training.expiry import ExpiryConfig, expire_checkpoints
 from tests.common.training.bowl import bowl_checkpoints, train_bowl
 
@@ -71,6 +72,33 @@ def test_training_when_its_newest_checkpoint_is_young_keeps_the_old_ones(tmp_pat
 
     assert len(deleted) == 5
     assert keys_of(tmp_path) == keys_below(tmp_path, [*old, newest])
+
+
+def test_what_a_training_left_beside_its_checkpoints_goes_with_them_and_when_they_are_gone(tmp_path: Path) -> None:
+    train_bowl(tmp_path)
+    key = bowl_checkpoints(tmp_path).training_key
+    beside = [
+        tmp_path / metrics_key(key),
+        tmp_path / snapshot_key(key, 500),
+        tmp_path / previews_key(key, 500) / "0.png",
+        tmp_path / key / TENSORBOARD / "events.out.tfevents.1700000000.pod.1.0",
+    ]
+    for file in beside:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"made")
+    made_days_ago(31, *beside)
+    assert expire_checkpoints(ExpiryConfig(checkpoint_root=str(tmp_path), days=30)) == []
+
+    made_days_ago(31, *(tmp_path / key).glob("step-*"))
+    deleted = expire_checkpoints(ExpiryConfig(checkpoint_root=str(tmp_path), days=30))
+    assert len(deleted) == 5 + len(beside) and all("/step-" in uri for uri in deleted[:5])
+    assert keys_of(tmp_path) == []
+
+    for file in beside:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"made")
+    made_days_ago(31, *beside)
+    assert len(expire_checkpoints(ExpiryConfig(checkpoint_root=str(tmp_path), days=30))) == len(beside)
 
 
 def test_what_is_no_checkpoint_stays_wherever_the_address_leads(tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from components.common.artifacts import Rows
 from components.common.errors import ConfigError, DivergedError, InterruptedTraining, ObjectNotFoundError
 from components.common.training.checkpoints import Checkpoint
+from components.common.training.metrics import Metrics
 from tests.common.training.bowl import ENCODER, BowlTrainer, bowl_checkpoints, train_bowl
 
 REPOSITORY = Path(__file__).parents[3]
@@ -26,6 +30,76 @@ def assert_same_outcome(left: Checkpoint, right: Checkpoint) -> None:
     assert [snapshot.step for snapshot in left.snapshots] == [snapshot.step for snapshot in right.snapshots]
     for ours, theirs in zip(left.snapshots, right.snapshots, strict=True):
         np.testing.assert_array_equal(ours.rows[ENCODER], theirs.rows[ENCODER])
+
+
+def assert_same_lines(left: Checkpoint, right: Checkpoint) -> None:
+    """All but the time that it took is the same."""
+    ours, theirs = (
+        [{**line.known(), "samples_per_second": 0} for line in outcome.progress] for outcome in (left, right)
+    )
+    assert ours == theirs
+
+
+class Onlooker:
+    """A `Watcher` that remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.began_after: list[int] = []
+        self.lines: list[Metrics] = []
+        self.rows: dict[int, np.ndarray] = {}
+        self.kept: list[list[int]] = []
+
+    def begin(self, progress: Sequence[Metrics]) -> None:
+        self.began_after = [line.step for line in progress]
+
+    def wants_rows(self, step: int) -> bool:
+        return step % 7 == 0
+
+    def see_rows(self, step: int, rows: Rows) -> None:
+        self.rows[step] = rows[ENCODER].copy()
+
+    def see_progress(self, line: Metrics) -> None:
+        self.lines.append(line)
+
+    def see_checkpoint(self, progress: Sequence[Metrics]) -> None:
+        self.kept.append([line.step for line in progress])
+
+
+def test_watcher_is_shown_lines_checkpoints_and_the_rows_that_it_wants(tmp_path: Path) -> None:
+    onlooker = Onlooker()
+    outcome = train_bowl(tmp_path / "watched", watcher=onlooker)
+    assert_same_outcome(outcome, train_bowl(tmp_path / "alone"))
+    assert tuple(onlooker.lines) == outcome.progress
+    assert [line.step for line in onlooker.lines] == [4, 8, 12, 16, 20, 23]
+    assert onlooker.kept == [[4], [4, 8], [4, 8, 12], [4, 8, 12, 16, 20], [4, 8, 12, 16, 20, 23]]
+    assert list(onlooker.rows) == [7, 14, 21]
+    seventh = train_bowl(tmp_path / "seventh", max_train_steps=7)
+    np.testing.assert_array_equal(onlooker.rows[7], seventh.state.rows[ENCODER])
+
+
+def test_lines_say_the_mean_loss_since_the_line_before_and_the_norm_of_the_rows(tmp_path: Path) -> None:
+    outcome = train_bowl(tmp_path, early_stopping_every=3, early_stopping_window=20)
+    for line, first in zip(outcome.progress, (0, 4, 8, 12, 16, 20), strict=True):
+        assert line.loss == pytest.approx(outcome.losses[first : line.step].mean())
+        looks = outcome.fixed_batch_losses[first // 3 : line.step // 3]
+        assert line.known().get("fixed_batch_loss") == (pytest.approx(looks[-1]) if len(looks) else None)
+    norm = np.linalg.norm(outcome.state.rows[ENCODER], axis=1).mean() / np.sqrt(3)
+    assert outcome.progress[-1].rows_norm == pytest.approx(norm)
+
+
+def test_lines_go_on_where_the_checkpoint_has_them(tmp_path: Path) -> None:
+    train_bowl(tmp_path, max_train_steps=10)
+    onlooker = Onlooker()
+    train_bowl(tmp_path, watcher=onlooker, resume_from_checkpoint="step-00000005")
+    assert onlooker.began_after == [4] and [line.step for line in onlooker.lines] == [8, 12, 16, 20, 23]
+
+
+def test_checkpoint_without_lines_is_gone_on_from(tmp_path: Path) -> None:
+    checkpoint = dataclasses.replace(train_bowl(tmp_path / "a", max_train_steps=10), progress=())
+    bowl_checkpoints(tmp_path / "b").save(checkpoint)
+    outcome = train_bowl(tmp_path / "b")
+    assert [line.step for line in outcome.progress] == [12, 16, 20, 23]
+    assert outcome.progress[0].loss == pytest.approx(outcome.losses[8:12].mean())
 
 
 def test_outcome_has_every_loss_and_snapshot(tmp_path: Path) -> None:
@@ -47,7 +121,9 @@ def test_outcome_is_bit_identical_when_terminated_and_started_again(tmp_path: Pa
     resumed = train_bowl(tmp_path / "parts", second)
 
     assert second.steps_taken == 23 - stopped_in
-    assert_same_outcome(resumed, train_bowl(tmp_path / "whole"))
+    whole = train_bowl(tmp_path / "whole")
+    assert_same_outcome(resumed, whole)
+    assert_same_lines(resumed, whole)
 
 
 @pytest.mark.parametrize(("stopped_in", "behind"), [(4, 6), (15, 5), (21, 9), (21, 20)])

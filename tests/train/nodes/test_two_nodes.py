@@ -117,7 +117,7 @@ def check_two_nodes_learn_what_one_does(
     assert learned.lineage["framework"] == framework
     assert f"step {STEPS}/{STEPS}" in logs[0] and f"step {STEPS}/{STEPS}" not in logs[1], "rank 0 alone logs"
     assert f"uploaded to {command.output}" in logs[0]
-    kept = open_store(command.checkpoint_root).list(f"{learned.training_key}/")
+    kept = open_store(command.checkpoint_root).list(f"{learned.training_key}/step-")
     assert [info.key.rpartition("/")[2] for info in kept] == [
         "step-00000002.safetensors",
         "step-00000004.safetensors",

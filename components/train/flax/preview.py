@@ -1,0 +1,36 @@
+"""Draws a preview with JAX and Flax: `python -m components.train.flax.preview`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from components.common.drawing import picture_bytes
+from components.flax_models.devices import mesh_for
+from components.flax_models.pipeline import FlaxPipeline
+from components.flax_models.sampling import FlaxSampler
+from components.train.preview import GUIDANCE_SCALE, INFERENCE_STEPS, PreviewConfig, run_preview
+
+
+def draw(config: PreviewConfig) -> list[np.ndarray]:
+    """The pictures, uint8 [H, W, 3]: float32 on CPUs, bfloat16 on GPUs."""
+    precision = "no" if config.accelerator == "cpu" else "bf16"
+    pipeline = FlaxPipeline(Path(config.model), mesh=mesh_for(config.accelerator), mixed_precision=precision)
+    pipeline.load_concept(Path(config.concept))
+    drawn = FlaxSampler(pipeline).sample(
+        [config.prompt] * config.num_images,
+        np.stack([_starting_noise(seed, pipeline.latents_shape) for seed in config.seeds]),
+        num_inference_steps=INFERENCE_STEPS,
+        guidance_scale=GUIDANCE_SCALE,
+    )
+    return [picture_bytes(picture) for picture in drawn]
+
+
+def _starting_noise(seed: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Standard normal float32 of the shape, drawn on the host; PyTorch, which is not here, would draw others."""
+    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
+
+
+if __name__ == "__main__":
+    run_preview(draw)

@@ -1,0 +1,112 @@
+"""Who looks on while a training runs: what it sees goes beside the checkpoints and to the trackers.
+
+Nothing here stops a training: what fails is a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from components.common.artifacts import InitialEmbedding, Rows, learned_embeds_bytes
+from components.common.errors import StorageError
+from components.common.storage import ObjectStore
+from components.common.training import beside
+from components.common.training.metrics import Metrics, to_json_lines
+from components.train.previews import Previews
+from components.train.trackers.tracking import Trackers
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingWatcher(contextlib.AbstractContextManager["TrainingWatcher"]):
+    """A `Watcher` of the loop; as a context it ends with the training, be it finished or failed."""
+
+    def __init__(
+        self,
+        *,
+        embedding: InitialEmbedding,
+        store: ObjectStore,
+        training_key: str,
+        save_steps: int,
+        validation_steps: int,
+        trackers: Trackers,
+        previews: Previews | None,
+    ) -> None:
+        """Takes what looks on.
+
+        Args:
+            embedding: whose rows are trained.
+            store: the checkpoint root.
+            training_key: the digest that names the training.
+            save_steps: steps between two files of the rows.
+            validation_steps: steps between two previews.
+            trackers: who draws curves.
+            previews: who draws pictures, if anybody does.
+        """
+        self._token, self._store, self._training_key = embedding.placeholder_token, store, training_key
+        self._save_steps, self._validation_steps = save_steps, validation_steps
+        self._trackers, self._previews = trackers, previews
+
+    def begin(self, progress: Sequence[Metrics]) -> None:
+        """See `Watcher`."""
+        if progress:
+            self._keep(progress)
+        self._trackers.begin(progress)
+
+    def wants_rows(self, step: int) -> bool:
+        """See `Watcher`."""
+        return step % self._save_steps == 0 or self._is_drawn(step)
+
+    def see_rows(self, step: int, rows: Rows) -> None:
+        """See `Watcher`."""
+        header = {"placeholder_token": self._token, "step": str(step), "training_key": self._training_key}
+        concept = learned_embeds_bytes(self._token, rows, header)
+        if step % self._save_steps == 0:
+            key = beside.snapshot_key(self._training_key, step)
+            _warned(lambda: self._store.write(key, concept))
+        if self._previews and self._is_drawn(step):
+            self._show_finished()
+            self._previews.start(step, concept)
+
+    def see_progress(self, line: Metrics) -> None:
+        """See `Watcher`."""
+        self._trackers.log(line)
+        self._show_finished()
+
+    def see_checkpoint(self, progress: Sequence[Metrics]) -> None:
+        """See `Watcher`."""
+        self._keep(progress)
+        self._trackers.keep()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Waits for the last pictures of a training that is finished, and lets everybody go."""
+        if self._previews:
+            if kind is None:
+                self._previews.wait()
+                self._show_finished()
+            self._previews.close()
+        if kind is None or not issubclass(kind, StorageError):  # else what is away would be waited for once more
+            self._trackers.end()
+
+    def _is_drawn(self, step: int) -> bool:
+        return self._previews is not None and step % self._validation_steps == 0
+
+    def _show_finished(self) -> None:
+        if self._previews and (preview := self._previews.finished()):
+            self._trackers.show(preview.pictures, preview.step)
+
+    def _keep(self, progress: Sequence[Metrics]) -> None:
+        """Writes all lines anew: an object cannot be appended to, and a training that goes on has those it resumes."""
+        _warned(lambda: self._store.write(beside.metrics_key(self._training_key), to_json_lines(progress)))
+
+
+def _warned(write: Callable[[], object]) -> None:
+    try:
+        write()
+    except StorageError as error:
+        logger.warning("the training goes on without: %s", error)
