@@ -65,6 +65,13 @@ def test_over_training_and_too_high_learning_rates_show_as_norm(
     assert "max_embedding_norm keeps it short" in report
 
 
+def test_direction_alone_is_learned_at_the_initial_rows_norm(models: tuple[Path, Path], tmp_path: Path) -> None:
+    directed = star(models, tmp_path, max_embedding_norm=0.0, norm_control="fixed")
+    assert directed.norm["after"] == pytest.approx(directed.norm["before"], rel=1e-5)
+    assert directed.held_out_loss["after"] < 1.05 * directed.held_out_loss["true_caption"]
+    assert directed.judged["after"]["shape"] >= 0.9
+
+
 def star(models: tuple[Path, Path], folder: Path, **changes: Any) -> Learned:
     config = dataclasses.replace(TRAINING, **changes)
     return learn(CONCEPTS["purple-dotted-star"], models, folder, config=config)
