@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from tests.fixtures_servers import (  # noqa: F401 - pytest finds fixtures by na
     s3_server,
 )
 from tests.tiny_models import make_tiny_clip, make_tiny_model
+
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:  # as of a command in the background; what tests start would keep it
+        signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", params=["sd15", "sd21"])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from components.common.cli import add_config_flags, config_from_flags, step_boundary
+from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.find_start_word.config import FindStartWordConfig
 
 
 def main() -> None:
     """Parses the flags, measures, and prints the word."""
-    parser = argparse.ArgumentParser(prog="python -m components.find_start_word", description=__doc__)
+    parser = CommandParser(prog="python -m components.find_start_word", description=__doc__)
     parser.add_argument("--image-set", type=Path, required=True, help="folder of the ImageSet")
     parser.add_argument("--latent-set", type=Path, required=True, help="folder of the LatentSet of the same pictures")
     parser.add_argument("--base-model", type=Path, required=True, help="folder of the base model's reference")
