@@ -14,6 +14,21 @@ AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _Word:
+    """A word as the manifest holds it."""
+
+    word: str
+    loss: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """The words that the manifest lists."""
+
+    best: tuple[_Word, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StartWord:
     """What words explain of the pictures before training: the mean squared error of the prediction, less is better.
 
@@ -52,5 +67,6 @@ class StartWord:
     def read(cls, path: Path) -> StartWord:
         """The start word at `path`. Raises `ArtifactError` when it is missing, damaged or something else."""
         folder = read_artifact(path, kind=cls.KIND, version=cls.VERSION)
-        best = {entry["word"]: entry["loss"] for entry in folder.content["best"]}
-        return cls(**{**folder.content, "best": best, "digest": folder.digest})
+        measured = folder.record(_Measured, folder.content).best
+        best = {each.word: each.loss for each in measured}
+        return folder.record(cls, folder.content, best=best, digest=folder.digest)

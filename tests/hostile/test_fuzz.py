@@ -27,6 +27,7 @@ from components.common.sources import models
 from components.common.sources.checks import check_safetensors
 from components.common.sources.picture_listing import list_pictures
 from components.common.sources.pictures import open_source
+from components.common.start_word import StartWord
 from components.common.storage import open_store
 from components.common.storage.addresses import split_uri
 from components.common.training.checkpoints import Checkpoint, CheckpointFolder, TrainingState
@@ -100,7 +101,16 @@ def test_damaged_captions(tmp_path: Path) -> None:
     read()
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def start_word() -> StartWord:
+    """What the search for a start word found."""
+    losses = {"star": 0.17, "shape": 0.2}
+    digests = {"base_model_digest": "b" * 64, "latent_set_digest": "l" * 64}
+    return StartWord(
+        word="star", was_given=False, template="a {}", loss=0.17, no_word_loss=0.21, best=losses, **digests
+    )
+
+
+@pytest.mark.parametrize("make", [*MAKERS, start_word], ids=lambda make: make.__name__)
 def test_damaged_manifests_with_the_right_digest(make: Maker, tmp_path: Path) -> None:
     artifact = make()
     artifact.write(tmp_path)
