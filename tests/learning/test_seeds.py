@@ -1,4 +1,4 @@
-"""From the start word that is found, every seed learns; from a word that explains less than none, not every seed."""
+"""From the start word that is found, every seed learns."""
 
 from __future__ import annotations
 
