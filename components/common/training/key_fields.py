@@ -47,6 +47,7 @@ IN_EVERY_KEY = (
     "early_stopping_every",
     "early_stopping_window",
     "early_stopping_ratio",
+    "early_stopping_min_gain",
 )
 """In the key whatever their value, unless they have no effect.
 

@@ -257,7 +257,7 @@ class _Run:
             if self._watcher:
                 self._watcher.see_checkpoint(self._known.progress)
         if self._watcher and self._watcher.wants_rows(self.step):
-            self._watcher.see_rows(self.step, self._read().state.rows)
+            self._watcher.see_rows(self.step, self._read().state.learned)
         if last and self.step < self._config.max_train_steps:
             logger.info(
                 "the loss of the fixed batch has settled: stopping after step %d, %d steps before the last",

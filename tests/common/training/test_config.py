@@ -108,6 +108,11 @@ def test_key_changes_when_rows_change(changes: dict[str, object]) -> None:
     assert key_fields(TrainConfig(**changes), 1) != key_fields(TrainConfig(), 1)  # type: ignore[arg-type]
 
 
+def test_key_is_another_where_early_stopping_did_not_ask_for_a_gain() -> None:
+    assert key_fields(TrainConfig(early_stopping_every=5), 1)["early_stopping_min_gain"] > 0
+    assert "early_stopping_min_gain" not in key_fields(TrainConfig(), 1)
+
+
 @pytest.mark.parametrize("name", ["early_stopping_min_gain", "early_stopping_min_steps"])
 def test_key_changes_with_when_training_may_stop_early(name: str) -> None:
     changed = TrainConfig(early_stopping_every=5, **{name: 0.5 if name.endswith("gain") else 5})
@@ -155,13 +160,12 @@ def test_steps_are_in_key_when_schedule_ends_with_them() -> None:
         ),
         (
             {
-                "early_stopping_every": 10,
                 "lr_scheduler": "cosine_with_restarts",
                 "scale_lr": True,
                 "gradient_accumulation_steps": 4,
             },
             1,
-            "5e36d1b80ed0c516d6f18370a836329a8e41926ba760e5bbfd8141cdca85e359",
+            "54df0d1279d608a9da9c3226275c161eee28f7c372864c3810734939b4c9a932",
         ),
     ],
 )
