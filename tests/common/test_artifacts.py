@@ -410,7 +410,7 @@ def test_write_when_other_things_lie_there_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "home" / "thesis.txt").write_text("years of work")
     with pytest.raises(ArtifactError, match=r"home is a folder with other things in it: give an output folder"):
         image_set().write(tmp_path / "home")
-    with pytest.raises(ArtifactError, match="is a file: give an output folder"):
+    with pytest.raises(ArtifactError, match="is no folder: give an output folder"):
         image_set().write(tmp_path / "home" / "thesis.txt")
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
     assert [child.name for child in tmp_path.iterdir()] == ["home"]

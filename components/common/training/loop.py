@@ -390,7 +390,7 @@ class _Run:
     def _progress_line(self, checkpoint: Checkpoint, rate: float, now: float) -> Metrics:
         last = self._known.progress[-1].step if self._known.progress else 0
         every = self._config.early_stopping_every
-        looks = self._known.fixed_batch_losses[last // every :] if every else _NO_LOSSES
+        looks = self._known.fixed_batch_losses[1 + last // every :] if every else _NO_LOSSES  # the first is of step 0
         (since, first), self._line_from = self._line_from, (now, self.step)
         return Metrics(
             step=self.step,

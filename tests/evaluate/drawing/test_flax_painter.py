@@ -107,11 +107,11 @@ def test_held_out_loss_equals_torch_and_follows_the_rows(painters: tuple[Painter
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 
-def test_picture_is_black_when_rows_are_not_finite(tmp_path: Path) -> None:
+def test_picture_is_black_when_rows_are_too_large_to_compute_with(tmp_path: Path) -> None:
     painter = FlaxPainter(SPRITES, mesh=mesh_for("cpu"))
     width = painter.vocabulary(runs.TEXT_ENCODER).table.shape[1]
     (tmp_path / LEARNED_EMBEDS).write_bytes(
-        learned_embeds_bytes("<concept>", {runs.TEXT_ENCODER: np.full((1, width), np.nan, np.float32)}, {})
+        learned_embeds_bytes("<concept>", {runs.TEXT_ENCODER: np.full((1, width), 3e38, np.float32)}, {})
     )
     painter.load_concept(tmp_path / LEARNED_EMBEDS)
     without, with_concept = painter.draw(["a star", "a <concept>"], [0, 1], CONFIG, label="")
