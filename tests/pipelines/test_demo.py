@@ -25,6 +25,9 @@ SHORT = {
 }
 """Settings with which every step has a few seconds of work; three steps learn nothing, so the gate is wide open."""
 
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "canary-storage", "HF_TOKEN": "hf_canary", "WANDB_API_KEY": "canary-tracker"}
+"""What the environment of a run may hold, and nothing that it leaves."""
+
 Run = Callable[..., dict[str, Any]]
 
 
@@ -46,7 +49,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs the pipeline in one folder for all tests of this module; gives the summary."""
-    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
+    for name, value in {**SECRETS, CACHE_VARIABLE: str(cache)}.items():
+        monkeypatch.setenv(name, value)
 
     def run(**changes: str) -> dict[str, Any]:
         assert main(arguments(out, **changes)) == 0
@@ -74,6 +78,13 @@ def test_run_publishes_an_embedding_that_diffusers_loads(first: dict[str, Any]):
     assert first["initializer_token"] == "circle"
     assert "“circle” was given" in Path(first["report"]).read_text()
     assert first["trained_by"] == "torch on 1 x cpu"
+
+
+@pytest.mark.usefixtures("first")
+def test_run_leaves_no_secret_of_its_environment(out: Path):
+    left = [file for file in out.rglob("*") if file.is_file()]
+    assert {"run.log", "report.html", "learned_embeds.safetensors"} <= {file.name for file in left}
+    assert not [file for file in left if b"canary" in file.read_bytes()]
 
 
 def test_repeated_run_trains_nothing_and_publishes_nothing_twice(run: Run, first: dict[str, Any]):
