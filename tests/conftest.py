@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 
@@ -21,6 +22,13 @@ from tests.tiny_models import make_tiny_clip, make_tiny_model
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:  # as of a command in the background; what tests start would keep it
         signal.signal(_number, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _levels_of_loggers() -> None:
+    """A test hears what it asks `caplog` for, also after one that set up logging as a step does."""
+    for package in ("components", "pipelines"):
+        logging.getLogger(package).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session", params=["sd15", "sd21"])
