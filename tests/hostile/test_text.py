@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import io
 import json
@@ -198,19 +199,22 @@ def test_report_has_the_same_elements_whatever_the_text(stored_text: str) -> Non
     assert made(stored_text) == made("word")
 
 
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What a step writes to its log."""
+@contextlib.contextmanager
+def log_of_a_step() -> Iterator[io.StringIO]:
+    """What a step writes to its log, and nobody else: a report of pytest's cannot hold half a character."""
     stream, root = io.StringIO(), logging.getLogger()
     handlers = root.handlers[:]
     root.handlers[:] = [logging.StreamHandler(stream)]
     configure_logging()
-    yield stream
-    root.handlers[:] = handlers
+    try:
+        yield stream
+    finally:
+        root.handlers[:] = handlers
 
 
-def test_record_of_a_log_is_one_line(text: str, log: io.StringIO) -> None:
-    logging.getLogger("components.x").warning("found %s here", text)
+def test_record_of_a_log_is_one_line(text: str) -> None:
+    with log_of_a_step() as log:
+        logging.getLogger("components.x").warning("found %s here", text)
     line = log.getvalue()
     assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING found .* here\n", line) and not UNSEEN.search(line)
 
@@ -221,12 +225,12 @@ def test_error_is_itself_one_line(text: str) -> None:
 
 
 def test_error_is_one_line_in_log_and_termination_log(
-    text: str, log: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reason = tmp_path / "termination-log"
     reason.touch()
     monkeypatch.setattr(cli, "TERMINATION_LOG", reason)
-    with pytest.raises(SystemExit), step_boundary("step"):
+    with log_of_a_step() as log, pytest.raises(SystemExit), step_boundary("step"):
         raise ConfigError(f"a: found {text}, expected b", "c: found d")
     first, second, rest = log.getvalue().split("\n")
     assert re.fullmatch(r"\d\d:\d\d:\d\d ERROR a: found .*, expected b", first)
