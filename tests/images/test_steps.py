@@ -132,7 +132,8 @@ def test_published_version_is_found_by_command_and_pipeline(run: Run, bucket: Pa
 def test_launcher_says_that_it_is_in_no_cluster(run: Run):
     assert "--num-nodes" in run("launcher", command("train.nodes", "--help")).stdout
     artifacts = {
-        name: f"gs://bucket/{name}" for name in ("latent_set", "base_model", "initial_embedding", "learned_embedding")
+        name: f"gs://bucket/{name}"
+        for name in ("latent_set", "base_model", "initial_embedding", "learned_embedding", "training_metrics")
     }
     config = TrainStepConfig(
         checkpoint_root="gs://bucket/checkpoints", training=TrainConfig(), nodes=LaunchConfig(num_nodes=2)
