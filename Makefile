@@ -73,7 +73,7 @@ test-faults: $(READY) ## kill trainings at any moment and start them again (minu
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/faults $(ARGS)
 
 test-hostile: $(READY) ## give every step what is damaged, hostile, interrupted or doubled, and fuzz its parsers (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/hostile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/hostile $(ARGS)
 
 test-images: $(READY) ## build the light images and run their steps in them, without a network (minutes)
 	CONTAINER_ENGINE=$(CONTAINER_ENGINE) $(BIN)/python -m pytest --timeout 1800 tests/images $(ARGS) \

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 import torch
-from components.evaluate.scoring.scorer import ClipScorer
+from components.torch_models.clip_scorer import ClipScorer
 
 from components.common.errors import BaseModelError
 from components.common.sources.models import open_source

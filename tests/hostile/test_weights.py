@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from components.evaluate.scoring.scorer import ClipScorer
+from components.torch_models.clip_scorer import ClipScorer
 from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
 

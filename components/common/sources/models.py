@@ -76,15 +76,17 @@ def open_source(address: str, *, revision: str = "") -> ModelSource:
     """The model at `address` as it is now, or for `hf://` at the commit `revision`; `~` is the user's home.
 
     Raises:
+        InputError: if it is no address that anything may be read from.
         BaseModelError: if there is no model, or not that revision of it.
         StorageError: if the place does not answer or refuses access.
     """
+    scheme = scheme_of(address)
     if address.startswith("~"):
         address = os.path.expanduser(address)
     is_folder = Path(address).is_dir() or _HUB_ADDRESS.fullmatch(address)
     if address.lower().endswith(_SINGLE_FILES) and not is_folder:
         raise BaseModelError(f"{single_file_advice(address)}; expected the folder of a diffusers pipeline")
-    source = _HubSource(address, revision) if scheme_of(address) == "hf" else _FolderSource(address)
+    source = _HubSource(address, revision) if scheme == "hf" else _FolderSource(address)
     if revision and source.revision != revision:
         raise BaseModelError(
             f"{address} is at revision {source.revision} now, expected {revision}: it changed since this run"

@@ -77,10 +77,12 @@ def scheme_of(uri: str) -> str:
     Every source and store is opened by it, so here an address is refused that would take a secret into artifacts.
 
     Raises:
-        InputError: if the address holds a password, a signature or a token, or is longer than `LONGEST`.
+        InputError: if the address holds a password, a signature, a token or a NUL, or is longer than `LONGEST`.
     """
     if len(uri) > LONGEST:
         raise InputError(f"found an address of {len(uri)} characters, expected at most {LONGEST}: {uri}")
+    if "\0" in uri:
+        raise InputError(f"found {uri!r}, expected an address without NUL characters")
     if masked(uri) != uri:
         raise InputError(f"found a secret in {uri!r}, {NO_SECRET}")
     return uri.partition("://")[0].lower() if "://" in uri else ""

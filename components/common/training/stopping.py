@@ -40,11 +40,18 @@ def hearing_stop_signals(hear: Callable[[signal.Signals], None]) -> Iterator[Non
     """While the block runs, a stop signal does nothing but have `hear` called with it, in a thread of its own.
 
     The main thread may be deep in a kernel for seconds, where Python runs no signal handler. A signal that the process
-    was started to ignore, as by `nohup`, stays ignored. Call it in the main thread.
+    was started to ignore, as by `nohup`, stays ignored. After one was heard the process is about to end, and hears no
+    more. Call it in the main thread.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    listener = threading.Thread(target=_listen, args=(reading, hear), daemon=True, name="stop-signals")
+    was_heard = threading.Event()
+
+    def hear_one(number: signal.Signals) -> None:
+        was_heard.set()
+        hear(number)
+
+    listener = threading.Thread(target=_listen, args=(reading, hear_one), daemon=True, name="stop-signals")
     heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     earlier = {number: signal.signal(number, _leave_it_to_the_thread) for number in heard}
     earlier_descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -54,7 +61,7 @@ def hearing_stop_signals(hear: Callable[[signal.Signals], None]) -> Iterator[Non
     finally:
         signal.set_wakeup_fd(earlier_descriptor)
         for number, handler in earlier.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if was_heard.is_set() else handler)
         os.close(writing)
         listener.join()
         os.close(reading)
