@@ -12,7 +12,6 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 import torch
-from components.torch_models.clip_scorer import ClipScorer
 
 from components.common.errors import BaseModelError
 from components.common.sources.models import open_source
@@ -22,6 +21,7 @@ from components.flax_models import loading as flax_loading
 from components.flax_models.ddim import load_ddim
 from components.preflight.model_files import check_model_files
 from components.torch_models import loading as torch_loading
+from components.torch_models.clip_scorer import ClipScorer
 from components.torch_models.sampling import load_pipeline
 
 CPU = torch.device("cpu")

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from components.torch_models.clip_scorer import ClipScorer
 from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +25,7 @@ from components.flax_models import loading as flax_loading
 from components.import_base_model.importing import import_base_model
 from components.init_embedding.token_table import read_token_row
 from components.torch_models import loading as torch_loading
+from components.torch_models.clip_scorer import ClipScorer
 from components.torch_models.sampling import load_pipeline
 from tests import flax_runs as runs
 from tests.common.test_artifacts import image_set, initial_embedding, latent_set, learned_embedding
