@@ -19,6 +19,7 @@ store. Copying takes about as long as verifying, a second or so for each GB.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -287,15 +288,20 @@ def _is_sound(blob: Path, file: ModelFile) -> bool:
     if not blob.is_file():
         return False
     before = _status(blob)
-    if sha256_of_file(blob) != file.sha256:
-        logger.warning("%s was damaged or changed: it is fetched again", blob)
-        return False
-    _stamp(blob, before)
-    return True
+    with contextlib.suppress(FileNotFoundError):  # somebody removes it at this moment
+        if sha256_of_file(blob) == file.sha256:
+            _stamp(blob, before)
+            return True
+    logger.warning("%s was damaged or changed: it is fetched again", blob)
+    return False
 
 
 def _status(blob: Path) -> bytes:
-    found = blob.stat()
+    """What changes with whatever is done to the copy; nothing where it is gone."""
+    try:
+        found = blob.stat()
+    except FileNotFoundError:
+        return b""
     return canonical_json([found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import BaseModelError, ConfigError, InputError, StorageError
 from components.common.storage import open_store
-from components.common.storage.addresses import scheme_of
+from components.common.storage.addresses import local_path, scheme_of
 from components.common.storage.file_store import FileStore
 from components.common.storage.local_files import local_problem
 from components.common.storage.retries import one_line, with_retries
@@ -82,7 +82,7 @@ def open_source(address: str, *, revision: str = "") -> ModelSource:
     """
     scheme = scheme_of(address)
     if address.startswith("~"):
-        address = os.path.expanduser(address)
+        address = str(local_path(address))
     is_folder = Path(address).is_dir() or _HUB_ADDRESS.fullmatch(address)
     if address.lower().endswith(_SINGLE_FILES) and not is_folder:
         raise BaseModelError(f"{single_file_advice(address)}; expected the folder of a diffusers pipeline")

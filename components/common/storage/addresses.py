@@ -77,12 +77,10 @@ def scheme_of(uri: str) -> str:
     Every source and store is opened by it, so here an address is refused that would take a secret into artifacts.
 
     Raises:
-        InputError: if the address holds a password, a signature, a token or a NUL, or is longer than `LONGEST`.
+        InputError: if the address holds a password, a signature or a token, or is longer than `LONGEST`.
     """
     if len(uri) > LONGEST:
         raise InputError(f"found an address of {len(uri)} characters, expected at most {LONGEST}: {uri}")
-    if "\0" in uri:
-        raise InputError(f"found {uri!r}, expected an address without NUL characters")
     if masked(uri) != uri:
         raise InputError(f"found a secret in {uri!r}, {NO_SECRET}")
     return uri.partition("://")[0].lower() if "://" in uri else ""
@@ -96,13 +94,14 @@ def local_path(uri: str) -> Path:
             a relative path.
     """
     is_uri = scheme_of(uri) == "file"
-    path = os.fsdecode(unquote_to_bytes(uri.partition("://")[2])) if is_uri else os.path.expanduser(uri)
+    path = os.fsdecode(unquote_to_bytes(uri.partition("://")[2])) if is_uri else uri
     if not path:
         raise InputError(f"found an empty storage address, expected one of {EXPECTED}")
     if "\0" in path:
         raise InputError(f"found {uri!r}, expected a path without NUL, which no file's name can have")
     if is_uri and not path.startswith("/"):
         raise InputError(f"found {uri!r}, expected file:/// and an absolute path")
+    path = path if is_uri else os.path.expanduser(path)
     if not is_uri and path.startswith("~"):
         raise InputError(f"found {uri!r}, expected ~ or the name of a user of this machine after it: give a whole path")
     return Path(path).absolute()
