@@ -31,7 +31,7 @@ odd_values = st.recursive(
     | st.booleans()
     | st.sampled_from(_NUMBERS)
     | st.sampled_from(_TEXTS)
-    | st.floats(allow_nan=False)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
