@@ -21,8 +21,8 @@ from components.common.base_model import cache_folder, materialize
 from components.common.errors import ConfigError, InputError, TokenError
 from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
+from components.common.registry import registry
 from components.import_base_model.importing import import_base_model
-from components.publish import registry
 from components.publish.config import PublishConfig
 
 logger = logging.getLogger(__name__)

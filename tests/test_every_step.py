@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from components.common.artifacts import LearnedEmbedding
+from components.common.registry.registry import resolve
 from components.common.training.config import TrainConfig
 from components.encode_latents.latents import encode_latents
 from components.evaluate.config import EvaluateConfig
@@ -20,7 +21,6 @@ from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
-from components.publish.registry import resolve
 from components.train.train import train
 
 

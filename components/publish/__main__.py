@@ -11,7 +11,7 @@ from typing import Any
 from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.common.errors import ArtifactError, ObjectNotFoundError
 from components.common.printable import printable, visible
-from components.publish import registry
+from components.common.registry import registry
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
 

@@ -13,14 +13,12 @@ A bundle is a pure function of its inputs: nothing in it depends on the run or t
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.common.artifact_folder import canonical_json, read_artifact, sha256_of
+from components.common.artifact_folder import read_artifact
 from components.common.artifacts import (
     LEARNED_EMBEDS,
     TOKEN_IDENTIFIER,
@@ -32,33 +30,12 @@ from components.common.base_model import ModelReference
 from components.common.errors import InputError
 from components.common.prompts import concept_name as concept_name_of
 from components.common.prompts import trigger_word
-from components.publish.entry import Facts, FileRecord
+from components.common.registry.entry import Bundle, Facts
 from components.publish.model_card import CardSample, model_card
 
 _FROM_EMBEDDING = (LEARNED_EMBEDS, TOKEN_IDENTIFIER, TYPE_OF_CONCEPT)
 SHOWN_SAMPLES = 4
 """So many prompts are shown in the model card; the report shows all."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """What one version of a concept consists of.
-
-    Attributes:
-        concept: the concept's name in the registry.
-        facts: what the manifest says of it; `lineage` has no run yet.
-        files: bytes by path relative to the version's folder.
-    """
-
-    concept: str
-    facts: Facts
-    files: Mapping[str, bytes]
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """The hexadecimal SHA-256 of the concept's name, the facts and all files."""
-        files = {name: dataclasses.asdict(FileRecord.of(data)) for name, data in self.files.items()}
-        return sha256_of(canonical_json({"concept": self.concept, "facts": self.facts.as_json(), "files": files}))
 
 
 def make_bundle(

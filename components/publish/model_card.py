@@ -14,8 +14,8 @@ from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference
 from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
+from components.common.registry.entry import Facts
 from components.common.usage import usage_script
-from components.publish.entry import Facts
 from components.publish.markdown import cell, code, escaped, picture, table
 
 TAGS = ("textual_inversion", "text-to-image", "diffusers")

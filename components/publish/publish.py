@@ -9,12 +9,12 @@ from components.common.artifact_folder import write_artifact
 from components.common.base_model import read_reference
 from components.common.errors import ArtifactError
 from components.common.logs import log_config, versions
-from components.publish.aliases import advance_alias
+from components.common.registry.aliases import advance_alias
+from components.common.registry.entry import MANIFEST, RegistryEntry
+from components.common.registry.registry import concept_store
+from components.common.registry.versions import publish_version
 from components.publish.bundle import make_bundle
 from components.publish.config import PublishConfig
-from components.publish.entry import MANIFEST, RegistryEntry
-from components.publish.registry import concept_store
-from components.publish.versions import publish_version
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,8 @@ from components.common.artifact_folder import MANIFEST, canonical_json, sha256_o
 from components.common.artifacts import learned_embeds_bytes, read_learned_embeds, safetensors_bytes
 from components.common.base_model import reference_from
 from components.common.errors import TextualInversionError
+from components.common.registry.documents import from_document, to_document
+from components.common.registry.entry import RegistryEntry
 from components.common.sources import models
 from components.common.sources.checks import check_safetensors
 from components.common.sources.picture_listing import list_pictures
@@ -36,8 +38,6 @@ from components.ingest_images.captions import read_captions
 from components.ingest_images.decoding import decode_picture
 from components.init_embedding.token_table import read_token_row
 from components.preflight.options import check_options, known_options
-from components.publish.documents import from_document, to_document
-from components.publish.entry import RegistryEntry
 from tests.common.test_artifacts import MAKERS, Maker
 from tests.hostile.fuzzing import damaged_bytes, damaged_json, damaged_safetensors, odd_values
 

@@ -17,11 +17,11 @@ import pytest
 
 from components.common.base_model import blob_key, materialize
 from components.common.errors import ObjectNotFoundError
+from components.common.registry import registry
+from components.common.registry.versions import publish_version
 from components.common.storage import open_store
 from components.common.storage.local_files import RESERVED_PREFIX, _place, temporary_beside
 from components.import_base_model.importing import import_base_model
-from components.publish import registry
-from components.publish.versions import publish_version
 from tests.common.test_base_model import CONTENT, content_of, stored
 from tests.common.training.bowl import bowl_checkpoints, train_bowl
 from tests.publish.test_versions import at_once, make_bundle

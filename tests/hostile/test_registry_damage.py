@@ -13,13 +13,13 @@ import pytest
 
 from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ArtifactError, TextualInversionError
+from components.common.registry import registry
+from components.common.registry.aliases import advance_alias
+from components.common.registry.versions import publish_version
 from components.common.storage import ObjectStore, open_store
-from components.publish import registry
 from components.publish.__main__ import main
-from components.publish.aliases import advance_alias
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
-from components.publish.versions import publish_version
 from tests.publish.conftest import write_inputs
 from tests.publish.test_versions import make_bundle
 

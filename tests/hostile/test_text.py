@@ -25,10 +25,10 @@ from components.common.cli import step_boundary
 from components.common.errors import ConfigError
 from components.common.logs import configure_logging
 from components.common.printable import literal, masked, printable
+from components.common.registry.entry import Facts
 from components.common.usage import usage_script
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.report.page import render_report
-from components.publish.entry import Facts
 from components.publish.model_card import CardSample, model_card
 from pipelines.cli import main as textual_inversion
 from pipelines.step_log import StepLog

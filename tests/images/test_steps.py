@@ -12,12 +12,12 @@ import pytest
 
 from components.common.artifacts import ImageSet, InitialEmbedding
 from components.common.base_model import read_reference
+from components.common.registry.registry import list_versions
 from components.common.training.config import TrainConfig
 from components.import_base_model.config import ImportConfig
 from components.ingest_images.config import IngestConfig
 from components.init_embedding.config import InitConfig
 from components.publish.config import PublishConfig
-from components.publish.registry import list_versions
 from components.train.config import TrainStepConfig
 from components.train.nodes.config import LaunchConfig
 from pipelines.form import as_form

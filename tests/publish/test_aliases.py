@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.common.errors import ArtifactError, ObjectNotFoundError, StorageError
-from components.common.storage import ObjectStore, open_store
-from components.publish.aliases import (
+from components.common.registry.aliases import (
     Alias,
     advance_alias,
     list_aliases,
@@ -17,6 +16,7 @@ from components.publish.aliases import (
     roll_back_alias,
     set_alias,
 )
+from components.common.storage import ObjectStore, open_store
 from tests.publish.faulty_store import MortalStore
 
 

@@ -10,7 +10,8 @@ from safetensors.numpy import load
 
 from components.common.artifacts import Evaluation, LearnedEmbedding, Sample
 from components.common.errors import ArtifactError, InputError
-from components.publish.bundle import Bundle, make_bundle
+from components.common.registry.entry import Bundle
+from components.publish.bundle import make_bundle
 from tests.publish.conftest import REFERENCE, Inputs
 
 OTHER_REFERENCE = dataclasses.replace(REFERENCE, files={"x.json": next(iter(REFERENCE.files.values()))})

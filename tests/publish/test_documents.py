@@ -5,7 +5,7 @@ import json
 import pytest
 
 from components.common.errors import ArtifactError
-from components.publish.documents import from_document, to_document
+from components.common.registry.documents import from_document, to_document
 
 URI = "gs://bucket/registry/cat-toy/aliases/champion.json"
 

@@ -8,11 +8,8 @@ import pytest
 
 from components.common.artifact_folder import read_artifact
 from components.common.errors import InputError, StorageError
-from components.common.storage import ObjectStore, open_store
-from components.publish import publish as step
-from components.publish.config import PublishConfig
-from components.publish.entry import RegistryEntry
-from components.publish.registry import (
+from components.common.registry.entry import RegistryEntry
+from components.common.registry.registry import (
     concept_store,
     list_aliases,
     list_versions,
@@ -20,6 +17,9 @@ from components.publish.registry import (
     resolve,
     rollback,
 )
+from components.common.storage import ObjectStore, open_store
+from components.publish import publish as step
+from components.publish.config import PublishConfig
 from tests.fixtures_servers import S3Server
 from tests.publish.conftest import Inputs
 from tests.publish.faulty_store import Killed, MortalStore

@@ -14,10 +14,10 @@ from components.common.errors import (
     ObjectNotFoundError,
     StorageError,
 )
+from components.common.registry import registry
+from components.common.registry.entry import RegistryEntry
 from components.common.storage import open_store
-from components.publish import registry
 from components.publish.config import PublishConfig
-from components.publish.entry import RegistryEntry
 from components.publish.publish import publish
 from tests.fixtures_servers import S3Server
 from tests.publish.conftest import Inputs

@@ -11,10 +11,8 @@ from typing import TypeVar
 import pytest
 
 from components.common.errors import ArtifactError, ObjectNotFoundError
-from components.common.storage import ObjectInfo, ObjectStore, open_store
-from components.publish.bundle import Bundle
-from components.publish.entry import MANIFEST, Facts, FileRecord
-from components.publish.versions import (
+from components.common.registry.entry import MANIFEST, Bundle, Facts, FileRecord
+from components.common.registry.versions import (
     claim_version,
     claimed_numbers,
     publish_version,
@@ -22,6 +20,7 @@ from components.publish.versions import (
     read_entries,
     read_entry,
 )
+from components.common.storage import ObjectInfo, ObjectStore, open_store
 from tests.publish.faulty_store import Killed, MortalStore
 
 Result = TypeVar("Result")

@@ -25,10 +25,9 @@ from typing import TypeVar
 
 from components.common.errors import ArtifactError, InputError, ObjectNotFoundError, PreconditionError
 from components.common.prompts import concept_name
+from components.common.registry.documents import from_document, record_from, to_document
+from components.common.registry.entry import MANIFEST, Bundle, FileRecord, RegistryEntry
 from components.common.storage import ObjectStore
-from components.publish.bundle import Bundle
-from components.publish.documents import from_document, record_from, to_document
-from components.publish.entry import MANIFEST, FileRecord, RegistryEntry
 
 logger = logging.getLogger(__name__)
 

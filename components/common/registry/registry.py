@@ -20,13 +20,13 @@ from components.common.errors import (
     PreconditionError,
     StorageError,
 )
+from components.common.registry import aliases, versions
+from components.common.registry.aliases import Alias
+from components.common.registry.entry import MANIFEST, FileRecord, RegistryEntry
+from components.common.registry.names import check_alias, check_concept_name
 from components.common.storage import ObjectStore, open_store
 from components.common.storage.local_files import local_errors
 from components.common.storage.store import run_parallel
-from components.publish import aliases, versions
-from components.publish.aliases import Alias
-from components.publish.config import check_alias, check_concept_name
-from components.publish.entry import MANIFEST, FileRecord, RegistryEntry
 
 _CONCEPT_OF_KEY = re.compile(r"([^/]+)/versions/[1-9][0-9]*/(?:claim|manifest)\.json")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
-from components.common.artifact_folder import sha256_of
+from components.common.artifact_folder import canonical_json, sha256_of
 from components.common.errors import ArtifactError, InputError
+from components.common.registry.documents import from_document, record_from, to_document
 from components.common.storage.store import checked_key
-from components.publish.documents import from_document, record_from, to_document
 
 MANIFEST = "manifest.json"
 """Written last: a version whose manifest is there is whole, and a version without one does not exist yet."""
@@ -70,6 +71,27 @@ class FileRecord:
                 f"{uri} does not match the SHA-256 of the manifest: the version is damaged; "
                 "publish the same embedding again, which mends it, or use another one"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What one version of a concept consists of.
+
+    Attributes:
+        concept: the concept's name in the registry.
+        facts: what the manifest says of it; `lineage` has no run yet.
+        files: bytes by path relative to the version's folder.
+    """
+
+    concept: str
+    facts: Facts
+    files: Mapping[str, bytes]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The hexadecimal SHA-256 of the concept's name, the facts and all files."""
+        files = {name: dataclasses.asdict(FileRecord.of(data)) for name, data in self.files.items()}
+        return sha256_of(canonical_json({"concept": self.concept, "facts": self.facts.as_json(), "files": files}))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

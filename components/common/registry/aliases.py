@@ -16,8 +16,8 @@ import re
 from collections.abc import Callable
 
 from components.common.errors import ArtifactError, ObjectNotFoundError, PreconditionError, StorageError
+from components.common.registry.documents import from_document, record_from, to_document
 from components.common.storage import ObjectStore
-from components.publish.documents import from_document, record_from, to_document
 
 logger = logging.getLogger(__name__)
 
