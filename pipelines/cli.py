@@ -18,7 +18,8 @@ from components.common.options import mistake_of_text
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options, known_options
-from pipelines.compiling import COMPILED, compile_all
+from pipelines.cluster.commands import add_cluster_commands
+from pipelines.compiling import COMPILED, PIPELINE, compile_all
 from pipelines.form import as_form
 from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus
 from pipelines.local_run import parameter_names, run_pipeline
@@ -28,7 +29,6 @@ from pipelines.sampling import add_sample_flags, draw, request_from
 from pipelines.summary import summarize
 
 PROGRAM = "textual-inversion"
-PIPELINE = COMPILED / "textual_inversion.yaml"
 STEP_FAILED = 1
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", help="draw pictures of learned concepts", description=sample_command.__doc__)
     add_sample_flags(sample)
     sample.set_defaults(command=sample_command)
+    add_cluster_commands(commands)
     return parser
 
 
