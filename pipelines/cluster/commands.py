@@ -10,11 +10,13 @@ from typing import Any
 
 from components.common.errors import ConfigError
 from components.common.printable import printable, visible
-from pipelines.cluster import submitting, watching
+from pipelines.cluster import schedules, submitting, watching
 from pipelines.cluster.connection import Connection, add_connection_flags, connect
-from pipelines.cluster.submitting import EXPERIMENT, Request, Trigger
-from pipelines.cluster.uploading import UploadedVersion, upload
+from pipelines.cluster.fleet import apply, plan
+from pipelines.cluster.submitting import EXPERIMENT, Request
+from pipelines.cluster.uploading import UploadedVersion, look_up, upload
 from pipelines.compiling import PIPELINE
+from pipelines.concepts_file import Trigger, check_cron, parse_interval, read_fleet, read_yaml
 from pipelines.local_run import read_pipeline
 from pipelines.parameters import add_option_flags, given_options
 from pipelines.presets import GUIDE_EXAMPLE, PRESETS
@@ -47,6 +49,12 @@ def add_cluster_commands(commands: Any) -> None:
     unschedule = _parser(commands, "unschedule", "end the recurring run of a name; its runs stay", unschedule_)
     unschedule.add_argument("name", help="of the recurring run")
 
+    apply = _parser(commands, "apply", "make the schedules of a fleet of concepts match its file", apply_)
+    apply.add_argument("file", type=Path, help="YAML: defaults, and concepts by name")
+    apply.add_argument("--prune", action="store_true", help="end the schedules of this fleet that are not in the file")
+    apply.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    _add_run_flags(apply)
+
     status = _parser(commands, "status", "show the latest runs and the schedules, or one run's steps", status_)
     status.add_argument("run", nargs="?", default="", help="id or name of a run; without one, the latest runs")
     status.add_argument(
@@ -76,14 +84,14 @@ def submit_(arguments: argparse.Namespace) -> int:
 def schedule_(arguments: argparse.Namespace) -> int:
     """Checks the options, uploads the pipeline unless it is there, and makes the recurring run of that name be this."""
     trigger = Trigger(
-        cron=submitting.check_cron(arguments.cron) if arguments.cron else "",
-        interval_seconds=submitting.parse_interval(arguments.every) if arguments.every else 0,
+        cron=check_cron(arguments.cron) if arguments.cron else "",
+        interval_seconds=parse_interval(arguments.every) if arguments.every else 0,
     )
     request, options = _request(arguments)
     name = arguments.name or submitting.name_of_run(options)
     connection = connect(arguments)
     version = _uploaded(connection)
-    recurring_run_id, is_new = submitting.schedule(connection, version, request, name, trigger)
+    recurring_run_id, is_new = schedules.schedule(connection, version, request, name, trigger)
     print(f"schedule   {printable(name)}{'' if is_new else ' (was there already, as it is asked for)'}")
     print(f"when       {arguments.cron or 'every ' + arguments.every}, one run at a time, no catching up")
     print(f"link       {connection.schedule_link(recurring_run_id)}")
@@ -93,12 +101,26 @@ def schedule_(arguments: argparse.Namespace) -> int:
 def unschedule_(arguments: argparse.Namespace) -> int:
     """Deletes the recurring runs of a name. Runs that have begun go on: see cancel."""
     connection = connect(arguments)
-    found = submitting.scheduled(connection, arguments.name)
+    found = schedules.scheduled(connection, arguments.name)
     if not found:
         raise ConfigError(f"found no recurring run {arguments.name!r}: `status` lists them")
     for each in found:
-        submitting.unschedule(connection, each)
+        schedules.unschedule(connection, each)
     print(f"unscheduled {printable(arguments.name)}")
+    return 0
+
+
+def apply_(arguments: argparse.Namespace) -> int:
+    """Creates the schedules that the file has and the cluster lacks, replaces those that differ, leaves the others."""
+    fleet = read_fleet(arguments.file, GUIDE_EXAMPLE)
+    requests = {concept.name: _as_request(concept.options, arguments) for concept in fleet.concepts}
+    connection = connect(arguments)
+    version = look_up(connection, PIPELINE) if arguments.dry_run else _uploaded(connection)
+    changes = plan(connection, version, fleet, requests, prune=arguments.prune)
+    for change in changes if arguments.dry_run else apply(connection, version, fleet, changes):
+        print(printable(f"{change.action:16} {change.name}"))
+        for line in change.differences:
+            print(printable(f"{'':16}   {line}"))
     return 0
 
 
@@ -166,24 +188,30 @@ def _add_request_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), default="guide", help="parameters to start from (default: %(default)s)"
     )
-    parser.add_argument("--experiment", default=EXPERIMENT, help="experiment of the runs (default: %(default)s)")
-    parser.add_argument("--service-account", default="", help="Kubernetes service account of the pods")
-    parser.add_argument("--pipeline-root", default="", help="where artifacts go, in object storage")
+    _add_run_flags(parser)
     add_option_flags(parser, GUIDE_EXAMPLE)
 
 
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--experiment", default=EXPERIMENT, help="experiment of the runs (default: %(default)s)")
+    parser.add_argument("--service-account", default="", help="Kubernetes service account of the pods")
+    parser.add_argument("--pipeline-root", default="", help="where artifacts go, in object storage")
+
+
 def _request(arguments: argparse.Namespace) -> tuple[Request, Mapping[str, Any]]:
-    from_file = submitting.read_options(arguments.options) if arguments.options else {}
+    from_file = read_yaml(arguments.options, "options by name, such as seed: 7") if arguments.options else {}
     more = from_file.pop("more_options", None) or {}
     options = {**PRESETS[arguments.preset], **more, **from_file, **given_options(arguments)}
-    parameters = submitting.checked_parameters(options, PIPELINE)
-    request = Request(
-        parameters=parameters,
+    return _as_request(options, arguments), options
+
+
+def _as_request(options: Mapping[str, Any], arguments: argparse.Namespace) -> Request:
+    return Request(
+        parameters=submitting.checked_parameters(options, PIPELINE),
         experiment=arguments.experiment,
         service_account=arguments.service_account,
         pipeline_root=arguments.pipeline_root,
     )
-    return request, options
 
 
 def _uploaded(connection: Connection) -> UploadedVersion:
@@ -214,9 +242,7 @@ def _print_overview(connection: Connection) -> None:
             break
         created = run.created_at.strftime("%Y-%m-%d %H:%M") if run.created_at else "-"
         print(printable(f"{created}  {(run.state or 'PENDING').lower():10} {run.display_name}  {run.run_id}"))
-    for each in submitting.scheduled(connection):
-        trigger = each.trigger
-        when = trigger.cron_schedule.cron if trigger and trigger.cron_schedule else None
-        if when is None and trigger and trigger.periodic_schedule:
-            when = f"every {trigger.periodic_schedule.interval_second} s"
-        print(printable(f"schedule  {(each.status or '').lower():10} {each.display_name}  {when or '-'}"))
+    for each in schedules.scheduled(connection):
+        trigger = schedules.trigger_of(each)
+        when = trigger.for_people() if trigger else "-"
+        print(printable(f"schedule  {(each.status or '').lower():10} {each.display_name}  {when}"))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 from pathlib import Path
 
 import kfp_server_api
-import yaml
 
 from components import __version__
 from components.common.errors import ClusterError
 from pipelines.cluster.connection import Connection, filter_by_name, status_of
-
-logger = logging.getLogger(__name__)
+from pipelines.local_run import read_pipeline
 
 _MAY_BE_THERE = (409, None)
 """What the API answers when somebody else was first: a conflict; or the answer to our own request was lost."""
@@ -54,7 +51,7 @@ def upload(connection: Connection, compiled: Path) -> UploadedVersion:
     Raises:
         ClusterError: when the API refuses.
     """
-    pipeline_name = yaml.safe_load(compiled.read_text(encoding="utf-8").partition("\n---")[0])["pipelineInfo"]["name"]
+    pipeline_name = str(read_pipeline(compiled)["pipelineInfo"]["name"])
     description = compiled.with_suffix(".md").read_text(encoding="utf-8")
     name = version_name(compiled)
     pipeline_id = _pipeline_id(connection, pipeline_name)
@@ -77,6 +74,18 @@ def upload(connection: Connection, compiled: Path) -> UploadedVersion:
             raise
         return UploadedVersion(pipeline_id=pipeline_id, version_id=found, name=name, was_there=True)
     return UploadedVersion(pipeline_id=pipeline_id, version_id=made.pipeline_version_id, name=name, was_there=False)
+
+
+def look_up(connection: Connection, compiled: Path) -> UploadedVersion:
+    """The version of this very content, with empty ids where it has not been uploaded; nothing is.
+
+    Raises:
+        ClusterError: when the API refuses.
+    """
+    name = version_name(compiled)
+    pipeline_id = _pipeline_id(connection, str(read_pipeline(compiled)["pipelineInfo"]["name"])) or ""
+    found = _version_id(connection, pipeline_id, name) if pipeline_id else None
+    return UploadedVersion(pipeline_id=pipeline_id, version_id=found or "", name=name, was_there=bool(found))
 
 
 def _create_pipeline(connection: Connection, name: str, description: str) -> str:

@@ -11,10 +11,11 @@ import pytest
 
 from components.common.errors import ClusterError
 from pipelines.cli import _parser as command_parser
-from pipelines.cluster import submitting, uploading
-from pipelines.cluster.commands import PIPELINE
+from pipelines.cluster import schedules, uploading
 from pipelines.cluster.connection import Connection, connect
-from pipelines.cluster.submitting import Request, Trigger
+from pipelines.cluster.submitting import Request
+from pipelines.compiling import PIPELINE
+from pipelines.concepts_file import Trigger
 from tests.pipelines.cluster.backend import KfpServer, node
 from tests.pipelines.cluster.conftest import Command
 
@@ -101,7 +102,7 @@ def test_schedule_that_cannot_be_is_refused_before_any_request(
     kfp_server: KfpServer, command: Command, capsys: pytest.CaptureFixture[str], given: str, what: str
 ):
     assert command("schedule", *PICTURES, given, what) == 2
-    assert f"{given}: found {what!r}" in capsys.readouterr().err
+    assert f"{given[2:]}: found {what!r}" in capsys.readouterr().err
     assert not kfp_server.requests
 
 
@@ -152,13 +153,13 @@ def test_two_schedules_at_once_leave_one(kfp_server: KfpServer):
 
         def schedule(trigger: Trigger) -> str | None:
             try:
-                return submitting.schedule(connected(), version, Request(parameters={}), "cats", trigger)[0]
+                return schedules.schedule(connected(), version, Request(parameters={}), "cats", trigger)[0]
             except ClusterError:
                 return None
 
         with concurrent.futures.ThreadPoolExecutor(len(triggers)) as pool:
             kept = set(filter(None, pool.map(schedule, triggers)))
-        submitting.schedule(connected(), version, Request(parameters={}), "cats", triggers[-1])
+        schedules.schedule(connected(), version, Request(parameters={}), "cats", triggers[-1])
         made = only(kfp_server.recurring_runs)
         assert made["status"] == "ENABLED"
         assert len(seconds) > 1 or kept == {made["recurring_run_id"]}
