@@ -95,14 +95,19 @@ def _change(
     request: Request,
     own: list[kfp_server_api.V2beta1RecurringRun],
 ) -> Change:
-    made = {"name": concept.name, "request": request, "trigger": trigger}
-    if not own:
-        return Change(action=CREATE, **made)
-    latest = max(own, key=Made.of)
-    is_right = Made.of(latest).settings == fingerprint(version, request, trigger, fleet.name)
-    if is_right and len(own) == 1 and latest.status == kfp_server_api.V2beta1RecurringRunStatus.ENABLED:
-        return Change(action=KEEP, **made)
-    return Change(action=REPLACE, differences=tuple(_differences(latest, version, trigger, request)), **made)
+    latest = max(own, key=Made.of, default=None)
+    differences: tuple[str, ...] = ()
+    if latest is None:
+        action = CREATE
+    elif (
+        Made.of(latest).settings == fingerprint(version, request, trigger, fleet.name)
+        and latest.status == kfp_server_api.V2beta1RecurringRunStatus.ENABLED
+        and len(own) == 1
+    ):
+        action = KEEP
+    else:
+        action, differences = REPLACE, tuple(_differences(latest, version, trigger, request))
+    return Change(action=action, name=concept.name, differences=differences, request=request, trigger=trigger)
 
 
 def _differences(
