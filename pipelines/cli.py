@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 import time
@@ -18,7 +19,9 @@ from components.common.options import mistake_of_text
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options, known_options
-from pipelines.compiling import COMPILED, compile_all
+from pipelines.cluster.commands import add_cluster_commands
+from pipelines.compiling import COMPILED, PIPELINE, compile_all
+from pipelines.concepts_file import read_fleet
 from pipelines.form import as_form
 from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus
 from pipelines.local_run import parameter_names, run_pipeline
@@ -28,7 +31,6 @@ from pipelines.sampling import add_sample_flags, draw, request_from
 from pipelines.summary import summarize
 
 PROGRAM = "textual-inversion"
-PIPELINE = COMPILED / "textual_inversion.yaml"
 STEP_FAILED = 1
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -62,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="run the pipeline on this machine, without a cluster",
         description=run_.__doc__,
-        usage="%(prog)s [--preset NAME] [--out FOLDER] [--host-devices N] [--no-reuse] [--OPTION VALUE ...]",
+        usage="%(prog)s [--preset NAME] [--concepts FILE] [--out FOLDER] [--no-reuse] [--OPTION VALUE ...]",
         allow_abbrev=False,
     )
     run.add_argument(
@@ -78,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="with --accelerator tpu: N devices of this machine's CPU stand in for TPU chips, to try it without any",
     )
+    run.add_argument(
+        "--concepts",
+        type=Path,
+        metavar="FILE",
+        help="YAML file of a fleet: run each of its concepts, one after the other; one that fails stops no other",
+    )
     run.add_argument("--no-reuse", action="store_true", help="run every step, whatever earlier runs in --out have made")
     add_option_flags(run, {**GUIDE_EXAMPLE, "storage_uri": "below --out"})
     run.set_defaults(command=run_)
@@ -89,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", help="draw pictures of learned concepts", description=sample_command.__doc__)
     add_sample_flags(sample)
     sample.set_defaults(command=sample_command)
+    add_cluster_commands(commands)
     return parser
 
 
@@ -98,10 +107,34 @@ def run_(arguments: argparse.Namespace) -> int:
     A step whose inputs did not change since an earlier run in the same folder is not run again.
     """
     out, given = arguments.out.absolute(), given_options(arguments)
-    options = {**PRESETS[arguments.preset], "storage_uri": (out / "storage").as_uri(), **given}
-    environment = stand_in_environment(options["accelerator"], arguments.host_devices)
+    base = {**PRESETS[arguments.preset], "storage_uri": (out / "storage").as_uri(), **given}
     if "accelerator_count" not in given:
-        options["accelerator_count"] = arguments.host_devices or 1
+        base["accelerator_count"] = arguments.host_devices or 1
+    if arguments.concepts is None:
+        return _run_one(arguments, base, out).code
+    fleet = read_fleet(arguments.concepts, base)
+    ended = {}
+    for concept in fleet.concepts:
+        print(f"\n{concept.name}", flush=True)
+        try:
+            ended[concept.name] = _run_one(arguments, concept.options, out / concept.name)
+        except TextualInversionError as error:
+            ended[concept.name] = _Ended(_fail("\n".join(error.mistakes), error.exit_code), f"failed: {error}")
+    width = max(map(len, ended))
+    print("\n" + "\n".join(f"{name:{width}}  {printable(end.told)}" for name, end in ended.items()))
+    return STEP_FAILED if any(end.code for end in ended.values()) else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ended:
+    """How a run ended: the exit code of that, and a line for people."""
+
+    code: int
+    told: str
+
+
+def _run_one(arguments: argparse.Namespace, options: Mapping[str, Any], out: Path) -> _Ended:
+    environment = stand_in_environment(options["accelerator"], arguments.host_devices)
     run_options = check_options(options).run
     _check_names(options, out)
     if environment:
@@ -114,13 +147,14 @@ def run_(arguments: argparse.Namespace) -> int:
     parameters = as_form(options, parameter_names(PIPELINE))
     run = run_pipeline(PIPELINE, parameters, out=out, reuse=not arguments.no_reuse, environment=environment)
     if run.failures:
-        failure = run.failures[0]
-        return _fail(f"{failure.message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED)
+        message = run.failures[0].message
+        return _Ended(_fail(f"{message} (the whole log: {_shown(out / 'run.log')})", STEP_FAILED), f"failed: {message}")
     summary = summarize(run)
     summary.write(out / "summary.json")
     took = human_duration(time.monotonic() - started)
     print(f"\n{summary.for_people(_shown)}\nsummary           {_shown(out / 'summary.json')}\ntook              {took}")
-    return 0
+    entry = summary.registry_entry
+    return _Ended(0, f"published: {_shown(entry)}" if entry else f"not published: {' '.join(summary.reasons)}")
 
 
 def compile_command(arguments: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ from pipelines.form import form_choices, form_descriptions
 
 COMPILED = Path(__file__).parent / "compiled"
 """The folder of the committed YAML files, each with its description beside it."""
+PIPELINE = COMPILED / "textual_inversion.yaml"
+"""The pipeline."""
 
 
 def compile_all(folder: Path) -> list[Path]:
@@ -29,7 +31,7 @@ def compile_all(folder: Path) -> list[Path]:
 
     documents = with_form(compile_pipeline(textual_inversion))
     check_for_a_backend(documents)
-    file = folder / "textual_inversion.yaml"
+    file = folder / PIPELINE.name
     file.write_text(_HEADING + to_yaml(documents), encoding="utf-8")
     description = file.with_suffix(".md")
     description.write_text(description_of(documents[0]), encoding="utf-8")

@@ -121,7 +121,7 @@ def _run(
 
 def read_pipeline(compiled: Path) -> dict[str, Any]:
     """The pipeline's specification: the first document of the YAML file; a second one is for Kubernetes alone."""
-    pipeline: dict[str, Any] = next(yaml.safe_load_all(compiled.read_text(encoding="utf-8")))
+    pipeline: dict[str, Any] = next(yaml.load_all(compiled.read_text(encoding="utf-8"), yaml.CSafeLoader))
     return pipeline
 
 

@@ -1,0 +1,168 @@
+"""Runs as they go: their states, each step's, a failed step's own reason and log, and the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import kfp_server_api
+
+from components.common.errors import ClusterError, ConfigError
+from components.common.logs import human_duration
+from components.common.printable import printable
+from pipelines.cluster.connection import Connection
+from pipelines.cluster.workflow import Step, steps_of
+
+FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+_RUN_ID = "0123456789abcdef-"
+_ID_LENGTH = 36
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A run at one moment.
+
+    Attributes:
+        run: what the API says of it.
+        steps: those that have begun, in that order; empty where the API has no workflow yet.
+    """
+
+    run: kfp_server_api.V2beta1Run
+    steps: tuple[Step, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing of it runs on."""
+        return self.run.state in FINISHED
+
+    @property
+    def failed(self) -> tuple[Step, ...]:
+        """The steps that failed."""
+        return tuple(step for step in self.steps if step.has_failed)
+
+
+def find_run(connection: Connection, wanted: str) -> kfp_server_api.V2beta1Run:
+    """The run of that id, or the latest of that name.
+
+    Raises:
+        ConfigError: when there is none.
+        ClusterError: when the API refuses.
+    """
+    if len(wanted) == _ID_LENGTH and not set(wanted) - set(_RUN_ID):
+        return connection.ask(f"looking for the run {wanted}", connection.client.runs.run_service_get_run, wanted)
+    found = next((run for run in runs(connection) if run.display_name == wanted), None)
+    if found is None:
+        raise ConfigError(f"found no run {wanted!r}, expected the id or the name of one: `status` lists them")
+    return found
+
+
+def runs(connection: Connection) -> Iterable[kfp_server_api.V2beta1Run]:
+    """All runs, the latest first."""
+    return connection.pages(
+        "listing runs",
+        connection.client.runs.run_service_list_runs,
+        "runs",
+        sort_by="created_at desc",
+        **({"namespace": connection.namespace} if connection.namespace else {}),
+    )
+
+
+def state_of(connection: Connection, run_id: str) -> RunState:
+    """The run and its steps now.
+
+    Raises:
+        ClusterError: when the API refuses to say how the run is. How its steps are it may not know yet.
+    """
+    run = connection.ask(f"looking at the run {run_id}", connection.client.runs.run_service_get_run, run_id)
+    try:
+        body = connection.read(f"reading the steps of {run_id}", "/apis/v1beta1/runs/{run_id}", run_id=run_id)
+        steps = tuple(steps_of(body))
+    except ClusterError:
+        if run.state in FINISHED:
+            raise
+        steps = ()
+    return RunState(run=run, steps=steps)
+
+
+def log_of(connection: Connection, run_id: str, step: Step) -> str:
+    """The log of a step's pod, from the cluster or, once the pod is gone, from the archive.
+
+    Raises:
+        ClusterError: when there is none.
+    """
+    if not step.pod:
+        raise ClusterError(f"{step.task} has no log of its own: its outputs were taken from the cache")
+    body = connection.read(
+        f"reading the log of {step.task}",
+        "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log",
+        run_id=run_id,
+        node_id=step.pod,
+    )
+    return body.decode("utf-8", errors="replace")
+
+
+def watch(
+    connection: Connection, run_id: str, *, titles: Mapping[str, str], say: Callable[[str], Any], every_seconds: float
+) -> RunState:
+    """The run at its end; each step's beginning and end is told when it is seen.
+
+    Args:
+        connection: the API.
+        run_id: the run.
+        titles: what a person reads for a task, by its name.
+        say: shows a line.
+        every_seconds: how long to wait between two looks.
+
+    Raises:
+        ClusterError: when the API refuses, or does not answer any more.
+    """
+    told: dict[str, str] = {}
+    while True:
+        state = state_of(connection, run_id)
+        for step in state.steps:
+            if told.get(step.task) != step.state:
+                told[step.task] = step.state
+                say(step_line(step, titles))
+        if state.is_finished:
+            return state
+        time.sleep(every_seconds)
+
+
+def step_line(step: Step, titles: Mapping[str, str]) -> str:
+    """A step in one line: what it is, how it is, how long it took, and why it failed."""
+    took = f"  {human_duration(step.seconds)}" if step.seconds is not None else ""
+    cached = "  from the cache" if step.state == "Succeeded" and not step.pod else ""
+    reason = f"  {step.reason}" if step.has_failed and step.reason else ""
+    return printable(f"{titles.get(step.task, step.task):22} {step.state.lower():10}{took}{cached}{reason}".rstrip())
+
+
+def reasons(connection: Connection, state: RunState, titles: Mapping[str, str]) -> list[str]:
+    """Why a run failed, a line a step: the step's own last line, from the workflow or else from its log."""
+    lines = []
+    for step in state.failed:
+        reason = step.reason
+        if not reason or reason.startswith("exit status") or "Error (exit code" in reason:
+            try:
+                reason = next(
+                    (
+                        line
+                        for line in reversed(log_of(connection, state.run.run_id, step).splitlines())
+                        if line.strip()
+                    ),
+                    reason,
+                )
+            except ClusterError as error:
+                reason = f"{reason or 'it left no reason'}; {error}"
+        lines.append(f"{titles.get(step.task, step.task)}: {reason.strip()}")
+    return lines
+
+
+def cancel(connection: Connection, run_id: str) -> None:
+    """Asks the cluster to stop a run; its trainer keeps the last step that it completed.
+
+    Raises:
+        ClusterError: when the API refuses.
+    """
+    connection.ask(f"canceling the run {run_id}", connection.client.runs.run_service_terminate_run, run_id)
