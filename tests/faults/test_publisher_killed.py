@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_retry_leaves_one_version_and_the_alias_where_the_verdict_wants_it(
     registry_uri: str,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    count_faults: Callable[[int, str], None],
 ) -> None:
     """Each kill in a registry of its own, whose champion is version 1."""
     first = write_inputs(tmp_path / "first", seed=1, judged=judged_against(0))
@@ -60,7 +62,9 @@ def test_retry_leaves_one_version_and_the_alias_where_the_verdict_wants_it(
     files = len(list_versions(f"{registry_uri}/whole", "cat-toy")[1].files)
     writes = 1 + files + 1 + (gain > 0)  # claim, files, manifest, alias
     remote = "://" in registry_uri  # where a kill costs seconds: the claim, the manifest and the alias are tried there
-    for allowed in (0, 1, writes - 2, writes - 1) if remote else range(writes):
+    kills = (0, 1, writes - 2, writes - 1) if remote else range(writes)
+    count_faults(len(kills), f"publishers killed beside a champion ({registry_uri.partition(':')[0]})")
+    for allowed in kills:
         registry = f"{registry_uri}/{allowed}"
         publish(first, registry, tmp_path / "out")
         assert publish_and_die(candidate, registry, tmp_path / "out", allowed, monkeypatch) is None
