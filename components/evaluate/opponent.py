@@ -109,7 +109,7 @@ def find_opponent(
         _check_widths(entry, rows, learned)
     except (ArtifactError, ObjectNotFoundError) as error:
         logger.warning("%s cannot be used, and the candidate is judged alone: %s", name, error)
-        return alone(f"{name} is damaged")
+        return alone(f"{name} could not be used")
     return Opponent(address=address, rows=rows, header=header, alone="")
 
 

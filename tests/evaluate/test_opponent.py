@@ -50,10 +50,16 @@ def candidate(world: World, tmp_path_factory: pytest.TempPathFactory) -> Concept
     return write_concept(world, tmp_path_factory.mktemp("candidate"), vectors=2, steps=1)
 
 
+@pytest.fixture(scope="module")
+def other(world: World, tmp_path_factory: pytest.TempPathFactory) -> Concept:
+    """Another concept, of one vector."""
+    return write_concept(world, tmp_path_factory.mktemp("other"), moved=0.5, steps=1)
+
+
 def test_champion_is_drawn_from_the_same_shots_and_compared_pair_by_pair(
-    world: World, candidate: Concept, tmp_path: Path
+    world: World, candidate: Concept, other: Concept, tmp_path: Path
 ) -> None:
-    address = published(world, write_concept(world, tmp_path / "champion", vectors=1, moved=0.5), tmp_path)
+    address = published(world, other, tmp_path)
     config = dataclasses.replace(QUICK, min_clip_i_gain=-1.0, champion=dataclasses.asdict(address))
     written = run(world, candidate, tmp_path / "out", config)
     found = Evaluation.read(tmp_path / "out")
@@ -90,10 +96,10 @@ def test_champion_of_the_same_rows_draws_the_same_pictures(
     assert all((after.pixels == champion.pixels).all() for after, champion in pairs) == (clip_skip == 0)
 
 
-def test_scores_that_are_alike_are_not_worse_and_have_no_gain(world: World, candidate: Concept, tmp_path: Path) -> None:
-    opponent = opponent_of(
-        world, candidate, published(world, write_concept(world, tmp_path / "c", moved=0.5), tmp_path)
-    )
+def test_scores_that_are_alike_are_not_worse_and_have_no_gain(
+    world: World, candidate: Concept, other: Concept, tmp_path: Path
+) -> None:
+    opponent = opponent_of(world, candidate, published(world, other, tmp_path))
     scores = VariantScores(clip_i=np.linspace(0, 1, 5), clip_t=np.linspace(0, 1, 5))
     judged = opponent.compared({"after": scores, "champion": scores}, seed=0)
     assert judged.verdict == "not_worse"
@@ -111,9 +117,14 @@ def test_candidate_that_is_the_champion_is_judged_alone(world: World, candidate:
 
 @pytest.mark.parametrize("damage", ["file", "missing file", "manifest", "missing manifest", "other version", "unread"])
 def test_damaged_champion_is_told_and_the_candidate_judged_alone(
-    damage: str, world: World, candidate: Concept, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: str,
+    world: World,
+    candidate: Concept,
+    other: Concept,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    address = published(world, write_concept(world, tmp_path / "champion", moved=0.5), tmp_path)
+    address = published(world, other, tmp_path)
     store = open_store(address.uri)
     match damage:
         case "file":
@@ -129,15 +140,15 @@ def test_damaged_champion_is_told_and_the_candidate_judged_alone(
         case "unread":
             address = dataclasses.replace(address, digest="")
     opponent = opponent_of(world, candidate, address)
-    assert opponent.judged.sentence == "It was judged alone: the champion (version 1) is damaged."
+    assert opponent.judged.sentence == "It was judged alone: the champion (version 1) could not be used."
     assert "the champion (version 1) cannot be used, and the candidate is judged alone: " in caplog.text
 
 
 def test_champion_on_another_base_model_is_told_and_the_candidate_judged_alone(
     world: World, candidate: Concept, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = published(world, candidate, tmp_path, base_model_digest="0" * 64)
-    assert opponent_of(world, candidate, other).alone == "the champion (version 1) was learned on another base model"
+    address = published(world, candidate, tmp_path, base_model_digest="0" * 64)
+    assert opponent_of(world, candidate, address).alone == "the champion (version 1) was learned on another base model"
     assert "learned on another base model" in caplog.text
 
 
