@@ -67,9 +67,10 @@ def why_not(promote_if: str, name: str, judged: Judged | None) -> str:
 
 def _overtaken(name: str, alias: Alias, version: int, judged: Judged | None) -> str:
     if version <= alias.newest:
+        found = f" {judged.sentence}" if judged else ""
         return (
             f"{name} stays at version {alias.version}: it has pointed at version {alias.newest} already, so publishing "
-            f"version {version} does not move it; promote does."
+            f"version {version} does not move it; promote does.{found}"
         )
     before = f"version {judged.version}" if judged and judged.version else "no version"
     return (

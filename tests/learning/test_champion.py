@@ -34,9 +34,8 @@ STAR = CONCEPTS["purple-dotted-star"]
 TOKENS = (STAR.placeholder_token, f"{STAR.placeholder_token}_1", f"{STAR.placeholder_token}_2")
 EVALUATION = EvaluateConfig(
     prompts=("a photo of a {}", "a photo of a {} on the snow"),
-    reference_prompt=STAR.true_caption,
     images_per_prompt=6,
-    num_inference_steps=12,
+    num_inference_steps=10,
     guidance_scale=2.5,
     sampling_batch_size=12,
     min_clip_i_gain=-1.0,
@@ -76,7 +75,7 @@ class Registry:
             placeholder_token=STAR.placeholder_token,
             tokens=TOKENS,
             token_ids=(0, 1, 2),
-            initializer_token=STAR.initializer_token,
+            initializer_token=STAR.true_caption,  # which CLIP-T is measured with
             initializer_token_id=0,
             rows={"text_encoder": initial},
             base_model_digest=base_model.digest,
@@ -84,7 +83,7 @@ class Registry:
         LearnedEmbedding(
             placeholder_token=STAR.placeholder_token,
             tokens=TOKENS,
-            initializer_token=STAR.initializer_token,
+            initializer_token=STAR.true_caption,  # which CLIP-T is measured with
             learnable_property="object",
             rows={"text_encoder": rows.astype(np.float32)},
             initial_rows={"text_encoder": initial},
@@ -140,7 +139,7 @@ def test_alias_is_taken_by_the_better_and_kept_from_the_worse(registry: Registry
     assert (better.metadata["promoted"], registry.champion) == (True, 2)
 
     for version, (name, rows) in enumerate(
-        {"over-trained": 8 * good, "other pictures": rows_of("orange striped heart")}.items(), 3
+        {"over-trained": 100 * good, "other pictures": rows_of("orange striped heart")}.items(), 3
     ):
         said = registry.publish(name, registry.judge(name, rows))
         assert (said.metadata["version"], said.metadata["promoted"], registry.champion) == (version, False, 2), name
