@@ -36,7 +36,8 @@ unless your namespace has one (`{variable}` in its config map `textual-inversion
 The other fields hold the guide's worked example. Without accelerators choose `accelerator` cpu.
 
 **Where the result is**: *Sample and score* has the report (artifact *Report*) and the scores; *Publish if learned* says
-in its output where the word was published, or why it was not. A step that fails says why on its own node.
+in its output where the word was published, or why it was not; and where it loses to the version that the registry's
+alias points at, that the alias stays, and by which scores. A step that fails says why on its own node.
 
 **More options**: `{more_options}` takes any of these as JSON, such as `{{"lr_scheduler": "cosine", "log_steps": 20}}`:
 

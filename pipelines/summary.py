@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
+from components.common.champion import judged_in
 from components.common.printable import printable
 from pipelines.local_run import LocalRun
 
@@ -22,6 +23,8 @@ class Summary:
         embedding: the learned embedding, for `load_textual_inversion`.
         report: the evaluation's report, a web page.
         registry_entry: the published version's folder or address; None when nothing was published.
+        alias_stays: why the registry's alias does not point at that version; empty when it does, or there is none.
+        champion: how the samples compare with those of the version that the alias pointed at; empty when nobody looked.
         base_model: the base model's folder, for `from_pretrained`.
         placeholder_token: what stands in a prompt.
         initializer_token: what training started from.
@@ -35,6 +38,8 @@ class Summary:
     embedding: str
     report: str
     registry_entry: str | None
+    alias_stays: str
+    champion: str
     base_model: str
     placeholder_token: str
     initializer_token: str
@@ -53,6 +58,8 @@ class Summary:
         lines = [f"not published     {printable(reason)}" for reason in self.reasons]
         if self.registry_entry:
             lines.append(f"published         {shown(self.registry_entry)}")
+        if self.alias_stays or self.champion:
+            lines.append(f"champion          {printable(self.alias_stays or self.champion)}")
         lines.append(f"trained by        {printable(self.trained_by)}")
         lines += [f"learned embedding {shown(self.embedding)}", f"report            {shown(self.report)}"]
         for variant, scores in self.scores.items():
@@ -70,10 +77,14 @@ def summarize(run: LocalRun) -> Summary:
     learned = LearnedEmbedding.read(Path(run.outputs["learned_embedding"]))
     evaluation = Evaluation.read(Path(run.outputs["evaluation"]))
     reference = read_reference(Path(run.outputs["base_model"]))
+    judged = judged_in(evaluation.settings)
+    address, _, alias_stays = run.outputs["published"].partition(" ") if evaluation.passed else ("", "", "")
     return Summary(
         embedding=str(Path(run.outputs["learned_embedding"]) / LEARNED_EMBEDS),
         report=str(Path(run.outputs["evaluation"]) / Evaluation.REPORT),
-        registry_entry=local_path(run.outputs["published"]) if evaluation.passed else None,
+        registry_entry=local_path(address) or None,
+        alias_stays=alias_stays,
+        champion=judged.sentence if judged else "",
         base_model=str(materialize(reference)),
         placeholder_token=learned.placeholder_token,
         initializer_token=learned.initializer_token,

@@ -30,7 +30,7 @@ class Outputs(NamedTuple):
         base_model: the reference to the base model.
         learned_embedding: the learned rows.
         evaluation: samples, scores and the verdict.
-        published: the version's address, or `not published: ...`.
+        published: the version's address and, where the alias did not move to it, why; or `not published: ...`.
     """
 
     base_model: dsl.Model

@@ -20,6 +20,8 @@ def evaluate(
 ) -> None:
     """Draws samples of the learned concept, scores them, writes a report, and says whether it was learned.
 
+    Where the config names a champion, that is drawn and scored alike, and the two are compared.
+
     Args:
         config: An EvaluateConfig as JSON.
         base_model: Reference of the base model.
@@ -35,6 +37,7 @@ def evaluate(
     import json
     from pathlib import Path
 
+    from components.common.champion import judged_in
     from components.common.cli import step_boundary
     from components.evaluate.config import EvaluateConfig
     from components.evaluate.evaluation import evaluate as step
@@ -67,5 +70,6 @@ def evaluate(
                 "placeholder_token": found.placeholder_token,
                 "passed": found.passed,
                 "reasons": " ".join(found.reasons),
+                **({"champion": judged.sentence} if (judged := judged_in(found.settings)) else {}),
             }
         )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from components.common.champion import ChampionAddress
+from components.common.foreign_json import record_of
 from components.common.options import Config, option
 from components.common.training.config import FLAX_ACCELERATORS, MAX_SEED
 
@@ -80,3 +83,21 @@ class EvaluateConfig(EvaluateOptions):
     """What the step is told: the options, and where it draws."""
 
     accelerator: str = option("where to draw: cpu and gpu by PyTorch, tpu by JAX", "gpu", choices=FLAX_ACCELERATORS)
+    champion: Mapping[str, Any] = option(
+        "what to hold the samples against, a version of a registry: its alias, version, uri and digest (bundle_digest "
+        "of its manifest); empty: nothing",
+        {},
+    )
+
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        yield from super().find_mistakes()
+        try:
+            _ = self.champion_address
+        except ValueError as error:
+            yield f"champion: {error}, expected alias, version, uri and digest"
+
+    @property
+    def champion_address(self) -> ChampionAddress | None:
+        """What to hold the samples against; None when nobody looked for it."""
+        return record_of(ChampionAddress, dict(self.champion)) if self.champion else None

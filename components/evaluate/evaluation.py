@@ -12,12 +12,14 @@ import numpy as np
 
 from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference, materialize, read_reference
+from components.common.champion import SETTING, Judged, judged_in
 from components.common.errors import ArtifactError, BaseModelError, ImageError
 from components.common.logs import log_config
 from components.common.start_word import StartWord
-from components.evaluate.config import EvaluateOptions
+from components.evaluate.config import EvaluateConfig
 from components.evaluate.drawing.painter import Painter, painter_for
 from components.evaluate.drawing.samples import draw_samples, scoring_texts
+from components.evaluate.opponent import Opponent, find_opponent, with_champion
 from components.evaluate.report.page import render_report
 from components.evaluate.report.view import ReportContent
 from components.evaluate.scoring.gate import run_checks
@@ -57,10 +59,11 @@ class EvaluationInputs:
     learned_folder: Path
     scoring_set: ImageSet
     start_word: StartWord | None
+    opponent: Opponent | None
 
 
 def evaluate(
-    config: EvaluateOptions,
+    config: EvaluateConfig,
     *,
     base_model: Path,
     scorer: Path,
@@ -89,7 +92,7 @@ def evaluate(
     """
     make_painter = painter_for(accelerator)
     log_config(logger, config.as_json())
-    inputs = _read_inputs(base_model, scorer, initial_embedding, learned_embedding, scoring_set, start_word)
+    inputs = _read_inputs(config, base_model, scorer, initial_embedding, learned_embedding, scoring_set, start_word)
     painter = make_painter(materialize(inputs.base_model, sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))))
     # CLIP scores some dozens of pictures: on a TPU's host that takes less than compiling it for the TPU would.
     clip = ClipScorer(materialize(inputs.scorer), device=device_for("cpu" if accelerator == "tpu" else accelerator))
@@ -102,15 +105,22 @@ def evaluate(
 
 
 def metrics_of(evaluation: Evaluation) -> dict[str, float]:
-    """The numbers for a run's list of metrics: `passed` (1 or 0), `clip_i_after`, ..., `clip_i_gain`, `norm_ratio`."""
+    """The numbers for a run's list of metrics: `passed` (1 or 0), `clip_i_after`, ..., `clip_i_gain`, `norm_ratio`.
+
+    Where it was held against a champion: `clip_i_champion`, ..., `clip_i_over_champion`, too.
+    """
     scores = evaluation.scores
     metrics = {f"{metric}_{variant}": value for variant, row in scores.items() for metric, value in row.items()}
     for metric in scores["after"]:
         metrics[f"{metric}_gain"] = scores["after"][metric] - scores["before"][metric]
+    judged = judged_in(evaluation.settings)
+    for metric, gain in judged.gain.items() if judged else ():
+        metrics[f"{metric}_over_champion"] = gain.value
     return {"passed": float(evaluation.passed), **metrics, "norm_ratio": evaluation.settings["norm_ratio"]}
 
 
 def _read_inputs(
+    config: EvaluateConfig,
     base_model: Path,
     scorer: Path,
     initial_embedding: Path,
@@ -118,13 +128,16 @@ def _read_inputs(
     scoring_set: Path,
     start_word: Path | None,
 ) -> EvaluationInputs:
+    reference, learned = read_reference(base_model), LearnedEmbedding.read(learned_embedding)
+    address = config.champion_address
     inputs = EvaluationInputs(
-        base_model=read_reference(base_model),
+        base_model=reference,
         scorer=read_reference(scorer),
-        learned=LearnedEmbedding.read(learned_embedding),
+        learned=learned,
         learned_folder=learned_embedding,
         scoring_set=ImageSet.read(scoring_set),
         start_word=None if start_word is None else StartWord.read(start_word),
+        opponent=find_opponent(address, learned, learned_embedding, reference.digest) if address else None,
     )
     for kind, reference in (("diffusion", inputs.base_model), ("clip", inputs.scorer)):
         if reference.kind != kind:
@@ -153,21 +166,27 @@ def _check_that_they_belong_together(inputs: EvaluationInputs, initial: InitialE
         )
 
 
-def _evaluate(config: EvaluateOptions, inputs: EvaluationInputs, painter: Painter, clip: ClipScorer) -> Evaluation:
+def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, painter: Painter, clip: ClipScorer) -> Evaluation:
     learned = inputs.learned
     vocabularies = {encoder: painter.vocabulary(encoder) for encoder in learned.rows}
     health = embedding_health(learned.tokens, learned.rows, learned.initial_rows, vocabularies)
     drawn = draw_samples(painter, config, learned, inputs.learned_folder)
     held_out = measure_held_out_losses(painter, config, learned, inputs.scoring_set.pixels)
     logger.info("held-out loss %s", _told(held_out))
+    opponent = inputs.opponent
+    if opponent and not opponent.alone:
+        drawn = with_champion(drawn, painter, config, learned, opponent)
     by_sample = _score(clip, drawn.variants, scoring_texts(config, learned), inputs.scoring_set.pixels)
     scores = summarize(by_sample, seed=config.seed)
     for line in table_lines(scores):
         logger.info("%s", line)
+    judged = opponent.compared(by_sample, seed=config.seed) if opponent else None
+    if judged:
+        logger.info("%s", judged.sentence)
     norm_ratio = largest_norm_ratio(health)
     compared = [found.pixels for variant in ("after", "before") for found in drawn.variants[variant]]
     checks = run_checks(config, learned=learned, scores=scores, samples=compared, norm_ratio=norm_ratio)
-    settings = _settings(config, inputs, painter, scores, norm_ratio, list(compared[0].shape[:2]))
+    settings = _settings(config, inputs, painter, scores, norm_ratio, list(compared[0].shape[:2]), judged)
     report = render_report(
         ReportContent(
             config=config,
@@ -182,6 +201,7 @@ def _evaluate(config: EvaluateOptions, inputs: EvaluationInputs, painter: Painte
             health=health,
             settings=settings,
             start_word=inputs.start_word,
+            judged=judged,
         )
     )
     reasons = tuple(check.sentence for check in checks if not check.passed)
@@ -219,15 +239,19 @@ def _score(
 
 
 def _settings(
-    config: EvaluateOptions,
+    config: EvaluateConfig,
     inputs: EvaluationInputs,
     painter: Painter,
     scores: Scores,
     norm_ratio: float,
     size: list[int],
+    judged: Judged | None,
 ) -> dict[str, Any]:
+    options = dataclasses.asdict(config)
+    del options["champion"]
     return {
-        **dataclasses.asdict(config),
+        **options,
+        **({SETTING: dataclasses.asdict(judged)} if judged else {}),
         "prompts": list(config.prompts_for(inputs.learned.learnable_property)),
         "height_and_width": size,
         **painter.settings,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from components.common.champion import ChampionAddress
 from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
 from components.common.learned_files import read_existing_embedding
@@ -23,6 +24,7 @@ from components.import_base_model.config import ImportConfig
 from components.ingest_images.config import IngestConfig
 from components.init_embedding.config import InitConfig
 from components.preflight.base_model_for_flax import check_that_flax_computes
+from components.preflight.champion import find_champion
 from components.preflight.model_files import check_model_files
 from components.preflight.new_word import check_embedding_fits, check_new_word
 from components.preflight.options import CheckedOptions, check_options, known_options
@@ -102,6 +104,7 @@ class _Sources:
     scorer_revision: str
     scorer_bytes: int
     initializer_embedding_sha256: str
+    champion: ChampionAddress | None
 
 
 def preflight(
@@ -222,6 +225,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
                 num_inference_steps=options.evaluation.num_inference_steps,
             )
     attempt("storage_uri", _check_writable, run.storage)
+    champion = attempt("storage_uri", find_champion, run.registry_uri, options.registry, options.word.placeholder_token)
     wanted = options.training.resume_from_checkpoint
     attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
     if problems:
@@ -236,6 +240,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         scorer_revision=scorer.revision,
         scorer_bytes=scorer_bytes or 0,
         initializer_embedding_sha256=existing.sha256 if existing else "",
+        champion=champion,
     )
 
 
@@ -302,7 +307,11 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
             **vars(options.word), initializer_embedding_sha256=sources.initializer_embedding_sha256
         ),
         "train": options.training_step(cpu=trains.cpu, memory=trains.memory),
-        "sample_and_score": EvaluateConfig(**vars(options.evaluation), accelerator=run.accelerator),
+        "sample_and_score": EvaluateConfig(
+            **vars(options.evaluation),
+            accelerator=run.accelerator,
+            champion=dataclasses.asdict(sources.champion) if sources.champion else {},
+        ),
         "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),
     }
     texts: dict[str, Any] = {name: config.to_json() for name, config in configs.items()}

@@ -27,11 +27,12 @@ from components.common.artifacts import (
     LearnedEmbedding,
 )
 from components.common.base_model import ModelReference
+from components.common.champion import judged_in
 from components.common.errors import InputError
 from components.common.prompts import concept_name as concept_name_of
 from components.common.prompts import trigger_word
 from components.common.registry.entry import Bundle, Facts
-from components.publish.model_card import CardSample, model_card
+from components.publish.model_card import CHAMPION_VERDICT, CardSample, model_card
 
 _FROM_EMBEDDING = (LEARNED_EMBEDS, TOKEN_IDENTIFIER, TYPE_OF_CONCEPT)
 SHOWN_SAMPLES = 4
@@ -114,7 +115,15 @@ def _lineage(learned: LearnedEmbedding, judged: Evaluation, reference: ModelRefe
         "training_key": learned.training_key,
         "learned_embedding_digest": learned.digest,
         "evaluation_digest": judged.digest,
+        **_against_champion(judged),
     }
+
+
+def _against_champion(judged: Evaluation) -> dict[str, Any]:
+    found = judged_in(judged.settings)
+    if found is None or not found.version:
+        return {}
+    return {"champion_version": found.version, "champion_digest": found.digest, CHAMPION_VERDICT: found.sentence}
 
 
 def _config(learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference) -> bytes:

@@ -16,8 +16,9 @@ def publish(
 ) -> str:
     """Publishes an embedding that was learned as an immutable version of its concept, and says what it did.
 
-    It gives the version's address, or `not published: ...` with the reasons. A retry or a repeated run finds the
-    version that it has published already. The alias moves to it unless it has pointed at a newer one.
+    It gives the version's address, with the reason where the alias does not move to it, or `not published: ...` with
+    the reasons. A retry or a repeated run finds the version that it has published already. The alias moves as
+    promote_if says, and not if it has pointed at a newer version or was moved since the evaluation began.
 
     Args:
         config: A PublishConfig as JSON.

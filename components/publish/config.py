@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from components.common.champion import BETTER, NOT_WORSE
 from components.common.errors import ConfigError
 from components.common.options import Config, option
 from components.common.registry.names import check_alias, check_concept_name
+
+ALWAYS, NEVER = "always", "never"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,13 @@ class PublishOptions(Config):
     )
     registry_alias: str = option(
         "alias moved to the new version unless it points at a newer one; empty moves none", "champion"
+    )
+    promote_if: str = option(
+        "when the alias moves, by how the samples compare with those of the version that it points at, from the same "
+        "prompts and seeds: not_worse, unless the 95% interval of the difference of a score lies below 0; better, if "
+        "that of CLIP-I lies above 0, too; always, without comparing; never, for a person promotes",
+        NOT_WORSE,
+        choices=(BETTER, NOT_WORSE, ALWAYS, NEVER),
     )
 
     def find_mistakes(self) -> Iterable[str]:

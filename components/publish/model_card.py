@@ -22,6 +22,7 @@ TAGS = ("textual_inversion", "text-to-image", "diffusers")
 _VARIANTS = {
     "before": "before training",
     "after": "learned concept",
+    "champion": "the champion then",
     "true_caption": "true caption instead",
     "real": "the pictures themselves",
 }
@@ -29,6 +30,9 @@ _METRICS = {
     "clip_i": ("CLIP-I", "likeness of the samples to the training pictures"),
     "clip_t": ("CLIP-T", "likeness of each sample to its prompt"),
 }
+CHAMPION_VERDICT = "champion_verdict"
+"""Where the lineage has how the version compares with the one that was the champion when it was judged."""
+
 _LOSSES_AVERAGED = 50
 _PICTURE_WIDTH = 256
 
@@ -191,6 +195,7 @@ def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
     header = ["", *(_METRICS[metric][0] if metric in _METRICS else cell(metric) for metric in metrics)]
     legend = [f"{_METRICS[metric][0]}: {_METRICS[metric][1]}." for metric in metrics if metric in _METRICS]
     parts = ["## Scores", table(header, rows), " ".join([*legend, "Higher is better."]) if legend else ""]
+    parts.append(escaped(str(facts.lineage.get(CHAMPION_VERDICT, ""))))
     if settings:
         parts.append(_details("How the samples were drawn and scored", settings))
     return "\n\n".join(part for part in parts if part)

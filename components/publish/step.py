@@ -10,12 +10,12 @@ from typing import Any
 from components.common.artifact_folder import write_artifact
 from components.common.artifacts import Evaluation
 from components.publish.config import PublishConfig
-from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, publish
+from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, publish_and_promote
 
 logger = logging.getLogger(__name__)
 
 NOT_PUBLISHED = "not published: "
-"""What the step's answer begins with when nothing was learned; else it is the version's address."""
+"""What the step's answer begins with when nothing was learned; else it begins with the version's address."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ def publish_if_learned(
     config: PublishConfig, *, base_model: Path, learned_embedding: Path, evaluation: Path, output: Path
 ) -> Said:
     """The address of the published version, or `not published: ...` when the evaluation did not pass.
+
+    After the address stands why the alias does not point at the version, where it does not.
 
     Args:
         config: where, and under which name and alias.
@@ -50,19 +52,22 @@ def publish_if_learned(
         content = {"published": False, "reasons": list(verdict.reasons)}
         write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files={})
         return Said(text=text, metadata={"published": False, "reasons": " ".join(verdict.reasons)})
-    entry = publish(
+    published = publish_and_promote(
         config, base_model=base_model, learned_embedding=learned_embedding, evaluation=evaluation, output=output
     )
+    entry, promotion = published.entry, published.promotion
     logger.info(
         "published %s as version %d of %s: %s", entry.facts.placeholder_token, entry.version, entry.concept, entry.uri
     )
     return Said(
-        text=entry.uri,
+        text=entry.uri if promotion.promoted else f"{entry.uri} {promotion.sentence}",
         metadata={
             "published": True,
             "entry_uri": entry.uri,
             "concept": entry.concept,
             "version": entry.version,
             "placeholder_token": entry.facts.placeholder_token,
+            "promoted": promotion.promoted,
+            "promotion": promotion.sentence,
         },
     )

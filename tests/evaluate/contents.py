@@ -9,6 +9,7 @@ import numpy as np
 
 from components.common.artifacts import ImageSet, LearnedEmbedding, Picture, Sample, Snapshot
 from components.common.base_model import ModelFile, ModelReference
+from components.common.champion import Gain, Judged
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.drawing.samples import DrawnSamples, chosen_snapshots
 from components.evaluate.report.view import ReportContent
@@ -18,7 +19,17 @@ from components.evaluate.scoring.held_out import HeldOutLosses
 from components.evaluate.scoring.scores import VariantScores, summarize
 
 WIDTH = 16
-LIKENESS = {"before": 0.41, "after": 0.78, "true_caption": 0.79}
+LIKENESS = {"before": 0.41, "after": 0.78, "champion": 0.66, "true_caption": 0.79}
+CHAMPION = Judged(
+    alias="champion",
+    version=3,
+    digest="e" * 64,
+    gain={
+        "clip_i": Gain(value=0.12, low=0.09, high=0.15),
+        "clip_t": Gain(value=-0.004, low=-0.012, high=0.005),
+    },
+    alone="",
+)
 
 
 def pattern(seed: int, size: int = 32) -> np.ndarray:
@@ -94,12 +105,13 @@ def report_content(
     scoring_set: ImageSet | None = None,
     size: int = 32,
     base_model: str = "owner/model",
+    champion: Judged | None = None,
 ) -> ReportContent:
-    """A whole report's content; pictures of `size` pixels."""
+    """A whole report's content; pictures of `size` pixels. With a `champion`, it is drawn and scored, too."""
     config = config or EvaluateConfig(prompts=("a photo of a {}", "a {} on the beach"), images_per_prompt=4)
     learned = learned or learned_embedding()
     scoring_set = scoring_set or image_set(size=size)
-    drawn = _drawn(config, learned, size)
+    drawn = _drawn(config, learned, size, with_champion=champion is not None)
     by_sample = _by_sample(drawn)
     scores = summarize(by_sample)
     vocabulary = Vocabulary(
@@ -139,11 +151,16 @@ def report_content(
         checks=run_checks(config, learned=learned, scores=scores, samples=pictures, norm_ratio=ratio),
         health=health,
         settings=settings,
+        judged=champion,
     )
 
 
-def _drawn(config: EvaluateConfig, learned: LearnedEmbedding, size: int) -> DrawnSamples:
+def _drawn(
+    config: EvaluateConfig, learned: LearnedEmbedding, size: int, *, with_champion: bool = False
+) -> DrawnSamples:
     words = {"before": learned.placeholder_token, "after": learned.placeholder_token}
+    if with_champion:
+        words["champion"] = learned.placeholder_token
     if config.reference_prompt:
         words["true_caption"] = config.reference_prompt
     variants = {}

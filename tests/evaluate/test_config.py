@@ -28,6 +28,8 @@ def test_prompts_are_those_given_or_suit_the_property():
         ({"min_clip_i_gain": 2.0}, "min_clip_i_gain: found 2.0, expected -1 or more and at most 1"),
         ({"min_clip_i": float("nan")}, "min_clip_i: found nan"),
         ({"min_clip_t": -1.5}, "min_clip_t: found -1.5"),
+        ({"champion": {"version": 3}}, "champion: it lacks 'alias', expected alias, version, uri and digest"),
+        ({"champion": {"alias": "a", "version": "3"}}, "champion: version: found '3', expected int"),
     ],
 )
 def test_config_refuses(fields, message):

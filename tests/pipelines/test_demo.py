@@ -22,6 +22,7 @@ SHORT = {
     "evaluation-min-clip-i-gain": "-1",
     "evaluation-min-clip-i": "0",
     "evaluation-min-clip-t": "0",
+    "promote-if": "always",
 }
 """Settings with which every step has a few seconds of work; three steps learn nothing, so the gate is wide open."""
 
@@ -96,11 +97,19 @@ def test_repeated_run_trains_nothing_and_publishes_nothing_twice(run: Run, first
 def test_changed_learning_rate_uses_pictures_and_latents_again(
     run: Run, first: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
-    changed = run(learning_rate="0.001")
+    changed = run(learning_rate="0.001", promote_if="better")
     assert set(changed["seconds"]) == {"preflight", "train", "evaluate", "publish"}
     assert changed["embedding"] != first["embedding"]
     assert changed["registry_entry"] != first["registry_entry"]
-    assert "Encode pictures\n    reused" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Encode pictures\n    reused" in shown
+    assert set(changed["scores"]) == {"before", "after", "champion", "real", "true_caption"}
+    assert changed["champion"].startswith("It is ") and "than the champion (version 1): CLIP-I" in changed["champion"]
+    is_better = changed["champion"].startswith("It is better")
+    assert changed["alias_stays"] == (
+        "" if is_better else f"champion is not moved, for promote_if is better. {changed['champion']}"
+    )
+    assert f"champion          {changed['alias_stays'] or changed['champion']}\n" in shown
 
 
 def test_other_evaluation_is_the_only_step_of_a_repeat_that_runs(run: Run, first: dict[str, Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from components.evaluate.config import EvaluateConfig
 from components.init_embedding.config import InitConfig
 from components.preflight.preflight import PROBE, Checked, preflight
 from components.train.config import TrainStepConfig
+from tests.preflight.test_champion import publish
 
 SPRITES = Path(__file__).parents[2] / "examples" / "sprites"
 
@@ -77,6 +79,20 @@ def test_every_text_is_a_config_of_its_step_and_has_its_options_alone(given: dic
     assert EvaluateConfig.from_json(after.sample_and_score).accelerator == "cpu"
     assert InitConfig.from_json(after.add_the_new_word).placeholder_token == "<dot>"
     assert {name for name, text in vars(before).items() if text != getattr(after, name)} == {"train"}
+
+
+def test_champion_is_in_the_config_of_the_evaluation_alone_and_changes_it(given: dict[str, Any]):
+    before = preflight(given)
+    assert told(before, "sample_and_score")["champion"] == {"alias": "champion", "version": 0, "uri": "", "digest": ""}
+    registry = given["storage_uri"] + "/registry"
+    address = publish(registry)
+    after = preflight(given)
+    assert told(after, "sample_and_score")["champion"] == dataclasses.asdict(address)
+    assert {name for name, text in vars(before).items() if text != getattr(after, name)} == {"sample_and_score"}
+    publish(registry, b"other rows")
+    assert told(preflight(given), "sample_and_score")["champion"]["version"] == 2
+    assert told(preflight({**given, "promote_if": "always"}), "sample_and_score")["champion"] == {}
+    assert told(preflight({**given, "promote_if": "never"}), "publish")["promote_if"] == "never"
 
 
 def test_step_that_finds_the_start_word_has_the_options_that_it_depends_on_alone(given: dict[str, Any]):

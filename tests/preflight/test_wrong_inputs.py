@@ -100,6 +100,7 @@ OPTIONS: list[tuple[str, Any]] = [
     ("evaluation_min_clip_i", 2),
     ("concept_name", "a/b"),
     ("registry_alias", "7"),
+    ("promote_if", "perhaps"),
     ("lerning_rate", 1e-3),
 ]
 

@@ -12,6 +12,7 @@ import pytest
 
 from components.common.artifacts import Evaluation, LearnedEmbedding, Sample
 from components.common.base_model import ModelFile, ModelReference, write_reference
+from components.common.champion import SETTING, Gain, Judged
 
 REFERENCE = ModelReference(
     source="hf://stable-diffusion-v1-5/stable-diffusion-v1-5@main",
@@ -43,8 +44,12 @@ def write_inputs(
     sdxl: bool = False,
     reference: ModelReference = REFERENCE,
     training: Mapping[str, Any] | None = None,
+    judged: Judged | None = None,
 ) -> Inputs:
-    """Artifacts of an embedding whose rows depend on `seed`, with an evaluation of just this embedding."""
+    """Artifacts of an embedding whose rows depend on `seed`, with an evaluation of just this embedding.
+
+    The evaluation held it against the champion that `judged` tells of.
+    """
     inputs = Inputs(
         base_model=folder / "base_model",
         learned_embedding=folder / "learned_embedding",
@@ -79,7 +84,11 @@ def write_inputs(
         passed=passed,
         reasons=() if passed else ("CLIP-I 0.61 is below the 0.70 asked for.",),
         scores={"before": {"clip_i": 0.55, "clip_t": 0.31}, "after": {"clip_i": 0.78, "clip_t": 0.29}},
-        settings={"num_inference_steps": 50, "guidance_scale": 7.5},
+        settings={
+            "num_inference_steps": 50,
+            "guidance_scale": 7.5,
+            **({SETTING: dataclasses.asdict(judged)} if judged else {}),
+        },
         samples=tuple(
             Sample(
                 variant=variant,
@@ -95,6 +104,17 @@ def write_inputs(
         learned_embedding_digest=learned.digest,
     ).write(inputs.evaluation)
     return inputs
+
+
+def judged_against(version: int, *, clip_i: float = 0.0, clip_t: float = 0.0, digest: str = "d" * 64) -> Judged:
+    """What a candidate was held against whose scores are so much above the champion's, give or take 0.01.
+
+    Version 0 stands for no champion.
+    """
+    scores = {"clip_i": clip_i, "clip_t": clip_t}
+    gains = {name: Gain(value=gain, low=gain - 0.01, high=gain + 0.01) for name, gain in scores.items()}
+    alone = "" if version else "the concept had no champion"
+    return Judged(alias="champion", version=version, digest=digest, gain=gains if version else {}, alone=alone)
 
 
 @pytest.fixture

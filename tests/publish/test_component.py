@@ -36,6 +36,8 @@ def test_component_gives_the_address_and_describes_its_artifact(inputs: Inputs, 
         "concept": "cat-toy",
         "version": 1,
         "placeholder_token": "<cat-toy>",
+        "promoted": True,
+        "promotion": "champion points at version 1.",
     }
     assert (tmp_path / "out" / "manifest.json").is_file()
 

@@ -51,7 +51,12 @@ def test_publish_makes_versions_and_moves_the_alias(
 def test_publish_writes_the_entry_as_its_output(inputs: Inputs, tmp_path: Path) -> None:
     entry = publish(inputs, str(tmp_path / "registry"), tmp_path / "out", concept_name="toys")
     folder = read_artifact(tmp_path / "out", kind=step.ENTRY_KIND, version=step.ENTRY_VERSION)
-    assert folder.content == {"entry_uri": entry.uri, "concept": "toys", "concept_version": 1}
+    assert folder.content == {
+        "entry_uri": entry.uri,
+        "concept": "toys",
+        "concept_version": 1,
+        "promotion": "champion points at version 1.",
+    }
     manifest = (tmp_path / "out" / "manifest.json").read_bytes()
     assert manifest == open_store(entry.uri).read("manifest.json")
     assert json.loads(manifest)["format"] == "textual-inversion/registry-entry"

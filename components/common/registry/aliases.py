@@ -4,7 +4,8 @@
 
 Publishing moves an alias forwards only: past `newest`, the highest version it ever pointed at. So the late
 retry of an older version does not take the alias from a newer one, and no retry undoes a rollback; a person
-may move it anywhere.
+may move it anywhere. A version that was held against the one that the alias points at takes it from that one
+alone: of two that were judged at the same time, the second to publish does not.
 All functions take the store of one concept, `<registry_uri>/<concept>`.
 """
 
@@ -101,6 +102,29 @@ def advance_alias(store: ObjectStore, name: str, version: int) -> Alias:
             version,
         )
     return alias
+
+
+def take_alias(store: ObjectStore, name: str, version: int, *, judged_against: int) -> Alias:
+    """The alias after publishing a version that was held against another: moved there if it points at that other one.
+
+    Args:
+        store: of the concept.
+        name: the alias.
+        version: the version that was published.
+        judged_against: the version that the alias pointed at then; 0 when there was no alias.
+
+    Raises:
+        ArtifactError: when the alias is damaged.
+        StorageError: when others keep moving the alias.
+    """
+
+    def change(found: Alias | None) -> Alias:
+        if found is None:
+            return Alias(version=version, newest=version)
+        is_the_same = found.version == judged_against and version > found.newest
+        return found.moved_to(version) if is_the_same else found
+
+    return _change(store, name, change)
 
 
 def set_alias(store: ObjectStore, name: str, version: int) -> Alias:

@@ -139,6 +139,18 @@ def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> Registry
     return entry
 
 
+def mend_files(store: ObjectStore, entry: RegistryEntry, bundle: Bundle) -> None:
+    """Writes again what is damaged of a version, of those files that another bundle of the same embedding has, too.
+
+    Raises:
+        StorageError: when the registry cannot be written.
+    """
+    logger.info("version %d of %s has this embedding already: %s", entry.version, entry.concept, entry.uri)
+    for name, data in sorted(bundle.files.items()):
+        if entry.files.get(name) == FileRecord.of(data):
+            _write_or_mend(store, version_key(entry.version, name), data)
+
+
 def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int, Claim]:
     """The number of this bundle's version and its claim: the one it has already, or the next free one.
 

@@ -21,8 +21,8 @@ class DrawnSamples:
     """What was drawn.
 
     Attributes:
-        variants: the samples of `before`, `after` and, where asked for, `true_caption`: by prompt, then by
-            seed, in the same order for each variant.
+        variants: the samples of `before`, `after` and, where there are such, `champion` and `true_caption`: by prompt,
+            then by seed, in the same order for each variant.
         progress: the first prompt at the first seed by the number of steps taken; its ends are samples of
             `before` and `after`.
     """
@@ -45,9 +45,7 @@ def draw_samples(painter: Painter, config: EvaluateOptions, learned: LearnedEmbe
         learned: the embedding.
         folder: the artifact that it was read from.
     """
-    prompts = config.prompts_for(learned.learnable_property)
-    repeated = (prompt for prompt in prompts for _ in range(config.images_per_prompt))
-    shots = [(prompt, config.seed + number) for number, prompt in enumerate(repeated)]
+    shots = _shots(config, learned)
     painter.load_concept(folder / LEARNED_EMBEDS)
     variants = {"after": _draw(painter, config, shots, "after", learned.placeholder_token)}
     between = []
@@ -66,6 +64,13 @@ def draw_samples(painter: Painter, config: EvaluateOptions, learned: LearnedEmbe
     )
 
 
+def draw_variant(
+    painter: Painter, config: EvaluateOptions, learned: LearnedEmbedding, variant: str, word: str
+) -> tuple[Sample, ...]:
+    """The samples of every prompt and seed of the evaluation of `learned`, with `word` in the placeholder's place."""
+    return _draw(painter, config, _shots(config, learned), variant, word)
+
+
 def chosen_snapshots(learned: LearnedEmbedding) -> tuple[Snapshot, ...]:
     """The snapshots strictly between the first and the last step, evenly thinned to what is shown."""
     between = [found for found in learned.snapshots if 0 < found.step < learned.steps]
@@ -82,6 +87,13 @@ def scoring_texts(config: EvaluateOptions, learned: LearnedEmbedding) -> tuple[s
     word = config.reference_prompt or learned.initializer_token
     prompts = config.prompts_for(learned.learnable_property)
     return tuple(prompt.replace("{}", word) for prompt in prompts for _ in range(config.images_per_prompt))
+
+
+def _shots(config: EvaluateOptions, learned: LearnedEmbedding) -> list[tuple[str, int]]:
+    """Every prompt as many times as it is drawn, each with its seed."""
+    prompts = config.prompts_for(learned.learnable_property)
+    repeated = (prompt for prompt in prompts for _ in range(config.images_per_prompt))
+    return [(prompt, config.seed + number) for number, prompt in enumerate(repeated)]
 
 
 def _draw(

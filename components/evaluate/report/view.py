@@ -10,6 +10,7 @@ import numpy as np
 
 from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference
+from components.common.champion import SETTING, Judged
 from components.common.prompts import trigger_word
 from components.common.start_word import StartWord
 from components.common.usage import usage_script
@@ -48,6 +49,7 @@ class ReportContent:
         health: the rows beside the vocabulary.
         settings: as in the `Evaluation`.
         start_word: how well words explained the pictures before training, where that was measured.
+        judged: the champion that it was held against, where somebody looked for one.
     """
 
     config: EvaluateOptions
@@ -62,6 +64,7 @@ class ReportContent:
     health: Sequence[EncoderHealth]
     settings: Mapping[str, Any]
     start_word: StartWord | None = None
+    judged: Judged | None = None
 
     @property
     def base_model(self) -> str:
@@ -79,6 +82,7 @@ class ReportContent:
         return {
             "before": ("before", self.learned.origin),
             "after": ("after", self.learned.placeholder_token),
+            "champion": ("champion", f"version {self.judged.version}" if self.judged else ""),
             "true_caption": ("true caption", f"“{self.config.reference_prompt}”"),
             "real": ("real pictures", "the concept's own"),
         }
@@ -168,7 +172,12 @@ def _prompts(content: ReportContent, picture: Embed) -> list[dict[str, Any]]:
 
 
 def _alt(sample: Sample) -> str:
-    when = {"before": "before training", "after": "after training", "true_caption": "true caption"}
+    when = {
+        "before": "before training",
+        "after": "after training",
+        "champion": "the champion",
+        "true_caption": "true caption",
+    }
     return f"{when[sample.variant]}: {sample.prompt}, seed {sample.seed}"
 
 
@@ -207,6 +216,7 @@ def _score_tables(content: ReportContent) -> list[dict[str, Any]]:
                 "estimates": estimates,
                 "scale": interval_scale(estimates),
                 "gain": content.scores.gain[metric],
+                "over_champion": content.judged.gain.get(metric) if content.judged else None,
             }
         )
     return tables
@@ -234,7 +244,7 @@ def _usage(content: ReportContent) -> dict[str, str]:
 
 
 def _plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    told_elsewhere = ("intervals", "norm_ratio")
+    told_elsewhere = ("intervals", "norm_ratio", SETTING)
     return {name: value for name, value in settings.items() if name not in told_elsewhere and "digest" not in name}
 
 

@@ -107,6 +107,17 @@ def test_held_out_loss_equals_torch_and_follows_the_rows(painters: tuple[Painter
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
 
 
+def test_second_concept_is_drawn_under_its_own_placeholder(painters: tuple[Painter, Painter], tmp_path: Path) -> None:
+    """As a champion is, after the candidate."""
+    rows = random_rows(painters[0].vocabulary(runs.TEXT_ENCODER).table.shape[1], seed=2)
+    (tmp_path / LEARNED_EMBEDS).write_bytes(learned_embeds_bytes("<champion-0a>", {runs.TEXT_ENCODER: rows}, {}))
+    for painter in painters:
+        painter.load_concept(tmp_path / LEARNED_EMBEDS)
+    prompts = [prompt.replace("<concept>", "<champion-0a>") for prompt in PROMPTS]
+    ours, theirs = (np.stack(painter.draw(prompts, SEEDS, CONFIG, label="")) for painter in painters)
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= ROUNDING
+
+
 def test_picture_is_black_when_rows_are_too_large_to_compute_with(tmp_path: Path) -> None:
     painter = FlaxPainter(SPRITES, mesh=mesh_for("cpu"))
     width = painter.vocabulary(runs.TEXT_ENCODER).table.shape[1]

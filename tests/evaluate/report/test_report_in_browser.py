@@ -13,7 +13,7 @@ from PIL import Image
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.report.page import render_report
 from tests.evaluate.browser import Browser, find_chromium, started_browser
-from tests.evaluate.contents import learned_embedding, report_content
+from tests.evaluate.contents import CHAMPION, learned_embedding, report_content
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
@@ -30,7 +30,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = EvaluateConfig(reference_prompt="purple dotted star", images_per_prompt=8, min_clip_i=0.9)
     file = tmp_path_factory.mktemp("report") / "report.html"
-    file.write_text(render_report(report_content(config, learned=learned_embedding(vectors=2))), encoding="utf-8")
+    content = report_content(config, learned=learned_embedding(vectors=2), champion=CHAMPION)
+    file.write_text(render_report(content), encoding="utf-8")
     return file
 
 
