@@ -10,8 +10,8 @@ logger = logging.getLogger(__name__)
 
 SAMPLERS = ("auto", "ddim", "dpm-solver++", "euler")
 SAMPLER_MEANING = (
-    "how pictures are drawn: auto by the sampler that the base model names, in JAX by DDIM; DPM-Solver++ (2M) and Euler "
-    "want half of DDIM's steps or less"
+    "what draws pictures: auto is the sampler that the base model names, in JAX DDIM; DPM-Solver++ (2M) wants half of "
+    "its steps or less"
 )
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 PRECISION_MEANING = "in what pictures are computed: auto is fp32 on CPUs, fp16 on GPUs, bf16 on TPUs"

@@ -51,7 +51,7 @@ def is_beside(key: str, class_name: str) -> bool:
     """Whether a tensor may lie among the weights of a `class_name` without being one of them."""
     if _BUFFER.fullmatch(key):
         return True
-    if class_name == "DinoModel":
+    if class_name == "ViTModel":
         return key.startswith("pooler.")
     is_text_encoder = class_name.startswith("CLIPTextModel")
     projects = class_name == "CLIPTextModelWithProjection"

@@ -1,8 +1,9 @@
 """DPM-Solver++ 2M (Lu et al., arXiv 2211.01095) and Euler (Karras et al., arXiv 2206.00364), beside DDIM.
 
-All three take the same step: towards the picture that the UNet predicts, along a straight line in the ratio of noise to
-signal. They choose other timesteps, and DPM-Solver++ bends the line by how the prediction changed. So each is a table of
-steps for `Ddim.denoise`; the tables are those of diffusers' `DPMSolverMultistepScheduler` and `EulerDiscreteScheduler`.
+All three take the same step: towards the picture that the UNet predicts, along a straight line in the ratio of noise
+to signal. They choose other timesteps, and DPM-Solver++ bends the line by how the prediction changed. So each is a
+table of steps for `Ddim.denoise`; the tables are those of diffusers' `DPMSolverMultistepScheduler` and
+`EulerDiscreteScheduler`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pictures drawn on all devices of a process: one noise, one picture, whatever else is in the batch.
 
-Sampling is by the pipeline's sampler with classifier-free guidance, compiled once for each number of pictures, size and number of steps;
-the guidance scale is an argument.
+Sampling is by the pipeline's sampler with classifier-free guidance, compiled once for each number of pictures, size and
+number of steps; the guidance scale is an argument.
 """
 
 from __future__ import annotations

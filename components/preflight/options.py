@@ -204,8 +204,8 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
 def _mistakes_for_tpus(run: RunOptions, training: TrainConfig, evaluation: EvaluateOptions) -> Iterable[str]:
     if evaluation.sampling_precision == "fp16":
         yield (
-            "evaluation_sampling_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, fp32 "
-            "or auto"
+            "evaluation_sampling_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, "
+            "fp32 or auto"
         )
     if training.mixed_precision == "fp16":
         yield "mixed_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, or no"

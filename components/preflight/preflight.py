@@ -208,7 +208,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
     )
     scorer_bytes = scorer and attempt("scorer", check_model_files, run.scorer, scorer, kind="clip")
     dino = attempt("dino", open_source, run.dino) if run.dino else None
-    beside = [dino and attempt("dino", check_model_files, run.dino, dino, kind="dino")]
+    beside = [attempt("dino", check_model_files, run.dino, dino, kind="dino") if dino else 0]
     if base_model is not None and options.evaluation.safety_checker == "on":
         beside.append(
             attempt(
@@ -256,7 +256,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         scorer_revision=scorer.revision,
         scorer_bytes=scorer_bytes or 0,
         dino_revision=dino.revision if dino else "",
-        beside_scorer_bytes=sum(filter(None, beside)),
+        beside_scorer_bytes=sum(size or 0 for size in beside),
         initializer_embedding_sha256=existing.sha256 if existing else "",
     )
 

@@ -22,20 +22,12 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 32
 
-
-class DinoModel(ViTModel):
-    """A vision transformer without the pooling layer that classifiers have: DINO was trained without one."""
-
-    def __init__(self, config: Any) -> None:
-        """Makes the layers that a configuration describes."""
-        super().__init__(config, add_pooling_layer=False)
-
-
-_KINDS: dict[str, tuple[Any, Any]] = {
-    "dinov2": (Dinov2Model, BitImageProcessorPil),
-    "vit": (DinoModel, ViTImageProcessorPil),
+_KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "dinov2": (Dinov2Model, BitImageProcessorPil, {}),
+    # DINO was trained without the layer that pools for classifiers.
+    "vit": (ViTModel, ViTImageProcessorPil, {"add_pooling_layer": False}),
 }
-"""The model and the preparation of pictures in Pillow, by the `model_type` of config.json."""
+"""The model, the preparation of pictures in Pillow, and what the model is told, by the `model_type` of config.json."""
 
 
 class DinoScorer:
@@ -52,13 +44,13 @@ class DinoScorer:
             name = read_object(folder / "config.json").get("model_type")
             if name not in _KINDS:
                 raise BaseModelError(f"config.json is of a {name!r}, expected {' or '.join(_KINDS)}")
-            kind, processor = _KINDS[name]
-            self._model: Any = load_module(kind, folder, dtype=torch.float32).to(device)
+            kind, processor, told = _KINDS[name]
+            self._model: Any = load_module(kind, folder, dtype=torch.float32, **told).to(device)
             self._processor = processor.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # the processor's constructor raises whatever it runs into
-            told = error if isinstance(error, BaseModelError) else one_line(error)
+            found = error if isinstance(error, BaseModelError) else one_line(error)
             raise BaseModelError(
-                f"{folder} is no folder of a DINO model with image processor ({told}): import it again, from a "
+                f"{folder} is no folder of a DINO model with image processor ({found}): import it again, from a "
                 "repository such as facebook/dinov2-base"
             ) from error
         self._device, self._folder = device, folder

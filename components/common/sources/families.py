@@ -29,7 +29,7 @@ PARTS = {
 }
 """The classes that a part can be of."""
 
-DINO_MODELS = {"dinov2": "Dinov2Model", "vit": "DinoModel"}
+DINO_MODELS = {"dinov2": "Dinov2Model", "vit": "ViTModel"}
 """The class that loads a DINOv2 or a DINO model, by what transformers calls its configuration."""
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
@@ -58,7 +58,7 @@ _MODEL_TYPES = {
     "CLIPTextModelWithProjection": ("clip_text_model", "clip"),
     "StableDiffusionSafetyChecker": ("clip",),
     "Dinov2Model": ("dinov2",),
-    "DinoModel": ("vit",),
+    "ViTModel": ("vit",),
 }
 """What transformers calls the configurations of each class; a text encoder may have that of a whole CLIP model."""
 _SIZES = (

@@ -54,13 +54,13 @@ def score_tables(scores: Scores, *, described_by: str, initializer: str, copy_th
         "dino": "As CLIP-I in the space of a DINO model, which tells apart what CLIP gives one name.",
         "adherence": f"As CLIP-T with “{initializer}”, which training started from, in the placeholder's place: what "
         "the gain is below 0 was lost of the rest of the prompts.",
-        "diversity": "Mean of 1 − cosine in CLIP's space over all pairs of samples of one prompt, over the prompts: near "
-        "0 the seed makes no difference any more.",
+        "diversity": "Mean distance (1 less the cosine) in CLIP's space over all pairs of samples of one prompt, over "
+        "the prompts: near 0 the seed makes no difference any more.",
         "memorised": "Share of samples whose nearest training picture has a cosine of "
-        f"{copy_threshold:.3f} or more in CLIP's space: as near as a mirrored, cropped or brightened copy of it, and no "
-        "farther than any two training pictures are. Lower is better.",
-        "flagged": "Share of samples that the base model's safety checker objects to. They are shown blurred, and count "
-        "in the scores. Lower is better.",
+        f"{copy_threshold:.3f} or more in CLIP's space: as near as a mirrored, cropped or brightened copy of it, and "
+        "no farther than any two training pictures are. Lower is better.",
+        "flagged": "Share of samples that the base model's safety checker objects to. They are shown blurred, and "
+        "count in the scores. Lower is better.",
     }
     tables = []
     for metric, gain in scores.gain.items():
@@ -99,7 +99,7 @@ def nearest_pairs(
     training_set: ImageSet | None,
     picture: Callable[[np.ndarray, str], EmbeddedPicture],
 ) -> list[dict[str, Any]]:
-    """The samples of the learned word that are nearest to a training picture, each with it, their cosine and verdict."""
+    """The learned word's samples nearest to a training picture: both pictures, their cosine, whether it is a copy."""
     if training_set is None or "after" not in nearest:
         return []
     found, pairs = nearest["after"], []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,7 +97,7 @@ def measure(
     pictures = clip.embed_pictures(scoring_pictures)
     described, initial = clip.embed_texts(texts), clip.embed_texts(initializer_texts)
     real = score_scoring_pictures(pictures, described[0])
-    seen_by_dino = None if dino is None else dino.embed_pictures(scoring_pictures)
+    seen_by_dino = dino.embed_pictures(scoring_pictures) if dino else None
     training = None if not training_pictures else clip.embed_pictures(training_pictures)
     threshold = 1.0 if training is None else _copy_threshold(clip, training, training_pictures)
     by_sample, nearest = dict[str, VariantScores](), dict[str, Nearest]()
@@ -107,13 +106,14 @@ def measure(
         embedded = clip.embed_pictures(drawn)
         if training is not None:
             nearest[variant] = nearest_training_pictures(embedded, training, threshold)
+        flagged = judges.safety_checker.objects_to(drawn) if judges.safety_checker else None
         by_sample[variant] = dataclasses.replace(
             score_samples(embedded, described, pictures),
-            dino=None if dino is None else mean_cosines(dino.embed_pictures(drawn), seen_by_dino),
+            dino=mean_cosines(dino.embed_pictures(drawn), seen_by_dino) if dino and seen_by_dino is not None else None,
             adherence=own_cosines(embedded, initial),
             diversity=diversity(embedded, per_prompt),
             memorised=nearest[variant].memorised if variant in nearest else None,
-            flagged=judges.safety_checker and judges.safety_checker.objects_to(drawn).astype(np.float64),
+            flagged=None if flagged is None else flagged.astype(np.float64),
         )
     if real is not None:
         likeness = None if seen_by_dino is None else mean_cosines_with_others(seen_by_dino)

@@ -52,10 +52,8 @@ def light_edits(picture: np.ndarray) -> list[np.ndarray]:
     margin = (side * (1 - _KEPT) / 2).round().astype(int)
     box = (*margin.tolist(), *(side - margin).tolist())
     cropped = image.resize(image.size, Image.Resampling.BICUBIC, box=box)
-    return [
-        np.asarray(each)
-        for each in (ImageOps.mirror(image), cropped, ImageEnhance.Brightness(image).enhance(_BRIGHTER))
-    ]
+    brighter = ImageEnhance.Brightness(image).enhance(_BRIGHTER)
+    return [np.asarray(each) for each in (ImageOps.mirror(image), cropped, brighter)]
 
 
 def copy_threshold(training: np.ndarray, edits: Sequence[np.ndarray]) -> float:
