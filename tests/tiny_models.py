@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
 from transformers import (
     BitImageProcessorPil,
     CLIPConfig,
@@ -209,6 +210,16 @@ def add_tiny_safety_checker(model: Path, *, threshold: float, seed: int = 0) -> 
     CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
         model / "feature_extractor"
     )
+    return model
+
+
+def with_vae_that_overflows(model: Path) -> Path:
+    """A diffusers folder, changed: the VAE's first convolution gives numbers beyond float16's 65504."""
+    file = model / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["decoder.conv_in.weight"] = weights["decoder.conv_in.weight"].float() * 3e4
+    assert weights["decoder.conv_in.weight"].abs().max() < 65504
+    save_file(weights, file, metadata={"format": "pt"})
     return model
 
 
