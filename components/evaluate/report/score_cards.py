@@ -44,7 +44,7 @@ def score_tables(scores: Scores, *, described_by: str, initializer: str, copy_th
         scores: all of them.
         described_by: what stands in the placeholder's place for CLIP-T.
         initializer: the initializer token.
-        copy_threshold: from which cosine on a sample counts as a copy.
+        copy_threshold: above which cosine a sample counts as a copy.
     """
     about = {
         "clip_i": "Mean cosine in CLIP's space between every sample, of all prompts, and every picture of the concept. "
@@ -56,9 +56,9 @@ def score_tables(scores: Scores, *, described_by: str, initializer: str, copy_th
         "the gain is below 0 was lost of the rest of the prompts.",
         "diversity": "Mean distance (1 less the cosine) in CLIP's space over all pairs of samples of one prompt, over "
         "the prompts: near 0 the seed makes no difference any more.",
-        "memorised": "Share of samples whose nearest training picture has a cosine of "
-        f"{copy_threshold:.3f} or more in CLIP's space: as near as a mirrored, cropped or brightened copy of it, and "
-        "no farther than any two training pictures are. Lower is better.",
+        "memorised": "Share of samples whose nearest training picture has a cosine of more than "
+        f"{copy_threshold:.3f} in CLIP's space: nearer than its mirrored, cropped or brightened copy that is farthest, "
+        "and than any other picture of the concept. Lower is better.",
         "flagged": "Share of samples that the base model's safety checker objects to. They are shown blurred, and "
         "count in the scores. Lower is better.",
     }

@@ -99,7 +99,12 @@ def measure(
     real = score_scoring_pictures(pictures, described[0])
     seen_by_dino = dino.embed_pictures(scoring_pictures) if dino else None
     training = None if not training_pictures else clip.embed_pictures(training_pictures)
-    threshold = 1.0 if training is None else _copy_threshold(clip, training, training_pictures)
+    threshold = 1.0
+    if training is not None:
+        edits = [clip.embed_pictures(light_edits(picture)) for picture in training_pictures]
+        trained_on = {picture.tobytes() for picture in training_pictures}
+        is_other = [picture.tobytes() not in trained_on for picture in scoring_pictures]
+        threshold = copy_threshold(training, edits, pictures[np.array(is_other)])
     by_sample, nearest = dict[str, VariantScores](), dict[str, Nearest]()
     for variant, samples in variants.items():
         drawn = [sample.pixels for sample in samples]
@@ -119,7 +124,3 @@ def measure(
         likeness = None if seen_by_dino is None else mean_cosines_with_others(seen_by_dino)
         by_sample["real"] = dataclasses.replace(real, dino=likeness)
     return Measured(by_sample=by_sample, nearest=nearest)
-
-
-def _copy_threshold(clip: ClipScorer, training: np.ndarray, pictures: Sequence[np.ndarray]) -> float:
-    return copy_threshold(training, [clip.embed_pictures(light_edits(picture)) for picture in pictures])
