@@ -18,6 +18,7 @@ from PIL import Image
 
 from components.common.artifacts import LEARNED_EMBEDS, read_clip_skip, read_learned_embeds
 from components.common.base_model import cache_folder, materialize
+from components.common.drawing import PRECISION_MEANING, PRECISIONS, SAMPLER_MEANING, SAMPLERS, is_blank
 from components.common.errors import ConfigError, InputError, TokenError
 from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
@@ -152,6 +153,8 @@ class SampleRequest:
     num_inference_steps: int
     guidance_scale: float
     accelerator: str
+    sampler: str = SAMPLERS[0]
+    sampling_precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` on a value that cannot be right."""
@@ -170,6 +173,10 @@ def add_sample_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first picture of a prompt (default: 0)")
     parser.add_argument("--num-inference-steps", type=int, default=50, help="denoising steps (default: %(default)s)")
     parser.add_argument("--guidance-scale", type=float, default=7.5, help="weight of guidance (default: %(default)s)")
+    parser.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help=f"{SAMPLER_MEANING} (default: auto)")
+    parser.add_argument(
+        "--sampling-precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"{PRECISION_MEANING} (default: auto)"
+    )
     parser.add_argument(
         "--base-model",
         default="",
@@ -226,10 +233,24 @@ def _sample(request: SampleRequest, concepts: Sequence[Concept], model: Path) ->
     import torch
 
     from components.torch_models.loading import device_for
-    from components.torch_models.sampling import SamplingConfig, load_concept, load_pipeline, sample
+    from components.torch_models.sampling import drawing_dtype
 
     device = device_for(request.accelerator)
-    pipeline: Any = load_pipeline(model, device=device, dtype=torch.float32 if device.type == "cpu" else torch.float16)
+    dtype = drawing_dtype(request.sampling_precision, device)
+    pictures = _drawn_in(request, concepts, model, device, dtype)
+    blank = sum(is_blank(picture) for picture in pictures)
+    if not blank or dtype == torch.float32:
+        return pictures
+    logger.warning("%d of %d pictures are blank in %s: all are drawn once more, in fp32", blank, len(pictures), dtype)
+    return _drawn_in(request, concepts, model, device, torch.float32)
+
+
+def _drawn_in(
+    request: SampleRequest, concepts: Sequence[Concept], model: Path, device: Any, dtype: Any
+) -> list[np.ndarray]:
+    from components.torch_models.sampling import SamplingConfig, load_concept, load_pipeline, sample
+
+    pipeline: Any = load_pipeline(model, device=device, dtype=dtype, sampler=request.sampler)
     clip_skips = {read_clip_skip(concept.file) for concept in concepts}
     if len(clip_skips) > 1:
         raise InputError(

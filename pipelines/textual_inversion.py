@@ -107,6 +107,7 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
         learned_embedding=learned.outputs["learned_embedding"],
         scoring_set=scoring_set.outputs["image_set"],
         start_word=start.outputs["start_word"],
+        training_set=pictures.outputs["image_set"],
     ).set_display_name("Sample and score")
     request_pod(judged, told, "evaluation", timeout_seconds=DAY)
 

@@ -12,13 +12,22 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
 from transformers import (
+    BitImageProcessorPil,
     CLIPConfig,
     CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
 )
 
 from components.common.prompts import OBJECT_TEMPLATES, STYLE_TEMPLATES
@@ -170,6 +179,48 @@ def make_tiny_clip(path: Path, seed: int = 0) -> Path:
     tokenizer.save_pretrained(path)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(path)
     return path
+
+
+def make_tiny_dino(path: Path, model_type: str = "dinov2", seed: int = 0) -> Path:
+    """The folder of a `Dinov2Model`, or of a DINO's `ViTModel` (`vit`), with random weights, for 28 x 28 pictures."""
+    torch.manual_seed(seed)
+    width = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+    if model_type == "dinov2":
+        Dinov2Model(Dinov2Config(**width, mlp_ratio=2)).save_pretrained(path)
+        size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}
+        BitImageProcessorPil(**size).save_pretrained(path)
+    else:
+        ViTModel(ViTConfig(**width, intermediate_size=64), add_pooling_layer=False).save_pretrained(path)
+        ViTImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(path)
+    return path
+
+
+def add_tiny_safety_checker(model: Path, *, threshold: float, seed: int = 0) -> Path:
+    """Gives a diffusers folder a safety checker with random weights, which objects above a cosine of `threshold`."""
+    torch.manual_seed(seed)
+    width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    words = {"vocab_size": 100, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(
+        text_config={**width, **words}, vision_config={**width, "image_size": 32, "patch_size": 8}, projection_dim=16
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    checker.concept_embeds_weights.data[:] = threshold
+    checker.special_care_embeds_weights.data[:] = 2.0  # no cosine reaches it
+    checker.save_pretrained(model / "safety_checker")
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        model / "feature_extractor"
+    )
+    return model
+
+
+def with_vae_that_overflows(model: Path) -> Path:
+    """A diffusers folder, changed: the VAE's first convolution gives numbers beyond float16's 65504."""
+    file = model / "vae" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["decoder.conv_in.weight"] = weights["decoder.conv_in.weight"].float() * 3e4
+    assert weights["decoder.conv_in.weight"].abs().max() < 65504
+    save_file(weights, file, metadata={"format": "pt"})
+    return model
 
 
 def _words(template: str) -> list[str]:

@@ -55,8 +55,9 @@ VERSION = 1
 CACHE_VARIABLE = "TEXTUAL_INVERSION_CACHE"
 """Environment variable that names the folder for downloaded models."""
 DEFAULT_CACHE = "~/.cache/textual-inversion"
-MODEL_KINDS = ("diffusion", "clip")
-"""What can be imported: a Stable Diffusion folder of diffusers, or a CLIPModel folder of transformers."""
+MODEL_KINDS = ("diffusion", "clip", "dino", "safety_checker")
+"""What can be imported: a Stable Diffusion folder of diffusers, a CLIPModel, DINO or DINOv2 folder of transformers, and
+of a Stable Diffusion folder what checks its pictures."""
 
 
 class ModelFile(NamedTuple):
@@ -122,6 +123,11 @@ class ModelReference:
     def subfolders(self) -> tuple[str, ...]:
         """The parts of the model, sorted: `("scheduler", "text_encoder", "tokenizer", "unet", "vae")`."""
         return tuple(sorted({path.split("/")[0] for path in self.files if "/" in path}))
+
+    @property
+    def without_subfolders(self) -> ModelReference:
+        """The reference to the files at its top: of a scorer the CLIP model alone."""
+        return dataclasses.replace(self, files={path: file for path, file in self.files.items() if "/" not in path})
 
     @property
     def hub_repository(self) -> str | None:

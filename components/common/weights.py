@@ -15,7 +15,7 @@ from components.common.tensors import STORED_AS, StoredTensor, read_header
 _STEMS = ("model", "diffusion_pytorch_model")
 """What the files are called: of transformers, and of diffusers."""
 _SHARD = re.compile(r"[^/\\]+\.safetensors")
-_BUFFER = re.compile(r"((text|vision)_model\.)?embeddings\.position_ids")
+_BUFFER = re.compile(r"((text|vision)_model\.){0,2}embeddings\.position_ids")
 _BESIDE_TEXT = re.compile(r"vision_model\..*|visual_projection\..*|logit_scale")
 """What a whole CLIP model has beside its text encoder."""
 _SHOWN = 5
@@ -51,6 +51,8 @@ def is_beside(key: str, class_name: str) -> bool:
     """Whether a tensor may lie among the weights of a `class_name` without being one of them."""
     if _BUFFER.fullmatch(key):
         return True
+    if class_name == "ViTModel":
+        return key.startswith("pooler.")
     is_text_encoder = class_name.startswith("CLIPTextModel")
     projects = class_name == "CLIPTextModelWithProjection"
     is_projection = key == "text_projection.weight" and not projects

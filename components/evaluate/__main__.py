@@ -19,6 +19,9 @@ def main() -> None:
         "--scoring-set", type=Path, required=True, help="folder of the ImageSet to compare the samples with"
     )
     parser.add_argument("--start-word", type=Path, help="folder of the StartWord, for the report")
+    parser.add_argument(
+        "--training-set", type=Path, help="folder of the ImageSet that was trained on, to tell copies of its pictures"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the Evaluation")
     add_config_flags(parser, EvaluateConfig)
     arguments = parser.parse_args()
@@ -35,6 +38,7 @@ def main() -> None:
             accelerator=arguments.accelerator,
             output=arguments.output,
             start_word=arguments.start_word,
+            training_set=arguments.training_set,
         )
         print("pass" if evaluation.passed else "fail")
 

@@ -14,6 +14,7 @@ def evaluate(
     learned_embedding: dsl.Input[dsl.Model],
     scoring_set: dsl.Input[dsl.Dataset],
     start_word: dsl.Input[dsl.Artifact],
+    training_set: dsl.Input[dsl.Dataset],
     evaluation: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
@@ -30,6 +31,7 @@ def evaluate(
         learned_embedding: The learned rows.
         scoring_set: Pictures of the concept to score against.
         start_word: The word that training started from, and what others would have been.
+        training_set: The pictures that were trained on, to tell copies of them.
         evaluation: Samples, scores and the verdict.
         report: The page that shows them.
         metrics: The scores as a table, with a row `passed`: 1 or 0.
@@ -55,6 +57,7 @@ def evaluate(
             accelerator=told.accelerator,
             output=Path(evaluation.path),
             start_word=Path(start_word.path),
+            training_set=Path(training_set.path),
         )
         Path(report.path).write_text(found.report_html, encoding="utf-8")
         report.metadata["display_name"] = "Report"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.common.champion import ChampionAddress
+from components.common.drawing import PRECISION_MEANING, PRECISIONS, SAMPLER_MEANING, SAMPLERS
 from components.common.foreign_json import record_of
 from components.common.options import Config, option
 from components.common.training.config import FLAX_ACCELERATORS, MAX_SEED
@@ -52,6 +53,18 @@ class EvaluateOptions(Config):
     negative_prompt: str = option("what guidance leads away from", "", free_text=True)
     sampling_batch_size: int = option(
         "pictures drawn at once; it changes speed and memory, not the pictures", 4, least=1
+    )
+    sampler: str = option(SAMPLER_MEANING, SAMPLERS[0], choices=SAMPLERS)
+    sampling_precision: str = option(
+        f"{PRECISION_MEANING}; where pictures come out blank, all are drawn once more in fp32",
+        PRECISIONS[0],
+        choices=PRECISIONS,
+    )
+    safety_checker: str = option(
+        "whether the base model's own safety checker looks at the samples: those that it objects to are shown blurred "
+        "and counted, and count in the scores",
+        "off",
+        choices=("off", "on"),
     )
     seed: int = option("seed of the first picture; the n-th picture after it has seed + n", 0, least=0, most=MAX_SEED)
     min_clip_i_gain: float = option(

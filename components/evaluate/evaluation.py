@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, LearnedEmbedding, Sample
+from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, LearnedEmbedding
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.champion import SETTING, Judged, judged_in
 from components.common.errors import ArtifactError, BaseModelError, ImageError
 from components.common.logs import log_config
 from components.common.start_word import StartWord
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.drawing.blurring import with_blurred
+from components.evaluate.drawing.in_enough_precision import FirstDrawn, draw_in_enough_precision
 from components.evaluate.drawing.painter import Painter, painter_for
-from components.evaluate.drawing.samples import draw_samples, scoring_texts
+from components.evaluate.drawing.samples import DrawnSamples, initializer_texts, scoring_texts
 from components.evaluate.opponent import Opponent, find_opponent, with_champion
 from components.evaluate.report.page import render_report
 from components.evaluate.report.view import ReportContent
+from components.evaluate.scoring.by_prompt import PromptScores, scores_by_prompt
 from components.evaluate.scoring.gate import run_checks
 from components.evaluate.scoring.health import embedding_health, largest_norm_ratio
 from components.evaluate.scoring.held_out import HeldOutLosses, measure_held_out_losses
-from components.evaluate.scoring.scores import (
-    Scores,
-    VariantScores,
-    score_samples,
-    score_scoring_pictures,
-    summarize,
-    table_lines,
-)
-from components.torch_models.clip_scorer import ClipScorer
+from components.evaluate.scoring.measuring import Judges, Measured, load_judges, measure
+from components.evaluate.scoring.scores import Scores, summarize, table_lines
 from components.torch_models.loading import device_for
 
 logger = logging.getLogger(__name__)
@@ -58,6 +54,7 @@ class EvaluationInputs:
     learned: LearnedEmbedding
     learned_folder: Path
     scoring_set: ImageSet
+    training_set: ImageSet | None
     start_word: StartWord | None
     opponent: Opponent | None
 
@@ -73,30 +70,35 @@ def evaluate(
     accelerator: str,
     output: Path,
     start_word: Path | None = None,
+    training_set: Path | None = None,
 ) -> Evaluation:
     """The evaluation, written to `output`; whether the concept passed is in it, and is no error.
 
     Args:
         config: how to draw, score and judge.
         base_model: folder of the base model's reference.
-        scorer: folder of the reference to a CLIP model.
+        scorer: folder of the reference to a CLIP model, with what was imported beside it.
         initial_embedding: folder of the InitialEmbedding that training started from.
         learned_embedding: folder of the LearnedEmbedding.
         scoring_set: folder of the ImageSet to hold the samples against.
-        accelerator: `cpu` (PyTorch, float32), `gpu` (PyTorch, float16) or `tpu` (JAX, bfloat16; scored on the CPU).
+        accelerator: `cpu`, `gpu` (by PyTorch) or `tpu` (by JAX; scored on the CPU).
         output: folder for the Evaluation.
         start_word: folder of the StartWord, which the report shows where there is one.
+        training_set: folder of the ImageSet that was trained on; without it nothing is said of memorisation.
 
     Raises:
         InputError, ArtifactError: before anything is drawn, when an input cannot be used.
     """
-    make_painter = painter_for(accelerator)
+    make_painter = painter_for(accelerator, sampler=config.sampler, precision=config.sampling_precision)
     log_config(logger, config.as_json())
-    inputs = _read_inputs(config, base_model, scorer, initial_embedding, learned_embedding, scoring_set, start_word)
-    painter = make_painter(materialize(inputs.base_model, sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))))
+    inputs = _read_inputs(
+        config, base_model, scorer, initial_embedding, learned_embedding, scoring_set, start_word, training_set
+    )
     # CLIP scores some dozens of pictures: on a TPU's host that takes less than compiling it for the TPU would.
-    clip = ClipScorer(materialize(inputs.scorer), device=device_for("cpu" if accelerator == "tpu" else accelerator))
-    evaluation = _evaluate(config, inputs, painter, clip)
+    device = device_for("cpu" if accelerator == "tpu" else accelerator)
+    judges = load_judges(inputs.scorer, check_safety=config.safety_checker == "on", device=device)
+    painter = make_painter(materialize(inputs.base_model, sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))))
+    evaluation = _evaluate(config, inputs, painter, judges)
     evaluation.write(output)
     for line in evaluation.reasons:
         logger.warning("not accepted: %s", line)
@@ -127,6 +129,7 @@ def _read_inputs(
     learned_embedding: Path,
     scoring_set: Path,
     start_word: Path | None,
+    training_set: Path | None,
 ) -> EvaluationInputs:
     reference, learned = read_reference(base_model), LearnedEmbedding.read(learned_embedding)
     address = config.champion_address
@@ -136,6 +139,7 @@ def _read_inputs(
         learned=learned,
         learned_folder=learned_embedding,
         scoring_set=ImageSet.read(scoring_set),
+        training_set=None if training_set is None else ImageSet.read(training_set),
         start_word=None if start_word is None else StartWord.read(start_word),
         opponent=find_opponent(address, learned, learned_embedding, reference.digest) if address else None,
     )
@@ -164,44 +168,67 @@ def _check_that_they_belong_together(inputs: EvaluationInputs, initial: InitialE
             f"the learned embedding ({learned.placeholder_token}) was not trained from this initial embedding "
             f"({initial.placeholder_token}): pass the one that its training began with"
         )
+    trained_on = learned.lineage.get("image_set_digest")
+    if inputs.training_set and trained_on and inputs.training_set.digest != trained_on:
+        raise ArtifactError(
+            f"the learned embedding was trained on the pictures {str(trained_on)[:12]}, found the training set "
+            f"{inputs.training_set.digest[:12]}: pass the one that it was trained on, or none"
+        )
 
 
-def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, painter: Painter, clip: ClipScorer) -> Evaluation:
+def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, painter: Painter, judges: Judges) -> Evaluation:
     learned = inputs.learned
     vocabularies = {encoder: painter.vocabulary(encoder) for encoder in learned.rows}
     health = embedding_health(learned.tokens, learned.rows, learned.initial_rows, vocabularies)
-    drawn = draw_samples(painter, config, learned, inputs.learned_folder)
+    drawn, first_drawn = draw_in_enough_precision(painter, config, learned, inputs.learned_folder)
     held_out = measure_held_out_losses(painter, config, learned, inputs.scoring_set.pixels)
     logger.info("held-out loss %s", _told(held_out))
     opponent = inputs.opponent
     if opponent and not opponent.alone:
         drawn = with_champion(drawn, painter, config, learned, opponent)
-    by_sample = _score(clip, drawn.variants, scoring_texts(config, learned), inputs.scoring_set.pixels)
-    scores = summarize(by_sample, seed=config.seed)
+    measured = measure(
+        judges,
+        drawn.variants,
+        texts=scoring_texts(config, learned),
+        initializer_texts=initializer_texts(config, learned),
+        per_prompt=config.images_per_prompt,
+        scoring_pictures=inputs.scoring_set.pixels,
+        training_pictures=inputs.training_set.pixels if inputs.training_set else (),
+    )
+    scores = summarize(measured.by_sample, seed=config.seed)
+    prompts = config.prompts_for(learned.learnable_property)
+    by_prompt = scores_by_prompt(prompts, measured.by_sample, config.images_per_prompt, seed=config.seed)
     for line in table_lines(scores):
         logger.info("%s", line)
-    judged = opponent.compared(by_sample, seed=config.seed) if opponent else None
+    judged = opponent.compared(measured.by_sample, seed=config.seed) if opponent else None
     if judged:
         logger.info("%s", judged.sentence)
     norm_ratio = largest_norm_ratio(health)
     compared = [found.pixels for variant in ("after", "before") for found in drawn.variants[variant]]
     checks = run_checks(config, learned=learned, scores=scores, samples=compared, norm_ratio=norm_ratio)
-    settings = _settings(config, inputs, painter, scores, norm_ratio, list(compared[0].shape[:2]), judged)
+    settings = {
+        **_settings(config, inputs, painter, scores, norm_ratio, list(compared[0].shape[:2]), judged),
+        **_findings(measured, by_prompt, first_drawn),
+    }
+    shown = _for_everybody(drawn, measured, judges)
     report = render_report(
         ReportContent(
             config=config,
             learned=learned,
             reference=inputs.base_model,
             scoring_set=inputs.scoring_set,
-            drawn=drawn,
+            drawn=shown,
             held_out=held_out,
-            by_sample=by_sample,
+            by_sample=measured.by_sample,
             scores=scores,
             checks=checks,
             health=health,
             settings=settings,
             start_word=inputs.start_word,
             judged=judged,
+            by_prompt=by_prompt,
+            nearest=measured.nearest,
+            training_set=inputs.training_set,
         )
     )
     reasons = tuple(check.sentence for check in checks if not check.passed)
@@ -211,7 +238,7 @@ def _evaluate(config: EvaluateConfig, inputs: EvaluationInputs, painter: Painter
         reasons=reasons,
         scores=scores.values(),
         settings=settings,
-        samples=drawn.all(),
+        samples=shown.all(),
         report_html=report,
         learned_embedding_digest=learned.digest,
     )
@@ -223,19 +250,26 @@ def _told(held_out: HeldOutLosses) -> str:
     return f"{losses[0]:.3f} -> {losses[-1]:.3f}{true_caption}"
 
 
-def _score(
-    clip: ClipScorer,
-    variants: Mapping[str, Sequence[Sample]],
-    texts: Sequence[str],
-    scoring_pictures: Sequence[np.ndarray],
-) -> dict[str, VariantScores]:
-    pictures, text_embeddings = clip.embed_pictures(scoring_pictures), clip.embed_texts(texts)
-    found = {
-        name: score_samples(clip.embed_pictures([s.pixels for s in samples]), text_embeddings, pictures)
-        for name, samples in variants.items()
-    }
-    real = score_scoring_pictures(pictures, text_embeddings[0])
-    return found if real is None else {**found, "real": real}
+def _for_everybody(drawn: DrawnSamples, measured: Measured, judges: Judges) -> DrawnSamples:
+    """The samples as they may be shown: what the safety checker objects to is blurred, after it was scored."""
+    if judges.safety_checker is None:
+        return drawn
+    flagged = {variant: measured.by_sample[variant].by_metric()["flagged"] for variant in drawn.variants}
+    between = judges.safety_checker.objects_to([sample.pixels for _, sample in drawn.progress[1:-1]])
+    return with_blurred(drawn, flagged, between)
+
+
+def _findings(measured: Measured, by_prompt: Sequence[PromptScores], first_drawn: FirstDrawn | None) -> dict[str, Any]:
+    """What was found beside the scores, each where there is something to tell."""
+    found: dict[str, Any] = {"by_prompt": {str(number): each.content() for number, each in enumerate(by_prompt)}}
+    if first_drawn:
+        found["first_drawn_in"] = str(first_drawn)
+    if measured.nearest:
+        found["copy_threshold"] = measured.nearest["after"].threshold
+    flagged = {variant: each.flagged for variant, each in measured.by_sample.items() if each.flagged is not None}
+    if flagged:
+        found["flagged_samples"] = {variant: int(each.sum()) for variant, each in flagged.items()}
+    return found
 
 
 def _settings(

@@ -130,7 +130,7 @@ def _words_to_look_at(
         )
     if len(words) <= NEAREST:
         return words
-    clip = ClipScorer(materialize(read_reference(scorer)), device=device)
+    clip = ClipScorer(materialize(read_reference(scorer).without_subfolders), device=device)
     return nearest_words(words, images.pixels, clip, template=template, count=NEAREST)
 
 

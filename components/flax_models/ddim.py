@@ -1,4 +1,4 @@
-"""DDIM (Song et al. 2021) without noise on the way: the sampler that the Flax modules draw with."""
+"""DDIM (Song et al. 2021) without noise on the way: the sampler that the Flax modules draw with when none is named."""
 
 from __future__ import annotations
 
@@ -34,11 +34,18 @@ Array = Any
 
 
 class Steps(NamedTuple):
-    """The denoising steps, [steps] each: timestep, and the signal's share of variance before and after."""
+    """The denoising steps, [steps] each.
 
-    timestep: Array  # int32
-    alpha: Array  # float32
-    alpha_after: Array  # float32
+    Attributes:
+        timestep: what the UNet is told, int32 or float32.
+        alpha, alpha_after: the signal's share of variance before and after, float32.
+        bend: how much the change of the predicted picture since the step before counts, float32; 0 in DDIM.
+    """
+
+    timestep: Array
+    alpha: Array
+    alpha_after: Array
+    bend: Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,28 +85,55 @@ class Ddim:
                 chosen = np.round(np.linspace(0, total - 1, count))[::-1]
         timesteps = chosen.astype(np.int32)
         alphas, after = self.schedule.alphas_cumprod, timesteps - total // count
-        if self.schedule.prediction_type == "epsilon" and not alphas[timesteps].all():
+        self.check_signal(timesteps)
+        alpha_after = np.where(after >= 0, alphas[np.maximum(after, 0)], np.float32(self.final_alpha))
+        return Steps(
+            timestep=timesteps,
+            alpha=alphas[timesteps],
+            alpha_after=alpha_after.astype(np.float32),
+            bend=np.zeros(count, np.float32),
+        )
+
+    def check_signal(self, timesteps: np.ndarray) -> None:
+        """Raises `BaseModelError` when a step begins without any signal, and the noise is predicted."""
+        if self.schedule.prediction_type == "epsilon" and not self.schedule.alphas_cumprod[timesteps].all():
             raise BaseModelError(
                 f"prediction_type is epsilon where the schedule leaves no signal at timestep {timesteps[0]}, expected "
                 "v_prediction, as rescale_betas_zero_snr needs it: choose another base model"
             )
-        alpha_after = np.where(after >= 0, alphas[np.maximum(after, 0)], np.float32(self.final_alpha))
-        return Steps(timestep=timesteps, alpha=alphas[timesteps], alpha_after=alpha_after.astype(np.float32))
 
-    def denoise(self, latents: jax.Array, predicted: jax.Array, alpha: Array, alpha_after: Array) -> jax.Array:
-        """The latents after one step (equation 12 with sigma 0), given the UNet's prediction for them."""
-        signal, rest = alpha**0.5, (1 - alpha) ** 0.5
+    def noise_scale(self, steps: Steps) -> float:
+        """The standard deviation of the noise that pictures begin with."""
+        return 1.0
+
+    def denoise(
+        self, latents: jax.Array, predicted: jax.Array, before: jax.Array, step: Steps
+    ) -> tuple[jax.Array, jax.Array]:
+        """The latents after one step (equation 12 with sigma 0), and the predicted picture.
+
+        Args:
+            latents: the latents before it.
+            predicted: the UNet's prediction for them.
+            before: the picture that the step before predicted.
+            step: one of `steps`.
+        """
+        signal, rest = step.alpha**0.5, (1 - step.alpha) ** 0.5
         if self.schedule.prediction_type == "v_prediction":
             clean, noise = signal * latents - rest * predicted, signal * predicted + rest * latents
         else:
             clean, noise = (latents - rest * predicted) / signal, predicted
         if self.clip:
             clean = clean.clip(-1.0, 1.0)
-        return alpha_after**0.5 * clean + (1 - alpha_after) ** 0.5 * noise
+        after: jax.Array = step.alpha_after**0.5 * clean + (1 - step.alpha_after) ** 0.5 * noise
+        return after + step.bend * (clean - before), clean
 
 
-def load_ddim(model: Path) -> Ddim:
-    """DDIM with the schedule in the model's folder `scheduler`; says so when the folder names another sampler.
+def load_ddim(model: Path, *, is_asked_for: bool = False) -> Ddim:
+    """DDIM with the schedule in the model's folder `scheduler`.
+
+    Args:
+        model: a diffusers folder.
+        is_asked_for: whether a person chose the sampler; else it is said when the folder names another one.
 
     Raises:
         BaseModelError: when the folder's sampler has another kind of schedule.
@@ -114,7 +148,7 @@ def load_ddim(model: Path) -> Ddim:
         )
     if spacing not in ("leading", "trailing", "linspace"):
         raise BaseModelError(f"timestep_spacing is {spacing!r} in {model / 'scheduler'}: sample with PyTorch")
-    if not is_ddim:
+    if not is_ddim and not is_asked_for:
         logger.info("the base model names %s: drawing with DDIM, the sampler that is implemented in JAX", named)
     to_one = given.get("set_alpha_to_one", is_ddim)
     return Ddim(

@@ -36,7 +36,7 @@ class FlaxHeldOutLoss:
             prompt: with the placeholder alone for a concept of several vectors.
         """
         pipeline, count = self._pipeline, len(pictures)
-        alphas = pipeline.ddim.schedule.alphas_cumprod
+        alphas = pipeline.sampler.schedule.alphas_cumprod
         ids, first_id = pipeline.prompt_ids([prompt]), np.int32(pipeline.first_id)
         with jax.default_matmul_precision(pipeline.matmul_precision):
             latents = np.concatenate([self._encode(pipeline.weights, picture[None]) for picture in pictures])
@@ -86,6 +86,6 @@ class FlaxHeldOutLoss:
         prompt = pipeline.text_encoder.module(weights.text_encoder)(ids, rows, first_id, clip_skip=clip_skip)
         prompts = jnp.broadcast_to(prompt, (len(latents), *prompt.shape[1:]))
         predicted = pipeline.unet.module(weights.unet)(add_noise(latents, noise, alpha), timesteps, prompts)
-        predicts_velocity = pipeline.ddim.schedule.prediction_type == "v_prediction"
+        predicts_velocity = pipeline.sampler.schedule.prediction_type == "v_prediction"
         target = velocity(latents, noise, alpha) if predicts_velocity else noise
         return jnp.square(predicted - target).mean(axis=(1, 2, 3))

@@ -17,9 +17,9 @@ from components.common.prompts import placeholder_tokens
 from components.common.sources.checks import read_object
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import load_tokenizer
-from components.flax_models.ddim import load_ddim
 from components.flax_models.devices import DATA
 from components.flax_models.loading import load_text_encoder, load_unet, load_vae, replicated, weight_dtype
+from components.flax_models.samplers import load_sampler
 
 TEXT_ENCODER = "text_encoder"
 
@@ -38,7 +38,7 @@ class FlaxPipeline:
     Attributes:
         mesh: the devices.
         matmul_precision: in which precision compiled functions multiply.
-        ddim: the model's schedule, as DDIM walks it.
+        sampler: the model's schedule, as a sampler walks it.
         text_encoder, unet, vae: the modules' definitions.
         weights: their weights, on every device.
         rows: the concept's rows, float32 [n, d], on every device.
@@ -46,8 +46,14 @@ class FlaxPipeline:
         clip_skip: how many of the text encoder's last layers the concept wants left out.
     """
 
-    def __init__(self, model: Path, *, mesh: Mesh, mixed_precision: str = "no") -> None:
+    def __init__(self, model: Path, *, mesh: Mesh, mixed_precision: str = "no", sampler: str = "auto") -> None:
         """Loads all parts of a local diffusers folder onto every device of the mesh, which is of one process.
+
+        Args:
+            model: the folder.
+            mesh: the devices.
+            mixed_precision: `no` or `bf16`.
+            sampler: one of `drawing.SAMPLERS`.
 
         Raises:
             BaseModelError: when a part is missing or not implemented.
@@ -55,7 +61,7 @@ class FlaxPipeline:
         dtype = weight_dtype(mixed_precision)
         # Else TPUs multiply float32 by one pass of bfloat16.
         self.mesh, self.matmul_precision = mesh, "highest" if mixed_precision == "no" else "default"
-        self.ddim = load_ddim(model)
+        self.sampler = load_sampler(model, sampler)
         self.text_encoder, self.unet = load_text_encoder(model, dtype=dtype), load_unet(model, dtype=dtype)
         self.vae = load_vae(model)
         self.weights: Weights = replicated(

@@ -1,7 +1,7 @@
 """Pictures drawn on all devices of a process: one noise, one picture, whatever else is in the batch.
 
-Sampling is DDIM with classifier-free guidance, compiled once for each number of pictures, size and number of steps;
-the guidance scale is an argument.
+Sampling is by the pipeline's sampler with classifier-free guidance, compiled once for each number of pictures, size and
+number of steps; the guidance scale is an argument.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ class FlaxSampler:
         count, surplus = len(prompts), -len(prompts) % pipeline.mesh.size
         filled = [*prompts, *[prompts[-1]] * surplus]
         latents = np.concatenate([noise, np.repeat(noise[-1:], surplus, axis=0)])
+        steps = pipeline.sampler.steps(num_inference_steps)
         with jax.default_matmul_precision(pipeline.matmul_precision):
             pictures = self._draw(guidance_scale > 1)(
                 pipeline.weights,
                 pipeline.rows,
                 pipeline.cut(pipeline.prompt_ids(filled)),
                 pipeline.cut(pipeline.prompt_ids([negative_prompt] * len(filled))),
-                pipeline.cut(latents.astype(np.float32)),
-                pipeline.ddim.steps(num_inference_steps),
+                pipeline.cut((latents * pipeline.sampler.noise_scale(steps)).astype(np.float32)),
+                steps,
                 np.float32(guidance_scale),
                 first_id=pipeline.first_id,
                 clip_skip=pipeline.clip_skip,
@@ -108,13 +109,15 @@ class FlaxSampler:
         if guided:  # as in diffusers the negative prompt has all layers
             prompt = jnp.concatenate([text_encoder(negative_ids, rows, first_id), prompt])
 
-        def denoise(latents: jax.Array, step: Steps) -> tuple[jax.Array, None]:
+        def denoise(state: tuple[jax.Array, jax.Array], step: Steps) -> tuple[tuple[jax.Array, jax.Array], None]:
+            latents, before = state
             given = jnp.concatenate([latents, latents]) if guided else latents
             predicted = unet(given, jnp.full(len(given), step.timestep), prompt)
             if guided:
                 without, towards = jnp.split(predicted, 2)
                 predicted = without + scale * (towards - without)
-            return pipeline.ddim.denoise(latents, predicted, step.alpha, step.alpha_after), None
+            return pipeline.sampler.denoise(latents, predicted, before, step), None
 
-        latents, _ = jax.lax.scan(denoise, noise.transpose(0, 2, 3, 1), steps)
+        begin = noise.transpose(0, 2, 3, 1)
+        (latents, _), _ = jax.lax.scan(denoise, (begin, jnp.zeros_like(begin)), steps)
         return jnp.clip(vae.decode(latents / pipeline.vae.config.scaling_factor) / 2 + 0.5, 0.0, 1.0)

@@ -18,17 +18,9 @@ def main() -> None:
     add_config_flags(parser, ImportConfig)
     arguments = parser.parse_args()
     with step_boundary("import_base_model"):
-        from components.import_base_model.importing import import_base_model
+        from components.import_base_model.importing import import_models
 
-        config = config_from_flags(ImportConfig, arguments)
-        import_base_model(
-            config.source,
-            config.store_uri,
-            arguments.output,
-            kind=config.kind,
-            variant=config.variant,
-            revision=config.source_fingerprint,
-        )
+        import_models(config_from_flags(ImportConfig, arguments), arguments.output)
 
 
 if __name__ == "__main__":

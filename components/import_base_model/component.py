@@ -17,18 +17,11 @@ def import_base_model(config: str, reference: dsl.Output[dsl.Model]):
 
     from components.common.cli import step_boundary
     from components.import_base_model.config import ImportConfig
-    from components.import_base_model.importing import import_base_model as step
+    from components.import_base_model.importing import import_models as step
 
     with step_boundary("import_base_model"):
         told = ImportConfig.from_json(config)
-        imported = step(
-            told.source,
-            told.store_uri,
-            Path(reference.path),
-            kind=told.kind,
-            variant=told.variant,
-            revision=told.source_fingerprint,
-        )
+        imported = step(told, Path(reference.path))
         reference.metadata.update(
             {
                 "display_name": "Base model" if told.kind == "diffusion" else "Scorer",

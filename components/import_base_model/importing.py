@@ -28,6 +28,7 @@ from components.common.sources.selection import select_files
 from components.common.storage import ObjectStore, open_store
 from components.common.storage.local_files import local_errors
 from components.common.storage.store import run_parallel
+from components.import_base_model.config import ImportConfig
 from components.import_base_model.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,42 @@ VERIFIED = "verified"
 """A store's folder with the versions of its files that were known to be right, under each reference's own key."""
 WORKERS = 4
 """Files that are imported at the same time; each may need scratch space for its whole size."""
+
+
+def import_models(config: ImportConfig, output_path: Path) -> ModelReference:
+    """The reference to a model and what is imported beside it, as of `import_base_model`, written to `output_path`.
+
+    A DINO model lies in the subfolder `dino`, a safety checker in `safety_checker` and `feature_extractor`.
+    """
+    reference = import_base_model(
+        config.source,
+        config.store_uri,
+        output_path,
+        kind=config.kind,
+        variant=config.variant,
+        revision=config.source_fingerprint,
+    )
+    beside = dict(reference.files)
+    with tempfile.TemporaryDirectory(prefix="beside-") as scratch:
+        if config.dino:
+            dino = import_base_model(
+                config.dino, config.store_uri, Path(scratch) / "dino", kind="dino", revision=config.dino_fingerprint
+            )
+            beside |= {f"dino/{path}": file for path, file in dino.files.items()}
+        if config.safety_checker:
+            beside |= import_base_model(
+                config.safety_checker,
+                config.store_uri,
+                Path(scratch) / "safety_checker",
+                kind="safety_checker",
+                variant=config.safety_checker_variant,
+                revision=config.safety_checker_fingerprint,
+            ).files
+    if beside == reference.files:
+        return reference
+    whole = dataclasses.replace(reference, files=dict(sorted(beside.items())))
+    write_reference(whole, output_path)
+    return whole
 
 
 def import_base_model(
@@ -57,7 +94,8 @@ def import_base_model(
         source: local folder, `file://`, `gs://`, `s3://` or `hf://owner/name[@revision]`.
         store_uri: the model store, any address of `open_store`.
         output_path: folder for the reference.
-        kind: `diffusion` (a diffusers pipeline) or `clip` (a CLIPModel of transformers).
+        kind: `diffusion` (a diffusers pipeline), `clip` (a CLIPModel of transformers), `dino` (a DINO or DINOv2 model
+            of transformers) or `safety_checker` (what checks the pictures of a diffusers pipeline).
         variant: of the weights, such as `fp16`; empty for the plain ones.
         revision: what `open_source` gave before; the import then takes this state or fails.
 

@@ -11,7 +11,9 @@ from components.common.sources.models import ModelSource
 from components.flax_models.model_check import CONFIG_FILES, check_model
 
 
-def check_that_flax_computes(address: str, source: ModelSource, *, accelerator: str, num_inference_steps: int) -> None:
+def check_that_flax_computes(
+    address: str, source: ModelSource, *, accelerator: str, num_inference_steps: int, sampler: str
+) -> None:
     """Returns when the Flax modules compute all of a base model that has `CONFIG_FILES`.
 
     Args:
@@ -19,6 +21,7 @@ def check_that_flax_computes(address: str, source: ModelSource, *, accelerator: 
         source: the model as it is now.
         accelerator: where it is to be trained, for messages.
         num_inference_steps: denoising steps of the evaluation's pictures.
+        sampler: what draws them, one of `drawing.SAMPLERS`.
 
     Raises:
         BaseModelError: naming everything that they do not compute.
@@ -30,7 +33,7 @@ def check_that_flax_computes(address: str, source: ModelSource, *, accelerator: 
             (model / name).parent.mkdir(parents=True)
             shutil.copyfile(source.fetch(name, Path(scratch) / "fetched"), model / name)
         try:
-            check_model(model, num_inference_steps=num_inference_steps)
+            check_model(model, num_inference_steps=num_inference_steps, sampler=sampler)
         except BaseModelError as error:
             told = str(error).replace(str(model), address.rstrip("/"))
             raise BaseModelError(f"with Flax on accelerator {accelerator}: {told}") from error

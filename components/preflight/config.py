@@ -53,6 +53,11 @@ class RunOptions(Config):
         "the CLIP model that compares samples with pictures and prompts, as for base_model",
         "hf://openai/clip-vit-large-patch14",
     )
+    dino: str = option(
+        "a DINO or DINOv2 model that compares samples with pictures beside the scorer, as for base_model, such as "
+        "hf://facebook/dinov2-base; empty: none does",
+        "",
+    )
     accelerator: str = option(
         "where rows are trained and samples drawn; pictures are encoded there too, but with tpu on a CPU",
         "gpu",

@@ -29,7 +29,7 @@ def check_model_files(
     Args:
         address: where the model is, for messages.
         source: the model as it is now.
-        kind: `diffusion` or `clip`.
+        kind: one of `MODEL_KINDS`.
         variant: such as `fp16`; empty for the plain weights.
         resolution: side of the pictures in pixels that a diffusion model is to learn from.
         training: how it is to learn from them.

@@ -190,7 +190,7 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
         yield str(error)
         return
     if run.accelerator == "tpu":
-        yield from _mistakes_for_tpus(run, options.training)
+        yield from _mistakes_for_tpus(run, options.training, options.evaluation)
         if nodes.num_nodes > 1 and not run.evaluation_node_selector:
             yield (
                 f"evaluation_node_selector: found nothing with accelerator tpu on {nodes.num_nodes} nodes, expected "
@@ -201,7 +201,12 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
         yield from mistakes_with_flax(options.training)
 
 
-def _mistakes_for_tpus(run: RunOptions, training: TrainConfig) -> Iterable[str]:
+def _mistakes_for_tpus(run: RunOptions, training: TrainConfig, evaluation: EvaluateOptions) -> Iterable[str]:
+    if evaluation.sampling_precision == "fp16":
+        yield (
+            "evaluation_sampling_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, "
+            "fp32 or auto"
+        )
     if training.mixed_precision == "fp16":
         yield "mixed_precision: found fp16 with accelerator tpu, expected bf16, in which TPUs compute, or no"
     batch, accumulated = training.train_batch_size, training.gradient_accumulation_steps

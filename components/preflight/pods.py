@@ -49,7 +49,13 @@ def encoding_pod(options: CheckedOptions, *, model: int) -> Pod:
 
 
 def evaluation_pod(options: CheckedOptions, *, model: int, scorer: int) -> Pod:
-    """The pod that draws and scores samples; `model`, `scorer`: bytes of the weights of both."""
+    """The pod that draws and scores samples.
+
+    Args:
+        options: what a person asks for.
+        model: bytes of the base model's weights.
+        scorer: bytes of the weights of all that looks at samples.
+    """
     run, both = options.run, model + scorer
     return _pod(run.evaluation_pod, run.evaluation_cpu or _cpu(both), run.evaluation_memory or _memory(2 * both))
 

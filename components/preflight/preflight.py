@@ -95,7 +95,10 @@ class Checked:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sources:
-    """What there is of the sources: the state of each, and the size in bytes of the weights that a run takes."""
+    """What there is of the sources: the state of each, and the size in bytes of the weights that a run takes.
+
+    Beside the scorer are the DINO model and the base model's safety checker, where they are asked for.
+    """
 
     images_fingerprint: str
     scoring_images_fingerprint: str
@@ -103,6 +106,8 @@ class _Sources:
     base_model_bytes: int
     scorer_revision: str
     scorer_bytes: int
+    dino_revision: str
+    beside_scorer_bytes: int
     initializer_embedding_sha256: str
     champion: ChampionAddress | None
 
@@ -163,6 +168,7 @@ def _missing_sources(values: Mapping[str, Any]) -> Iterable[str]:
         "scoring_images_uri": fingerprint_images,
         "base_model": open_source,
         "scorer": open_source,
+        "dino": open_source,
     }
     for name, function in look.items():
         address = values.get(name)
@@ -204,6 +210,19 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         training=options.training,
     )
     scorer_bytes = scorer and attempt("scorer", check_model_files, run.scorer, scorer, kind="clip")
+    dino = attempt("dino", open_source, run.dino) if run.dino else None
+    beside = [attempt("dino", check_model_files, run.dino, dino, kind="dino") if dino else 0]
+    if base_model is not None and options.evaluation.safety_checker == "on":
+        beside.append(
+            attempt(
+                "evaluation_safety_checker",
+                check_model_files,
+                run.base_model,
+                base_model,
+                kind="safety_checker",
+                variant=run.base_model_variant,
+            )
+        )
     if base_model is not None and base_model_bytes is not None:
         attempt(
             "base_model",
@@ -223,6 +242,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
                 base_model,
                 accelerator=run.accelerator,
                 num_inference_steps=options.evaluation.num_inference_steps,
+                sampler=options.evaluation.sampler,
             )
     attempt("storage_uri", _check_writable, run.storage)
     champion = attempt("storage_uri", find_champion, run.registry_uri, options.registry, options.word.placeholder_token)
@@ -239,6 +259,8 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         base_model_bytes=base_model_bytes or 0,
         scorer_revision=scorer.revision,
         scorer_bytes=scorer_bytes or 0,
+        dino_revision=dino.revision if dino else "",
+        beside_scorer_bytes=sum(size or 0 for size in beside),
         initializer_embedding_sha256=existing.sha256 if existing else "",
         champion=champion,
     )
@@ -274,6 +296,17 @@ def _check_checkpoint(wanted: str, checkpoints_uri: str) -> str:
     return wanted
 
 
+def _safety_checker(options: CheckedOptions, sources: _Sources) -> dict[str, str]:
+    """Whose safety checker is imported: with the scorer, since what looks at samples is no part of what is trained."""
+    if options.evaluation.safety_checker == "off":
+        return {}
+    return {
+        "safety_checker": options.run.base_model,
+        "safety_checker_fingerprint": sources.base_model_revision,
+        "safety_checker_variant": options.run.base_model_variant,
+    }
+
+
 def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[str, str]) -> Checked:
     run, pictures = options.run, vars(options.pictures)
     model, scorer = sources.base_model_bytes, sources.scorer_bytes
@@ -287,7 +320,13 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
             variant=run.base_model_variant,
         ),
         "import_scorer": ImportConfig(
-            source=run.scorer, source_fingerprint=sources.scorer_revision, store_uri=run.models_uri, kind="clip"
+            source=run.scorer,
+            source_fingerprint=sources.scorer_revision,
+            store_uri=run.models_uri,
+            kind="clip",
+            dino=run.dino,
+            dino_fingerprint=sources.dino_revision,
+            **_safety_checker(options, sources),
         ),
         "prepare_pictures": IngestConfig(
             images_uri=run.images_uri, images_fingerprint=sources.images_fingerprint, **pictures
@@ -320,6 +359,6 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
         **outputs_of("encoding", encoding_pod(options, model=model)),
         training_image=images[name],
         **outputs_of("training", step),
-        **outputs_of("evaluation", evaluation_pod(options, model=model, scorer=scorer)),
+        **outputs_of("evaluation", evaluation_pod(options, model=model, scorer=scorer + sources.beside_scorer_bytes)),
         tolerations=list(run.accelerator_tolerations),
     )

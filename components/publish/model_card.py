@@ -29,6 +29,11 @@ _VARIANTS = {
 _METRICS = {
     "clip_i": ("CLIP-I", "likeness of the samples to the training pictures"),
     "clip_t": ("CLIP-T", "likeness of each sample to its prompt"),
+    "dino": ("DINO", "likeness in detail"),
+    "adherence": ("prompt left", "likeness to the prompt with the initializer word in the learned word's place"),
+    "diversity": ("diversity", "how much samples of one prompt differ"),
+    "memorised": ("copies", "share of samples that are as near to a training picture as a copy; lower is better"),
+    "flagged": ("flagged", "share of samples that the safety checker objects to, shown blurred; lower is better"),
 }
 CHAMPION_VERDICT = "champion_verdict"
 """Where the lineage has how the version compares with the one that was the champion when it was judged."""
@@ -194,8 +199,12 @@ def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
         rows.append([_VARIANTS.get(variant, cell(variant)), *("" if v is None else f"{v:.3f}" for v in values)])
     header = ["", *(_METRICS[metric][0] if metric in _METRICS else cell(metric) for metric in metrics)]
     legend = [f"{_METRICS[metric][0]}: {_METRICS[metric][1]}." for metric in metrics if metric in _METRICS]
-    parts = ["## Scores", table(header, rows), " ".join([*legend, "Higher is better."]) if legend else ""]
-    parts.append(escaped(str(facts.lineage.get(CHAMPION_VERDICT, ""))))
+    parts = [
+        "## Scores",
+        table(header, rows),
+        " ".join([*legend, "Higher is better where nothing else is said."]) if legend else "",
+        escaped(str(facts.lineage.get(CHAMPION_VERDICT, ""))),
+    ]
     if settings:
         parts.append(_details("How the samples were drawn and scored", settings))
     return "\n\n".join(part for part in parts if part)

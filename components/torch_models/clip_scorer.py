@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from components.common.errors import BaseModelError
 from components.common.storage.retries import one_line
 from components.common.vocabulary import load_tokenizer
 from components.torch_models.loading import load_module
+from components.torch_models.unit_vectors import unit_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +63,14 @@ class ClipScorer:
             pixels = self._processor(images=batch, return_tensors="pt").pixel_values.to(self._device)
             with torch.inference_mode():
                 pooled = self._model.vision_model(pixel_values=pixels).pooler_output
-                found.append(self._unit(self._model.visual_projection(pooled)))
+                found.append(unit_vectors(self._model.visual_projection(pooled), self._folder))
         return np.concatenate(found)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit embeddings, float32 [n, d], of n texts, each cut off at the model's number of tokens.
 
         Raises:
-            BaseModelError: when one is not finite: scores of it would be none.
+            BaseModelError: when one is not finite, as of `unit_vectors`.
         """
         found = []
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -85,15 +85,5 @@ class ClipScorer:
                 pooled = self._model.text_model(
                     input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
                 ).pooler_output
-                found.append(self._unit(self._model.text_projection(pooled)))
+                found.append(unit_vectors(self._model.text_projection(pooled), self._folder))
         return np.concatenate(found)
-
-    def _unit(self, features: torch.Tensor) -> np.ndarray:
-        found: np.ndarray = functional.normalize(features.float(), dim=-1).cpu().numpy()
-        bad = int((~np.isfinite(found)).any(axis=-1).sum())
-        if bad:
-            raise BaseModelError(
-                f"the scorer in {self._folder} gives {bad} of {len(found)} embeddings that are not finite: choose "
-                "another scorer"
-            )
-        return found

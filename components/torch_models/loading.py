@@ -92,11 +92,17 @@ def check_scheduler(model: Path) -> None:
         raise BaseModelError(*problems)
 
 
-def load_module(kind: type[Module], folder: Path, *, dtype: torch.dtype) -> Module:
+def load_module(kind: type[Module], folder: Path, *, dtype: torch.dtype, **constructor: Any) -> Module:
     """The frozen model of class `kind` in a folder of its own, on the CPU: all of its weights, and no others.
 
     diffusers and transformers fill what is missing with random numbers and go on; here nothing is filled. From here on
     they draw no progress bars and report no weights: in a pod's log these are torn lines.
+
+    Args:
+        kind: the class.
+        folder: with config.json and the weights.
+        dtype: of the weights in memory.
+        constructor: what the class is told beside its configuration.
 
     Raises:
         BaseModelError: when config.json is of another model or cannot be right, and by the names of tensors when some
@@ -116,6 +122,7 @@ def load_module(kind: type[Module], folder: Path, *, dtype: torch.dtype) -> Modu
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, by name
             **options,
+            **constructor,
         )
     except BaseModelError:
         raise

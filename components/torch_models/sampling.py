@@ -24,6 +24,7 @@ from components.common.storage.retries import one_line
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import load_tokenizer
 from components.torch_models.loading import check_scheduler, load_module
+from components.torch_models.samplers import sampler_for
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ _MODULES: dict[str, Any] = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
 }
+
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,10 +75,21 @@ class SamplingConfig:
             raise ConfigError(f"found height {self.height} and width {self.width}, expected both or neither")
 
 
-def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> Pipeline:
+def drawing_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of a precision (`drawing.PRECISIONS`); `auto`: float32 on CPUs, float16 on GPUs."""
+    return _DTYPES[precision] if precision != "auto" else torch.float32 if device.type == "cpu" else torch.float16
+
+
+def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype, sampler: str = "auto") -> Pipeline:
     """The `StableDiffusionPipeline` of a local diffusers folder, with the scheduler that the folder names.
 
     There is no safety checker, nothing is fetched from a network, and no code that the folder brings is run.
+
+    Args:
+        model: the folder.
+        device: where it draws.
+        dtype: of its weights.
+        sampler: one of `drawing.SAMPLERS`, instead of the scheduler that the folder names.
 
     Raises:
         BaseModelError: when the folder lacks a part or a part cannot be loaded, as of `load_module`.
@@ -114,6 +129,7 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype) -> P
     if not hasattr(pipeline.text_encoder, "text_model"):
         # Where diffusers 0.42 looks for the final norm with clip_skip; transformers 5.6 has it in the encoder itself.
         object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+    pipeline.scheduler = sampler_for(pipeline.scheduler, sampler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from components.common.artifacts import InitialEmbedding, LearnedEmbedding, Snapshot
+from components.common.artifacts import ImageSet, InitialEmbedding, LearnedEmbedding, Snapshot
 from components.common.base_model import CACHE_VARIABLE, read_reference
 from components.common.prompts import placeholder_tokens
 from tests.conftest import imported
@@ -74,7 +74,7 @@ def write_concept(
 ) -> Concept:
     """A concept begun from the word `initializer`, whose rows moved by noise of the deviation `moved`.
 
-    It says that it was learned without the text encoder's last `clip_skip` layers.
+    It says that it was learned from the scoring set, and without the text encoder's last `clip_skip` layers.
     """
     tokenizer = CLIPTokenizer.from_pretrained(world.model / "tokenizer")
     [token_id] = tokenizer.encode(initializer, add_special_tokens=False)
@@ -102,5 +102,6 @@ def write_concept(
     }
     learned: LearnedEmbedding = learned_embedding(token=token, steps=steps)
     config = {**learned.config, "clip_skip": clip_skip}
-    dataclasses.replace(learned, **changes, config=config).write(folder / "learned")
+    lineage = {**learned.lineage, "image_set_digest": ImageSet.read(world.scoring_set).digest}
+    dataclasses.replace(learned, **changes, config=config, lineage=lineage).write(folder / "learned")
     return Concept(initial_embedding=folder / "initial", learned_embedding=folder / "learned")

@@ -52,6 +52,7 @@ def run_component(world: World, concept: Concept, folder: Path, **parameters):
         learned_embedding=dsl.Model(uri=str(concept.learned_embedding)),
         scoring_set=dsl.Dataset(uri=str(world.scoring_set)),
         start_word=dsl.Artifact(uri=str(folder / "start_word")),
+        training_set=dsl.Dataset(uri=str(world.scoring_set)),
         **outputs,
     )
     return outputs
@@ -66,6 +67,7 @@ def test_component_gives_verdict_report_and_metrics(world, concept, tmp_path):
     assert "“toy” was found to explain the pictures best" in found.report_html
     assert outputs["metrics"].metadata["clip_i_after"] == round(found.scores["after"]["clip_i"], 4)
     assert "norm_ratio" in outputs["metrics"].metadata
+    assert {"memorised_after", "diversity_gain", "adherence_before"} < set(outputs["metrics"].metadata)
     assert outputs["evaluation"].metadata == {
         "display_name": "Evaluation",
         "placeholder_token": "<concept>",
@@ -89,6 +91,7 @@ def run_command(world: World, concept: Concept, output: Path, *flags: str) -> su
         "--initial-embedding": concept.initial_embedding,
         "--learned-embedding": concept.learned_embedding,
         "--scoring-set": world.scoring_set,
+        "--training-set": world.scoring_set,
         "--output": output,
     }
     named = [str(part) for pair in folders.items() for part in pair]

@@ -79,8 +79,9 @@ def test_evaluation_has_scores_settings_and_report(output, world, concept):
     found = Evaluation.read(output)
 
     assert list(found.scores) == ["after", "before", "real", "true_caption"]
-    for row in found.scores.values():
-        assert set(row) == {"clip_i", "clip_t"}
+    drawn = {"clip_i", "clip_t", "adherence", "diversity"}
+    for variant, row in found.scores.items():
+        assert set(row) == ({"clip_i", "clip_t"} if variant == "real" else drawn)
         assert all(-1 <= value <= 1 for value in row.values())
     low, high = found.settings["intervals"]["after"]["clip_i"]
     assert low < found.scores["after"]["clip_i"] < high
@@ -157,9 +158,11 @@ def test_log_ends_with_a_table_of_the_scores(world, concept, tmp_path, caplog):
     run(world, concept, tmp_path / "out")
     lines = [record.message for record in caplog.records if record.name == "components.evaluate.evaluation"]
 
-    table = lines[-6:-1]
+    table, further = lines[-10:-5], lines[-5:-1]
     assert [line.split()[0] for line in table] == ["CLIP-I", "before", "after", "real", "gain"]
-    assert len({len(line) for line in table[1:]}) == 1
+    assert [line.split()[0] for line in further] == ["adherence", "before", "after", "gain"]
+    assert further[0].split()[3] == "diversity"
+    assert len({len(line) for line in (*table[1:], *further[1:])}) == 1
     assert lines[-1] == "<concept>: passed"
     assert any(record.message.startswith("sampling after 4/4") for record in caplog.records)
 

@@ -81,7 +81,7 @@ def test_pictures_equal_diffusers_with_clip_skip_and_from_noise_alone(tmp_path: 
     fixed = {"clip_sample": False, "set_alpha_to_one": False}
     scheduler.write_text(json.dumps({**json.loads(scheduler.read_text()), **from_noise_alone, **fixed}))
     pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
-    assert pipeline.ddim.steps(STEPS).alpha[0] == 0
+    assert pipeline.sampler.steps(STEPS).alpha[0] == 0
     pipeline.load_concept(file)
     noise = starting_noise(2, 8)
     ours = FlaxSampler(pipeline).sample(

@@ -128,6 +128,7 @@ def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
         "learned_embedding": "train.learned_embedding",
         "scoring_set": "ingest-images-2.image_set",
         "start_word": "find-start-word.start_word",
+        "training_set": "ingest-images.image_set",
     }
     assert inputs(pipeline, "publish") == {
         "base_model": "import-base-model.reference",

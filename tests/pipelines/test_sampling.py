@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from examples.sprites.judge import judge
 from pipelines.cli import main
 from pipelines.sampling import Concept, check_prompts, fetch_concept
 from tests.publish.conftest import write_inputs
+from tests.tiny_models import with_vae_that_overflows
 
 SPRITES = Path(__file__).parents[2] / "examples" / "sprites"
 MODEL = SPRITES / "base_model"
@@ -199,3 +201,26 @@ def test_concepts_that_want_other_layers_left_out_are_not_drawn_together(tmp_pat
     places = ["--base-model", str(MODEL), "--out", str(tmp_path / "both")]
     assert main(["sample", *flags, "--prompt", "a <a> and a <b>", *places, *QUICK]) == InputError.exit_code
     assert "learned with clip_skip 0, 1, expected the same for all" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers 0.42 with DPM-Solver++
+def test_sampler_by_choice_draws_the_same_thing_otherwise(tmp_path: Path) -> None:
+    flags = ["--concept", write_concept(tmp_path, "<form>", "heart"), "--prompt", "a photo of a blue plain <form>"]
+    own = sample(tmp_path / "own", *flags)
+    other = sample(tmp_path / "other", *flags, "--sampler", "dpm-solver++")
+    assert all((one != another).any() for one, another in zip(own, other, strict=True))
+    assert [judge(picture).shape for picture in other] == ["heart"] * 2
+
+
+def test_blank_pictures_of_half_precision_are_drawn_once_more(tmp_path: Path, caplog: Any) -> None:
+    model = with_vae_that_overflows(Path(shutil.copytree(MODEL, tmp_path / "model")))
+    flags = ["--concept", write_concept(tmp_path, "<form>", "heart"), "--prompt", "a <form>"]
+    drawn = {}
+    for precision in ("fp16", "fp32"):
+        places = ["--base-model", str(model), "--out", str(tmp_path / precision), "--count", "1"]
+        quick = ["--accelerator", "cpu", "--num-inference-steps", "1", "--sampling-precision", precision]
+        assert main(["sample", *map(str, flags), *places, *quick]) == 0
+        drawn[precision] = pictures(tmp_path / precision)[0]
+    assert caplog.text.count("1 of 1 pictures are blank in torch.float16: all are drawn once more, in fp32") == 1
+    np.testing.assert_array_equal(drawn["fp16"], drawn["fp32"])
+    assert drawn["fp16"].std() > 0

@@ -29,6 +29,9 @@ PARTS = {
 }
 """The classes that a part can be of."""
 
+DINO_MODELS = {"dinov2": "Dinov2Model", "vit": "ViTModel"}
+"""The class that loads a DINOv2 or a DINO model, by what transformers calls its configuration."""
+
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 """What the trainers let a UNet predict: the noise, or the velocity (arXiv 2202.00512)."""
 
@@ -53,6 +56,9 @@ _MODEL_TYPES = {
     "CLIPModel": ("clip",),
     "CLIPTextModel": ("clip_text_model", "clip"),
     "CLIPTextModelWithProjection": ("clip_text_model", "clip"),
+    "StableDiffusionSafetyChecker": ("clip",),
+    "Dinov2Model": ("dinov2",),
+    "ViTModel": ("vit",),
 }
 """What transformers calls the configurations of each class; a text encoder may have that of a whole CLIP model."""
 _SIZES = (
@@ -152,6 +158,14 @@ def config_problems(config: Mapping[str, Any], name: str, class_name: str) -> li
         if field == "scaling_factor" and not (_is_number(value) and value > 0):
             problems.append(f"{name}: found {field} {_shown(value)}, expected a number above 0: fetch it again")
     return problems
+
+
+def dino_problems(config: Mapping[str, Any], name: str) -> list[str]:
+    """Why a model with this configuration is no DINO or DINOv2 model; arguments as of `config_problems`."""
+    found = config.get("model_type")
+    if not isinstance(found, str) or found not in DINO_MODELS:
+        return [f"{name} is of a {_shown(found)}, expected {' or '.join(DINO_MODELS)}: choose a DINO or DINOv2 model"]
+    return config_problems(config, name, DINO_MODELS[found])
 
 
 def scheduler_problems(config: Mapping[str, Any], name: str) -> list[str]:

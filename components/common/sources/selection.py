@@ -15,6 +15,7 @@ from components.common.sources.families import (
     config_of,
     config_problems,
     described,
+    dino_problems,
     pipeline_problems,
     scheduler_problems,
 )
@@ -49,7 +50,7 @@ def select_files(
     Args:
         source: the address, for messages.
         names: every path in the source.
-        kind: `diffusion` or `clip`.
+        kind: one of `MODEL_KINDS`.
         variant: such as `fp16`; empty for the plain weights.
         read_json: the content of a JSON file of the source.
 
@@ -65,6 +66,10 @@ def select_files(
             selection.take_diffusion()
         case "clip":
             selection.take_clip()
+        case "dino":
+            selection.take_dino()
+        case "safety_checker":
+            selection.take_safety_checker()
         case _:
             raise ConfigError(f"found kind {kind!r}, expected one of {', '.join(MODEL_KINDS)}")
     if selection.problems:
@@ -119,6 +124,20 @@ class _Selection:
         self._take("preprocessor_config.json")
         self._take_tokenizer("")
         self._weights[""] = _TRANSFORMERS_WEIGHTS
+        self._take_all_weights()
+
+    def take_dino(self) -> None:
+        self._take("config.json")
+        self._check("config.json", dino_problems)
+        self._take("preprocessor_config.json")
+        self._weights[""] = _TRANSFORMERS_WEIGHTS
+        self._take_all_weights()
+
+    def take_safety_checker(self) -> None:
+        self._take("safety_checker/config.json")
+        self._check("safety_checker/config.json", config_problems, "StableDiffusionSafetyChecker")
+        self._take("feature_extractor/preprocessor_config.json")
+        self._weights["safety_checker/"] = _TRANSFORMERS_WEIGHTS
         self._take_all_weights()
 
     def _config(self, name: str) -> Mapping[str, Any]:

@@ -19,25 +19,48 @@ from components.evaluate.scoring.health import Vocabulary
 from components.flax_models.denoising_loss import FlaxHeldOutLoss
 from components.flax_models.devices import describe_devices
 from components.flax_models.pipeline import TEXT_ENCODER, FlaxPipeline
+from components.flax_models.samplers import SCHEDULERS
 from components.flax_models.sampling import FlaxSampler
 
 logger = logging.getLogger(__name__)
 
 
 class FlaxPainter:
-    """A `Painter`: bfloat16 on TPUs, float32 on what stands in for them."""
+    """A `Painter`."""
 
-    def __init__(self, model: Path, *, mesh: Mesh) -> None:
+    def __init__(self, model: Path, *, mesh: Mesh, sampler: str = "auto", precision: str = "auto") -> None:
         """Loads a local diffusers folder.
+
+        Args:
+            model: the folder.
+            mesh: the devices.
+            sampler: one of `drawing.SAMPLERS`.
+            precision: one of `drawing.PRECISIONS` but fp16; `auto` is bfloat16 on TPUs, float32 on what stands in for
+                them.
 
         Raises:
             BaseModelError: when a part is missing or not implemented.
         """
         self._mesh, self._devices = mesh, describe_devices(mesh, "tpu")
         logger.info("%s on %s", versions(["jax", "flax", "transformers"]), self._devices)
-        self._is_tpu = mesh.devices.flat[0].platform == "tpu"
-        self._pipeline = FlaxPipeline(model, mesh=mesh, mixed_precision="bf16" if self._is_tpu else "no")
+        is_tpu = mesh.devices.flat[0].platform == "tpu"
+        self._model, self._named_sampler = model, sampler
+        self._load(is_narrow=precision == "bf16" or (precision == "auto" and is_tpu))
+
+    def _load(self, *, is_narrow: bool) -> None:
+        self._is_narrow, precision = is_narrow, "bf16" if is_narrow else "no"
+        self._pipeline = FlaxPipeline(
+            self._model, mesh=self._mesh, mixed_precision=precision, sampler=self._named_sampler
+        )
         self._sampler, self._loss = FlaxSampler(self._pipeline), FlaxHeldOutLoss(self._pipeline)
+
+    def widen(self) -> bool:
+        """See `Painter`."""
+        if not self._is_narrow:
+            return False
+        del self._pipeline, self._sampler, self._loss  # two of them may not fit into memory
+        self._load(is_narrow=False)
+        return True
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -45,8 +68,8 @@ class FlaxPainter:
         return {
             "framework": "flax",
             "devices": self._devices,
-            "scheduler": "DDIMScheduler",
-            "precision": "bfloat16" if self._is_tpu else "float32",
+            "scheduler": SCHEDULERS[type(self._pipeline.sampler)],
+            "precision": "bfloat16" if self._is_narrow else "float32",
         }
 
     def vocabulary(self, encoder: str) -> Vocabulary:

@@ -39,12 +39,20 @@ class Painter(Protocol):
     ) -> list[np.ndarray]:
         """One picture, uint8 [H, W, 3], for each prompt and its seed; progress lines begin with `label`, if any."""
 
+    def widen(self) -> bool:
+        """Loads the base model again to compute in float32, without the concept; False where it does already."""
+
     def held_out_loss(self, pictures: Sequence[np.ndarray], prompt: str) -> float:
         """The denoising loss over pictures (uint8 [H, W, 3] each, of one size), given `prompt`."""
 
 
-def painter_for(accelerator: str) -> Callable[[Path], Painter]:
+def painter_for(accelerator: str, *, sampler: str = "auto", precision: str = "auto") -> Callable[[Path], Painter]:
     """What makes a painter of a local diffusers folder: in JAX on TPUs, in PyTorch on GPUs and CPUs.
+
+    Args:
+        accelerator: `cpu`, `gpu` or `tpu`.
+        sampler: one of `drawing.SAMPLERS`.
+        precision: one of `drawing.PRECISIONS`.
 
     Raises:
         ConfigError: when the accelerator is unknown or absent.
@@ -54,8 +62,8 @@ def painter_for(accelerator: str) -> Callable[[Path], Painter]:
         from components.evaluate.drawing.flax_painter import FlaxPainter
         from components.flax_models.devices import mesh_for
 
-        return functools.partial(FlaxPainter, mesh=mesh_for(accelerator))
+        return functools.partial(FlaxPainter, mesh=mesh_for(accelerator), sampler=sampler, precision=precision)
     from components.evaluate.drawing.torch_painter import TorchPainter
     from components.torch_models.loading import device_for
 
-    return functools.partial(TorchPainter, device=device_for(accelerator))
+    return functools.partial(TorchPainter, device=device_for(accelerator), sampler=sampler, precision=precision)

@@ -84,7 +84,15 @@ def scoring_texts(config: EvaluateOptions, learned: LearnedEmbedding) -> tuple[s
     The scorer does not know the placeholder: in its place stand the reference prompt, which describes the concept
     exactly, or else the initializer token, a word for the kind of thing that it is.
     """
-    word = config.reference_prompt or learned.initializer_token
+    return _texts(config, learned, config.reference_prompt or learned.initializer_token)
+
+
+def initializer_texts(config: EvaluateOptions, learned: LearnedEmbedding) -> tuple[str, ...]:
+    """For each sample of a variant its prompt with the initializer token in the placeholder's place."""
+    return _texts(config, learned, learned.initializer_token)
+
+
+def _texts(config: EvaluateOptions, learned: LearnedEmbedding, word: str) -> tuple[str, ...]:
     prompts = config.prompts_for(learned.learnable_property)
     return tuple(prompt.replace("{}", word) for prompt in prompts for _ in range(config.images_per_prompt))
 

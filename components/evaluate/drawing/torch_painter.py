@@ -18,6 +18,7 @@ from components.torch_models.loading import describe_device
 from components.torch_models.sampling import (
     TOKENIZERS,
     SamplingConfig,
+    drawing_dtype,
     load_concept,
     load_pipeline,
     sample,
@@ -28,19 +29,35 @@ logger = logging.getLogger(__name__)
 
 
 class TorchPainter:
-    """A `Painter`: float32 on CPUs, float16 on GPUs."""
+    """A `Painter`."""
 
-    def __init__(self, model: Path, *, device: torch.device) -> None:
+    def __init__(self, model: Path, *, device: torch.device, sampler: str = "auto", precision: str = "auto") -> None:
         """Loads a local diffusers folder.
+
+        Args:
+            model: the folder.
+            device: where it draws.
+            sampler: one of `drawing.SAMPLERS`.
+            precision: one of `drawing.PRECISIONS`; `auto` is float32 on CPUs and float16 on GPUs.
 
         Raises:
             BaseModelError: when a part is missing or cannot be loaded.
         """
-        self._device = device
+        self._model, self._device, self._sampler = model, device, sampler
         logger.info("%s on %s", versions(["torch", "diffusers", "transformers"]), describe_device(device))
-        dtype = torch.float32 if device.type == "cpu" else torch.float16
-        self._pipeline = load_pipeline(model, device=device, dtype=dtype)
+        self._load(drawing_dtype(precision, device))
+
+    def _load(self, dtype: torch.dtype) -> None:
+        self._pipeline = load_pipeline(self._model, device=self._device, dtype=dtype, sampler=self._sampler)
         self._tokens, self._clip_skip = tuple[str, ...](), 0
+
+    def widen(self) -> bool:
+        """See `Painter`."""
+        if self._pipeline.unet.dtype == torch.float32:
+            return False
+        del self._pipeline  # two of them may not fit into memory
+        self._load(torch.float32)
+        return True
 
     @property
     def settings(self) -> Mapping[str, str]:

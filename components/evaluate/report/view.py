@@ -16,11 +16,14 @@ from components.common.start_word import StartWord
 from components.common.usage import usage_script
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.samples import DrawnSamples
-from components.evaluate.report.charts import held_out_chart, interval_scale, loss_chart, norm_scale
+from components.evaluate.report.charts import held_out_chart, loss_chart, norm_scale
 from components.evaluate.report.pictures import EmbeddedPicture
+from components.evaluate.report.score_cards import nearest_pairs, prompt_table, score_tables
+from components.evaluate.scoring.by_prompt import PromptScores
 from components.evaluate.scoring.gate import LARGE_NORM_RATIO, Check
 from components.evaluate.scoring.health import EncoderHealth
 from components.evaluate.scoring.held_out import HeldOutLosses
+from components.evaluate.scoring.memorisation import Nearest
 from components.evaluate.scoring.scores import METRICS, Scores, VariantScores
 
 _STORY_COLUMNS = (4, 6)
@@ -50,6 +53,9 @@ class ReportContent:
         settings: as in the `Evaluation`.
         start_word: how well words explained the pictures before training, where that was measured.
         judged: the champion that it was held against, where somebody looked for one.
+        by_prompt: the means prompt by prompt.
+        nearest: the training pictures nearest to the samples of each variant, where they are there.
+        training_set: the pictures that were trained on, where they are there.
     """
 
     config: EvaluateOptions
@@ -65,6 +71,9 @@ class ReportContent:
     settings: Mapping[str, Any]
     start_word: StartWord | None = None
     judged: Judged | None = None
+    by_prompt: Sequence[PromptScores] = ()
+    nearest: Mapping[str, Nearest] = dataclasses.field(default_factory=dict)
+    training_set: ImageSet | None = None
 
     @property
     def base_model(self) -> str:
@@ -111,6 +120,8 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
         "loss": loss_chart(learned.losses),
         "held_out": held_out_chart(content.held_out.by_step, content.held_out.true_caption),
         "tables": _score_tables(content),
+        "by_prompt": prompt_table(content.by_prompt[:_MAX_SHOWN_PROMPTS]),
+        "nearest": nearest_pairs(content.nearest, content.drawn.variants["after"], content.training_set, picture),
         "norm_is_large": content.settings["norm_ratio"] >= LARGE_NORM_RATIO,
         "rulers": [(encoder, norm_scale(encoder)) for encoder in content.health if encoder.rows],
         "usage": _usage(content),
@@ -193,33 +204,14 @@ def _left_out(content: ReportContent) -> str:
 
 
 def _score_tables(content: ReportContent) -> list[dict[str, Any]]:
-    about = {
-        "clip_i": (
-            "Likeness to the concept (CLIP-I)",
-            "Mean cosine between every sample, of all prompts, and every picture of the concept. "
-            "The concept's own pictures, held against each other, show what is possible.",
-        ),
-        "clip_t": (
-            "Faithfulness to the prompt (CLIP-T)",
-            "Mean cosine between a sample and the text of its prompt, with "
-            f"“{content.config.reference_prompt or content.learned.initializer_token}” in the placeholder's place.",
-        ),
-    }
-    tables = []
-    for metric in METRICS:
-        estimates = {variant: row[metric] for variant, row in content.scores.variants.items()}
-        title, explanation = about[metric]
-        tables.append(
-            {
-                "title": title,
-                "explanation": explanation,
-                "estimates": estimates,
-                "scale": interval_scale(estimates),
-                "gain": content.scores.gain[metric],
-                "over_champion": content.judged.gain.get(metric) if content.judged else None,
-            }
-        )
-    return tables
+    learned = content.learned
+    return score_tables(
+        content.scores,
+        described_by=content.config.reference_prompt or learned.initializer_token,
+        initializer=learned.initializer_token,
+        copy_threshold=content.nearest["after"].threshold if content.nearest else 1.0,
+        over_champion=content.judged.gain if content.judged else {},
+    )
 
 
 def _usage(content: ReportContent) -> dict[str, str]:
@@ -244,7 +236,7 @@ def _usage(content: ReportContent) -> dict[str, str]:
 
 
 def _plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    told_elsewhere = ("intervals", "norm_ratio", SETTING)
+    told_elsewhere = ("intervals", "norm_ratio", "by_prompt", "flagged_samples", SETTING)
     return {name: value for name, value in settings.items() if name not in told_elsewhere and "digest" not in name}
 
 

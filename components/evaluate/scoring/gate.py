@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
+from components.common.drawing import is_blank
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.scoring.scores import Scores
 
@@ -76,12 +77,12 @@ def _trained(learned: LearnedEmbedding) -> Check:
 
 def _drawn(samples: Sequence[np.ndarray]) -> Check:
     name = "Samples show something"
-    blank = sum(int(picture.min() == picture.max()) for picture in samples)
+    blank = sum(is_blank(picture) for picture in samples)
     if blank == 0:
         return Check(name=name, passed=True, sentence=f"None of the {len(samples)} samples is blank.")
     sentence = (
-        f"{blank} of the {len(samples)} samples are blank: the rows, the base model, or half precision gave values "
-        "that are not finite; lower learning_rate, or evaluate with accelerator cpu to see which."
+        f"{blank} of the {len(samples)} samples are blank: the rows or the base model gave values that are not finite, "
+        "in float32 too; lower learning_rate."
     )
     return Check(name=name, passed=False, sentence=sentence)
 
