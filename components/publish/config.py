@@ -22,6 +22,9 @@ class PublishOptions(Config):
     registry_alias: str = option(
         "alias moved to the new version unless it points at a newer one; empty moves none", "champion"
     )
+    registry_gallery: bool = option(
+        "write gallery.html beside the registry's concepts after publishing: one page over all of them", False
+    )
 
     def find_mistakes(self) -> Iterable[str]:
         """See `Config.find_mistakes`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.common.artifact_folder import write_artifact
 from components.common.base_model import read_reference
-from components.common.errors import ArtifactError
+from components.common.errors import ArtifactError, TextualInversionError
 from components.common.logs import log_config, versions
 from components.common.registry.aliases import advance_alias
 from components.common.registry.entry import MANIFEST, RegistryEntry
@@ -15,6 +15,7 @@ from components.common.registry.registry import concept_store
 from components.common.registry.versions import publish_version
 from components.publish.bundle import make_bundle
 from components.publish.config import PublishConfig
+from components.publish.gallery.page import write_gallery
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,17 @@ def publish(
             advance_alias(store, config.registry_alias, entry.version)
         except ArtifactError as error:
             logger.warning("%s; or promote a version, which writes it anew", error)
+    if config.registry_gallery:
+        _write_gallery(config.registry_uri)
     content = {"entry_uri": entry.uri, "concept": entry.concept, "concept_version": entry.version}
     files = {MANIFEST: entry.to_bytes()}
     write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files=files)
     return entry
+
+
+def _write_gallery(registry_uri: str) -> None:
+    """Writes the registry's page; a warning where that fails, since the version is published."""
+    try:
+        logger.info("the gallery of the registry is %s", write_gallery(registry_uri))
+    except TextualInversionError as error:
+        logger.warning("the gallery was not written: %s", error)

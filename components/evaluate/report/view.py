@@ -10,13 +10,13 @@ import numpy as np
 
 from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference
+from components.common.pages.pictures import EmbeddedPicture
 from components.common.prompts import trigger_word
 from components.common.start_word import StartWord
 from components.common.usage import usage_script
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.samples import DrawnSamples
 from components.evaluate.report.charts import held_out_chart, interval_scale, loss_chart, norm_scale
-from components.evaluate.report.pictures import EmbeddedPicture
 from components.evaluate.scoring.gate import LARGE_NORM_RATIO, Check
 from components.evaluate.scoring.health import EncoderHealth
 from components.evaluate.scoring.held_out import HeldOutLosses
