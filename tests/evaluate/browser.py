@@ -97,6 +97,14 @@ class Browser:
             screenshot=base64.b64decode(picture),
         )
 
+    def value_of(self, expression: str) -> Any:
+        """What a JavaScript expression is in the page as it is now."""
+        return self._evaluate(expression)
+
+    def let_scripts_run(self, allowed: bool) -> None:
+        """Whether pages that are opened from now on may run scripts."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not allowed)
+
     def title(self) -> str:
         """The title of the page as it is now."""
         return str(self._evaluate("document.title"))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from components.common.errors import PreconditionError, StorageError, TextualInversionError
+from components.common.errors import PreconditionError, TextualInversionError
 from components.common.pages.page import page_template, policy_hash, shared_style
 from components.common.registry.overview import ConceptOverview, VersionState, read_overview
 from components.common.storage import open_store, split_uri
@@ -31,7 +31,6 @@ MAX_BYTES = 8_000_000
 
 _FOLDER = Path(__file__).parent
 _AT_ONCE = 16
-_ATTEMPTS = 10
 
 
 class Room(NamedTuple):
@@ -45,7 +44,7 @@ ROOMS = (Room(6_000_000, 2000), Room(3_000_000, 1000), Room(0, 500), Room(0, 50)
 """From the most to the least; a page takes the first one that it fits with."""
 
 
-def render_gallery(registry_uri: str, *, max_bytes: int = MAX_BYTES) -> str:
+def render_gallery(registry_uri: str, *, rooms: Sequence[Room] = ROOMS, max_bytes: int = MAX_BYTES) -> str:
     """The page as HTML of at most `max_bytes`.
 
     Pictures are shown of the versions that aliases point at and of the newest; what there is no room for is a row
@@ -54,17 +53,17 @@ def render_gallery(registry_uri: str, *, max_bytes: int = MAX_BYTES) -> str:
     Raises:
         InputError: when the address is of no known kind.
         StorageError: when the registry cannot be read.
-        TextualInversionError: when the page does not fit even without pictures.
+        TextualInversionError: when the page does not fit even with the last of the rooms.
     """
     uri = open_store(registry_uri).uri
     concepts = read_overview(uri)
     by_importance = _by_importance(concepts)
-    pictures = _read_pictures(by_importance, ROOMS[0].pictures)
+    pictures = _read_pictures(by_importance, rooms[0].pictures)
     style = shared_style() + (_FOLDER / "style.css").read_text(encoding="utf-8")
     script = (_FOLDER / "filter.js").read_text(encoding="utf-8")
     shared = {"style": style, "script": script, "style_hash": policy_hash(style), "script_hash": policy_hash(script)}
     template, size = page_template(_FOLDER), 0
-    for room in ROOMS:
+    for room in rooms:
         shown = _counts(concepts, by_importance[: room.versions])
         page = template.render(gallery_view(uri, concepts, _that_fit(pictures, room.pictures), shown), **shared)
         size = len(page.encode())
@@ -79,25 +78,23 @@ def render_gallery(registry_uri: str, *, max_bytes: int = MAX_BYTES) -> str:
 def write_gallery(registry_uri: str, address: str = "") -> str:
     """The address of the page, written there; by default beside the concepts of the registry.
 
-    Of several writers at once the last one has seen what the others have published: a page that was written meanwhile
-    is looked at again.
+    Of several writers at once, what all of them have published is on the page in the end. A page that somebody else
+    wrote meanwhile may have been made before this version was published: it is replaced. One that was written while
+    this page was made the second time is newer than that one, and shows this version too.
 
     Raises:
         InputError, StorageError, TextualInversionError: see `render_gallery`; or when it cannot be written.
     """
     folder, name = split_uri(address) if address else (registry_uri, GALLERY)
     store = open_store(folder)
-    for _ in range(_ATTEMPTS):
+    for _ in range(2):
         token = store.stat(name).version if store.exists(name) else None
-        page = render_gallery(registry_uri).encode()
         try:
-            store.write(name, page, if_version=token, if_absent=token is None)
+            store.write(name, render_gallery(registry_uri).encode(), if_version=token, if_absent=token is None)
+            break
         except PreconditionError:
-            continue
-        return store.uri_of(name)
-    raise StorageError(
-        f"{store.uri_of(name)} was written by others {_ATTEMPTS} times while this page was made: make it again later"
-    )
+            logger.info("%s was written by somebody else meanwhile", store.uri_of(name))
+    return store.uri_of(name)
 
 
 def _by_importance(concepts: Sequence[ConceptOverview]) -> list[tuple[str, VersionState]]:
