@@ -11,36 +11,15 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A score.
-
-    Attributes:
-        name: its short name, in tables.
-        title: what it tells, as a heading.
-        meaning: what it is, in words that follow its name.
-        explanation: how it is measured, in sentences; `{word}` is what stands in the placeholder's place for it.
-    """
+    """A score: its short name, and what it is in words that follow it; empty where that is not known."""
 
     name: str
-    title: str
     meaning: str
-    explanation: str = ""
 
 
 METRICS = {
-    "clip_i": Metric(
-        name="CLIP-I",
-        title="Likeness to the concept",
-        meaning="likeness of the samples to the training pictures",
-        explanation="Mean cosine between every sample, of all prompts, and every picture of the concept. "
-        "The concept's own pictures, held against each other, show what is possible.",
-    ),
-    "clip_t": Metric(
-        name="CLIP-T",
-        title="Faithfulness to the prompt",
-        meaning="likeness of each sample to its prompt",
-        explanation="Mean cosine between a sample and the text of its prompt, with “{word}” in the placeholder's "
-        "place.",
-    ),
+    "clip_i": Metric(name="CLIP-I", meaning="likeness of the samples to the training pictures"),
+    "clip_t": Metric(name="CLIP-T", meaning="likeness of each sample to its prompt"),
 }
 """The scores, in the order in which they are shown."""
 
@@ -55,8 +34,7 @@ VARIANTS = {
 
 def metric(name: str) -> Metric:
     """What is known of a score; of an unknown one its name alone."""
-    shown = name.replace("_", "-").upper()
-    return METRICS.get(name) or Metric(name=shown, title=shown, meaning="")
+    return METRICS.get(name) or Metric(name=name.replace("_", " "), meaning="")
 
 
 def variant_label(name: str) -> str:

@@ -12,12 +12,12 @@ import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference
+from components.common.markdown import cell, code, escaped, picture, table
 from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
 from components.common.registry.entry import Facts
 from components.common.score_labels import METRICS, VARIANTS, in_order
 from components.common.usage import usage_script, usual_prompt
-from components.publish.markdown import cell, code, escaped, picture, table
 
 TAGS = ("textual_inversion", "text-to-image", "diffusers")
 _LOSSES_AVERAGED = 50

@@ -16,7 +16,8 @@ from components.common.start_word import StartWord
 from components.common.usage import usage_script
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.samples import DrawnSamples
-from components.evaluate.report.charts import held_out_chart, interval_scale, loss_chart, norm_scale
+from components.evaluate.report.charts import curve_chart, interval_scale, loss_chart, norm_scale
+from components.evaluate.report.training import chosen_options, fixed_batch_chart, rate_chart
 from components.evaluate.scoring.gate import LARGE_NORM_RATIO, Check
 from components.evaluate.scoring.health import EncoderHealth
 from components.evaluate.scoring.held_out import HeldOutLosses
@@ -105,7 +106,10 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
         ],
         "start": content.start_word and _start_words(content.start_word),
         "loss": loss_chart(learned.losses),
-        "held_out": held_out_chart(content.held_out.by_step, content.held_out.true_caption),
+        "rate": rate_chart(learned),
+        "fixed_batch": fixed_batch_chart(learned),
+        "held_out": curve_chart(content.held_out.by_step, content.held_out.true_caption),
+        "chosen": chosen_options(learned, content.settings),
         "tables": _score_tables(content),
         "norm_is_large": content.settings["norm_ratio"] >= LARGE_NORM_RATIO,
         "rulers": [(encoder, norm_scale(encoder)) for encoder in content.health if encoder.rows],
