@@ -226,6 +226,15 @@ def test_gallery_shows_what_is_damaged_and_the_rest(tmp_path: Path) -> None:
     assert rendered.count("<script>") == 1 and EVIL in text
 
 
+def test_gallery_folds_what_is_old(tmp_path: Path) -> None:
+    for number in range(7):
+        publish_version(concept_store(str(tmp_path), "cat-toy"), small_bundle(str(number)), "run")
+    elements = Elements(render_gallery(str(tmp_path)))
+    folded = [str(a.get("class")) for a in elements.all("details")]
+    assert folded == ["version card"] * 5 + ["more"] + ["version card"] * 2
+    assert re.findall(r"Version (\d)", elements.text) == ["7", "6", "5", "4", "3", "2", "1"]
+
+
 def test_gallery_of_an_empty_registry_says_so(tmp_path: Path) -> None:
     assert "holds no concepts yet" in render_gallery(str(tmp_path / "none"))
 

@@ -40,7 +40,7 @@ class Room(NamedTuple):
     versions: int
 
 
-ROOMS = (Room(6_000_000, 2000), Room(3_000_000, 1000), Room(0, 500), Room(0, 50))
+ROOMS = (Room(4_000_000, 2000), Room(2_000_000, 1000), Room(0, 500), Room(0, 50))
 """From the most to the least; a page takes the first one that it fits with."""
 
 

@@ -24,7 +24,7 @@ MAX_THUMBNAIL = 20_000
 CONFIG = "config.json"
 """The file of a version that says how it was trained and sampled, and from which prompts its samples are."""
 
-_RUNGS = (Rung(256, 82), Rung(256, 65), Rung(192, 60), Rung(128, 50), Rung(64, 40))
+_RUNGS = (Rung(256, 74), Rung(192, 65), Rung(128, 50), Rung(64, 40))
 _ICON = Rung(64, 70)
 _LARGEST_CONFIG = 2**20
 _LARGEST_SAMPLE = 2**26

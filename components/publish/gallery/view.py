@@ -19,6 +19,9 @@ from components.publish.gallery.samples import ShownShot, VersionPictures
 
 _LONGEST_TEXT = 300
 _MAX_SCORES = 6
+_UNFOLDED = 5
+"""Versions of a concept that are seen at once; the others are unfolded by a click."""
+
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 Pictures = Mapping[tuple[str, int], VersionPictures]
@@ -140,6 +143,7 @@ def gallery_view(
         "kinds": sorted({version.kind for version in versions} - {""}),
         "count": sum(len(concept.versions) for concept in concepts),
         "champion": PublishConfig.registry_alias,
+        "unfolded": _UNFOLDED,
     }
 
 
