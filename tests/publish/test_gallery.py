@@ -24,7 +24,7 @@ from components.common.base_model import ModelReference
 from components.common.errors import TextualInversionError
 from components.common.pages.page import policy_hash
 from components.common.registry import registry
-from components.common.registry.entry import Bundle
+from components.common.registry.entry import Bundle, RegistryEntry
 from components.common.registry.registry import concept_store
 from components.common.registry.versions import publish_version
 from components.common.storage import open_store
@@ -32,7 +32,7 @@ from components.publish.__main__ import main
 from components.publish.bundle import make_bundle
 from components.publish.config import PublishConfig
 from components.publish.gallery.page import GALLERY, Room, render_gallery
-from components.publish.gallery.samples import CONFIG, MAX_THUMBNAIL, version_pictures
+from components.publish.gallery.samples import CONFIG, MAX_THUMBNAIL, VersionPictures, version_pictures
 from components.publish.publish import publish
 from pipelines import cli
 from tests.evaluate.browser import Browser, find_chromium, started_browser
@@ -48,6 +48,10 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not in
 
 def publish_one(inputs: Inputs, registry_uri: str, output: Path, **options: object) -> None:
     publish(PublishConfig(registry_uri=registry_uri, **options), output=output, **vars(inputs))  # type: ignore[arg-type]
+
+
+def pictures_of(entry: RegistryEntry) -> VersionPictures:
+    return version_pictures(open_store(entry.uri), entry)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def test_gallery_shows_samples_before_and_after_training(registry_of_three: str,
     texts = [attributes["alt"] for attributes in Elements(page.read_text(encoding="utf-8")).all("img")]
     assert texts.count("a photo of a <lamp>, before training") == 3 * 3
     assert texts.count("a photo of a <lamp>") == 3 * 3 + 1, "and once among all concepts"
-    pictures = version_pictures(registry.resolve(registry_of_three, "lamp", 3))
+    pictures = pictures_of(registry.resolve(registry_of_three, "lamp", 3))
     assert len({picture.uri for shot in pictures.shots for picture in (shot.after, shot.before) if picture}) == 8
 
 
@@ -135,7 +139,7 @@ def test_gallery_needs_nothing_else_and_lets_its_own_script_run_alone(page: Path
 
 
 def test_gallery_with_little_room_shows_pictures_of_champions_and_counts_the_rest(registry_of_three: str) -> None:
-    room = sum(version_pictures(registry.resolve(registry_of_three, name, "champion")).size for name in CONCEPTS)
+    room = sum(pictures_of(registry.resolve(registry_of_three, name, "champion")).size for name in CONCEPTS)
     elements = Elements(render_gallery(registry_of_three, rooms=(Room(room, 5),)))
     text = " ".join(elements.text.split())
     icons = [a["class"] for a in elements.all("span") if str(a.get("class")).startswith("icon")]
@@ -186,7 +190,7 @@ def test_gallery_tells_which_files_cannot_be_shown(
     uri = tmp_path.joinpath("registry").as_uri()
     bundle = dataclasses.replace(whole, files={**whole.files, name: data})
     entry = publish_version(concept_store(uri, "cat-toy"), bundle, "run")
-    pictures = version_pictures(entry)
+    pictures = pictures_of(entry)
     assert all(told in problem for problem in pictures.problems) and bool(pictures.problems) == bool(told)
     text = Elements(render_gallery(uri)).text
     assert told in text and ("damaged files" in text) == bool(told)
@@ -196,7 +200,7 @@ def test_thumbnail_of_noise_is_small(tmp_path: Path) -> None:
     bundle = small_bundle()
     files = {**bundle.files, "samples/0000-after.png": noise(512)}
     entry = publish_version(open_store(str(tmp_path)), dataclasses.replace(bundle, files=files), "run")
-    [shot] = version_pictures(entry).shots
+    [shot] = pictures_of(entry).shots
     assert 0 < len(shot.after.uri) <= MAX_THUMBNAIL and shot.before is None and shot.prompt == ""
 
 
@@ -239,14 +243,16 @@ def test_gallery_of_an_empty_registry_says_so(tmp_path: Path) -> None:
     assert "holds no concepts yet" in render_gallery(str(tmp_path / "none"))
 
 
+@pytest.mark.parametrize("registry_uri", ["file", "gs"], indirect=True)
 def test_publish_writes_the_gallery_where_asked_to(registry_uri: str, inputs: Inputs, tmp_path: Path) -> None:
-    publish_one(inputs, registry_uri, tmp_path / "out")
-    store = open_store(registry_uri)
-    assert not store.exists(GALLERY)
     publish_one(inputs, registry_uri, tmp_path / "out", registry_gallery=True)
-    first = store.read(GALLERY)
+    first = open_store(registry_uri).read(GALLERY)
     publish_one(inputs, registry_uri, tmp_path / "out", registry_gallery=True, run_id="again")
-    assert store.read(GALLERY) == first == render_gallery(registry_uri).encode()
+    assert open_store(registry_uri).read(GALLERY) == first == render_gallery(registry_uri).encode()
+
+
+def test_publish_writes_no_gallery_where_nobody_asked(registry_of_three: str) -> None:
+    assert not open_store(registry_of_three).exists(GALLERY)
 
 
 def test_publish_when_the_gallery_cannot_be_written(

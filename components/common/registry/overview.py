@@ -9,8 +9,10 @@ from components.common.errors import ArtifactError, ConfigError, ObjectNotFoundE
 from components.common.registry import aliases, versions
 from components.common.registry.aliases import Alias
 from components.common.registry.entry import RegistryEntry
-from components.common.registry.registry import concept_store, list_concepts
+from components.common.registry.names import check_concept_name
+from components.common.registry.registry import list_concepts
 from components.common.storage import ObjectStore
+from components.common.storage.below import StoreBelow
 from components.common.storage.store import run_parallel
 
 _READERS = 16
@@ -50,20 +52,21 @@ class ConceptOverview:
     problems: tuple[str, ...]
 
 
-def read_overview(registry_uri: str) -> list[ConceptOverview]:
-    """The concepts of a registry, sorted by name.
+def read_overview(registry: ObjectStore) -> list[ConceptOverview]:
+    """The concepts of the registry that a store is, sorted by name.
 
     Raises:
         StorageError: when the registry cannot be read.
     """
-    return [_read_concept(registry_uri, name) for name in list_concepts(registry_uri)]
+    return [_read_concept(registry, name) for name in list_concepts(registry.uri)]
 
 
-def _read_concept(registry_uri: str, name: str) -> ConceptOverview:
+def _read_concept(registry: ObjectStore, name: str) -> ConceptOverview:
     try:
-        store = concept_store(registry_uri, name)
+        check_concept_name(name)
     except ConfigError as error:
         return ConceptOverview(name=name, versions=(), aliases={}, problems=(str(error),))
+    store = StoreBelow(registry, name)
     numbers = versions.claimed_numbers(store)[::-1]
     states = run_parallel(_read_version, [(store, number) for number in numbers], workers=_READERS)
     sound, problems = dict[str, Alias](), []

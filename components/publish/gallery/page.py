@@ -16,7 +16,9 @@ from typing import NamedTuple
 from components.common.errors import PreconditionError, TextualInversionError
 from components.common.pages.page import page_template, policy_hash, shared_style
 from components.common.registry.overview import ConceptOverview, VersionState, read_overview
-from components.common.storage import open_store, split_uri
+from components.common.registry.versions import version_key
+from components.common.storage import ObjectStore, open_store, split_uri
+from components.common.storage.below import StoreBelow
 from components.common.storage.store import run_parallel
 from components.publish.gallery.samples import VersionPictures, version_pictures
 from components.publish.gallery.view import Pictures, gallery_view, in_showing_order
@@ -55,10 +57,10 @@ def render_gallery(registry_uri: str, *, rooms: Sequence[Room] = ROOMS, max_byte
         StorageError: when the registry cannot be read.
         TextualInversionError: when the page does not fit even with the last of the rooms.
     """
-    uri = open_store(registry_uri).uri
-    concepts = read_overview(uri)
+    registry = open_store(registry_uri)
+    concepts, uri = read_overview(registry), registry.uri
     by_importance = _by_importance(concepts)
-    pictures = _read_pictures(by_importance, rooms[0].pictures)
+    pictures = _read_pictures(registry, by_importance, rooms[0].pictures)
     style = shared_style() + (_FOLDER / "style.css").read_text(encoding="utf-8")
     script = (_FOLDER / "filter.js").read_text(encoding="utf-8")
     shared = {"style": style, "script": script, "style_hash": policy_hash(style), "script_hash": policy_hash(script)}
@@ -107,16 +109,15 @@ def _by_importance(concepts: Sequence[ConceptOverview]) -> list[tuple[str, Versi
     return [(name, state) for *_, name, state in sorted(ranked, key=lambda each: each[:3])]
 
 
-def _read_pictures(by_importance: Sequence[tuple[str, VersionState]], room: int) -> Pictures:
+def _read_pictures(registry: ObjectStore, by_importance: Sequence[tuple[str, VersionState]], room: int) -> Pictures:
     found, used = dict[tuple[str, int], VersionPictures](), 0
     sound = [(name, state.entry) for name, state in by_importance if state.entry]
     for start in range(0, len(sound), _AT_ONCE):
         if used > room:
             break
         some = sound[start : start + _AT_ONCE]
-        for (name, entry), pictures in zip(
-            some, run_parallel(version_pictures, [(entry,) for _, entry in some]), strict=True
-        ):
+        read = [(StoreBelow(registry, f"{name}/{version_key(entry.version)}"), entry) for name, entry in some]
+        for (name, entry), pictures in zip(some, run_parallel(version_pictures, read), strict=True):
             found[name, entry.version] = pictures
             used += pictures.size
     return _that_fit(found, room)

@@ -15,7 +15,7 @@ from components.common.errors import ArtifactError, ObjectNotFoundError
 from components.common.foreign_json import parse_json, record_of
 from components.common.pages.pictures import EmbeddedPicture, Rung, embed_picture
 from components.common.registry.entry import RegistryEntry
-from components.common.storage import ObjectStore, open_store
+from components.common.storage import ObjectStore
 
 MAX_SHOTS = 4
 MAX_THUMBNAIL = 20_000
@@ -71,13 +71,17 @@ class VersionPictures:
         return sum(len(picture.uri) for picture in pictures if picture)
 
 
-def version_pictures(entry: RegistryEntry) -> VersionPictures:
+def version_pictures(store: ObjectStore, entry: RegistryEntry) -> VersionPictures:
     """The thumbnails of a version; files that are missing, damaged or no pictures are told and left out.
+
+    Args:
+        store: the version's folder.
+        entry: what the registry says of it.
 
     Raises:
         StorageError: when the registry cannot be read.
     """
-    store, shown, problems, icon = open_store(entry.uri), list[ShownShot](), list[str](), None
+    shown, problems, icon = list[ShownShot](), list[str](), None
     for shot in _shots(entry, store, problems):
         after = _sample(entry, store, shot.after, problems)
         before = _sample(entry, store, shot.before, problems) if shot.before else None
