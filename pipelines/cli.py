@@ -19,6 +19,7 @@ from components.common.options import mistake_of_text
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options, known_options
+from components.publish.gallery.command import add_gallery_command
 from pipelines.cluster.commands import add_cluster_commands
 from pipelines.compiling import COMPILED, PIPELINE, compile_all
 from pipelines.concepts_file import read_fleet
@@ -98,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     add_sample_flags(sample)
     sample.set_defaults(command=sample_command)
     add_cluster_commands(commands)
+
+    registry = commands.add_parser(
+        "registry", help="look after published concepts", description=registry_command.__doc__
+    )
+    registry.set_defaults(command=registry_command)
+    add_gallery_command(registry.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
@@ -172,6 +179,13 @@ def sample_command(arguments: argparse.Namespace) -> int:
     configure_logging()
     files = draw(request_from(arguments), arguments.concept, arguments.base_model, arguments.out)
     print("\n".join(map(_shown, files)))
+    return 0
+
+
+def registry_command(arguments: argparse.Namespace) -> int:
+    """Looks after the concepts that were published into a registry."""
+    configure_logging()
+    arguments.run(arguments)
     return 0
 
 

@@ -8,6 +8,12 @@ from components.common.printable import literal, printable
 from components.common.storage.addresses import local_path, scheme_of
 
 
+def usual_prompt(learnable_property: str, placeholder_token: str) -> str:
+    """A prompt that shows a concept of this kind, for where no sample's prompt is known."""
+    template = "a painting in the style of {}" if learnable_property == "style" else "a photo of a {}"
+    return template.replace("{}", placeholder_token)
+
+
 def usage_script(
     reference: ModelReference,
     *,

@@ -17,6 +17,7 @@ def evaluate(
     training_set: dsl.Input[dsl.Dataset],
     evaluation: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
 ) -> None:
     """Draws samples of the learned concept, scores them, writes a report, and says whether it was learned.
@@ -34,16 +35,19 @@ def evaluate(
         training_set: The pictures that were trained on, to tell copies of them.
         evaluation: Samples, scores and the verdict.
         report: The page that shows them.
+        summary: The verdict, the scores and the options that were chosen, in a few lines.
         metrics: The scores as a table, with a row `passed`: 1 or 0.
     """
     import json
     from pathlib import Path
 
+    from components.common.artifacts import LearnedEmbedding
     from components.common.champion import judged_in
     from components.common.cli import step_boundary
     from components.evaluate.config import EvaluateConfig
     from components.evaluate.evaluation import evaluate as step
     from components.evaluate.evaluation import metrics_of
+    from components.evaluate.report.summary import summary_markdown
 
     with step_boundary("evaluate"):
         told = EvaluateConfig.from_json(config)
@@ -61,6 +65,9 @@ def evaluate(
         )
         Path(report.path).write_text(found.report_html, encoding="utf-8")
         report.metadata["display_name"] = "Report"
+        learned = LearnedEmbedding.read(Path(learned_embedding.path))
+        Path(summary.path).write_text(summary_markdown(found, learned), encoding="utf-8")
+        summary.metadata["display_name"] = "Summary"
         numbers = {name: round(value, 4) for name, value in metrics_of(found).items()}
         # The UI reads the metadata; the file is there because kfp.local takes an artifact without one for lost.
         Path(metrics.path).write_text(json.dumps(numbers), encoding="utf-8")

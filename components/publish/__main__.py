@@ -13,6 +13,7 @@ from components.common.errors import ArtifactError, ObjectNotFoundError
 from components.common.printable import printable, visible
 from components.common.registry import registry
 from components.publish.config import PublishConfig
+from components.publish.gallery.command import add_gallery_command
 from components.publish.publish import publish
 
 _REGISTRY_HELP = "folder of the registry: gs://bucket/folder, s3://bucket/folder or a local path"
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     verifying = _command(commands, "verify", "check every digest of every version, and say what is damaged", _verify)
     verifying.add_argument("concept", nargs="?", help="the concept; without it, all concepts are verified")
 
+    add_gallery_command(commands)
     _command(commands, "check", "prove that the registry can be written", _check)
     return parser
 

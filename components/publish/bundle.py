@@ -5,7 +5,7 @@
     token_identifier.txt         the placeholder       } as the diffusers example script writes them
     type_of_concept.txt          object or style       }
     README.md                    the model card
-    config.json                  how it was trained and sampled
+    config.json                  how it was trained and sampled, and from which prompts its samples are
     scores.json, report.html, samples/*.png   from the evaluation
 
 A bundle is a pure function of its inputs: nothing in it depends on the run or the time.
@@ -13,8 +13,9 @@ A bundle is a pure function of its inputs: nothing in it depends on the run or t
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def make_bundle(
     files = {name: (learned_embedding / name).read_bytes() for name in _FROM_EMBEDDING}
     files[f"{trigger_word(learned.placeholder_token)}.safetensors"] = files[LEARNED_EMBEDS]
     files |= {name: (evaluation / name).read_bytes() for name in from_evaluation}
-    files |= {"config.json": _config(learned, judged, reference), "README.md": card.encode()}
+    files |= {"config.json": _config(learned, judged, reference, samples), "README.md": card.encode()}
     return Bundle(concept=concept_name or concept_name_of(learned.placeholder_token), facts=facts, files=files)
 
 
@@ -126,7 +127,9 @@ def _against_champion(judged: Evaluation) -> dict[str, Any]:
     return {"champion_version": found.version, "champion_digest": found.digest, CHAMPION_VERDICT: found.sentence}
 
 
-def _config(learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference) -> bytes:
+def _config(
+    learned: LearnedEmbedding, judged: Evaluation, reference: ModelReference, samples: Sequence[CardSample]
+) -> bytes:
     content = {
         "placeholder_token": learned.placeholder_token,
         "tokens": list(learned.tokens),
@@ -140,6 +143,7 @@ def _config(learned: LearnedEmbedding, judged: Evaluation, reference: ModelRefer
         },
         "training": dict(learned.config),
         "evaluation": dict(judged.settings),
+        "samples": [dataclasses.asdict(sample) for sample in samples],
     }
     return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 

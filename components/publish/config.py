@@ -32,6 +32,9 @@ class PublishOptions(Config):
         NOT_WORSE,
         choices=(BETTER, NOT_WORSE, ALWAYS, NEVER),
     )
+    registry_gallery: bool = option(
+        "write gallery.html beside the registry's concepts after publishing: one page over all of them", False
+    )
 
     def find_mistakes(self) -> Iterable[str]:
         """See `Config.find_mistakes`."""

@@ -12,29 +12,14 @@ import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference
+from components.common.markdown import cell, code, escaped, picture, table
 from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
 from components.common.registry.entry import Facts
-from components.common.usage import usage_script
-from components.publish.markdown import cell, code, escaped, picture, table
+from components.common.score_labels import METRICS, VARIANTS, in_order
+from components.common.usage import usage_script, usual_prompt
 
 TAGS = ("textual_inversion", "text-to-image", "diffusers")
-_VARIANTS = {
-    "before": "before training",
-    "after": "learned concept",
-    "champion": "the champion then",
-    "true_caption": "true caption instead",
-    "real": "the pictures themselves",
-}
-_METRICS = {
-    "clip_i": ("CLIP-I", "likeness of the samples to the training pictures"),
-    "clip_t": ("CLIP-T", "likeness of each sample to its prompt"),
-    "dino": ("DINO", "likeness in detail"),
-    "adherence": ("prompt left", "likeness to the prompt with the initializer word in the learned word's place"),
-    "diversity": ("diversity", "how much samples of one prompt differ"),
-    "memorised": ("copies", "share of samples that are as near to a training picture as a copy; lower is better"),
-    "flagged": ("flagged", "share of samples that the safety checker objects to, shown blurred; lower is better"),
-}
 CHAMPION_VERDICT = "champion_verdict"
 """Where the lineage has how the version compares with the one that was the champion when it was judged."""
 
@@ -137,7 +122,7 @@ def _pictures(samples: Sequence[CardSample]) -> str:
         if sample.before:
             before = picture(sample.before, f"{sample.prompt}, before training", width=_PICTURE_WIDTH)
         rows.append([f"{cell(sample.prompt)}<br>seed {sample.seed}", after, before])
-    header = ["prompt", _VARIANTS["after"], _VARIANTS["before"]]
+    header = ["prompt", VARIANTS["after"], VARIANTS["before"]]
     if not any(sample.before for sample in samples):
         header, rows = header[:2], [row[:2] for row in rows]
     return table(header, rows) + "\n\nAll samples are in [the report](report.html)."
@@ -151,8 +136,8 @@ def _usage(
     samples: Sequence[CardSample],
 ) -> str:
     token, trigger = facts.placeholder_token, trigger_word(facts.placeholder_token)
-    usual = "a photo of a {}" if facts.learnable_property == "object" else "a painting in the style of {}"
-    prompt = next((sample.prompt for sample in samples if token in sample.prompt), usual.format(token))
+    usual = usual_prompt(facts.learnable_property, token)
+    prompt = next((sample.prompt for sample in samples if token in sample.prompt), usual)
     script = usage_script(
         reference,
         is_sdxl="text_encoder_2" in learned.rows,
@@ -191,14 +176,15 @@ def _clip_skip(learned: LearnedEmbedding) -> Iterable[str]:
 def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
     if not facts.scores:
         return ""
-    variants = _in_order(facts.scores, _VARIANTS)
-    metrics = _in_order({name for scores in facts.scores.values() for name in scores}, _METRICS)
+    variants = in_order(facts.scores, VARIANTS)
+    metrics = in_order({name for scores in facts.scores.values() for name in scores}, METRICS)
     rows = []
     for variant in variants:
-        values = [facts.scores[variant].get(metric) for metric in metrics]
-        rows.append([_VARIANTS.get(variant, cell(variant)), *("" if v is None else f"{v:.3f}" for v in values)])
-    header = ["", *(_METRICS[metric][0] if metric in _METRICS else cell(metric) for metric in metrics)]
-    legend = [f"{_METRICS[metric][0]}: {_METRICS[metric][1]}." for metric in metrics if metric in _METRICS]
+        values = [facts.scores[variant].get(name) for name in metrics]
+        label = VARIANTS[variant] if variant in VARIANTS else cell(variant)
+        rows.append([label, *("" if v is None else f"{v:.3f}" for v in values)])
+    header = ["", *(METRICS[name].name if name in METRICS else cell(name) for name in metrics)]
+    legend = [f"{METRICS[name].name}: {METRICS[name].meaning}." for name in metrics if name in METRICS]
     parts = [
         "## Scores",
         table(header, rows),
@@ -243,8 +229,3 @@ def _base_model(reference: ModelReference) -> str:
             f"[{escaped(reference.hub_repository)}](https://huggingface.co/{quote(visible(reference.hub_repository))})"
         )
     return code(reference.repository)
-
-
-def _in_order(found: Iterable[str], known: Iterable[str]) -> list[str]:
-    found, known = set(found), list(known)
-    return [name for name in known if name in found] + sorted(found - set(known))

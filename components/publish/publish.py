@@ -10,6 +10,7 @@ from components.common.artifact_folder import write_artifact
 from components.common.artifacts import LEARNED_EMBEDS, Evaluation
 from components.common.base_model import read_reference
 from components.common.champion import judged_in
+from components.common.errors import TextualInversionError
 from components.common.logs import log_config, versions
 from components.common.registry.entry import MANIFEST, Bundle, FileRecord, RegistryEntry
 from components.common.registry.registry import concept_store
@@ -17,6 +18,7 @@ from components.common.registry.versions import mend_files, publish_version, rea
 from components.common.storage import ObjectStore
 from components.publish.bundle import make_bundle
 from components.publish.config import PublishConfig
+from components.publish.gallery.page import write_gallery
 from components.publish.promotion import Promotion, promote
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,8 @@ def publish_and_promote(
         mend_files(store, entry, bundle)
     promotion = promote(store, config, entry.version, judged)
     logger.info("%s", promotion.sentence)
+    if config.registry_gallery:
+        _write_gallery(config.registry_uri)
     content = {
         "entry_uri": entry.uri,
         "concept": entry.concept,
@@ -120,3 +124,11 @@ def _published_before(store: ObjectStore, bundle: Bundle) -> RegistryEntry | Non
         if entry.files.get(LEARNED_EMBEDS) == record and entry.facts.passed == bundle.facts.passed:
             return entry
     return None
+
+
+def _write_gallery(registry_uri: str) -> None:
+    """Writes the registry's page; a warning where that fails, since the version is published."""
+    try:
+        logger.info("the gallery of the registry is %s", write_gallery(registry_uri))
+    except TextualInversionError as error:
+        logger.warning("the gallery was not written: %s", error)

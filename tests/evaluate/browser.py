@@ -63,6 +63,7 @@ class Browser:
         self._last_id = 0
         self._events: list[dict[str, Any]] = []
         self._session: str | None = None
+        self._features: list[dict[str, str]] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
@@ -78,8 +79,8 @@ class Browser:
             deviceScaleFactor=1,
             mobile=False,
         )
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self._call("Emulation.setEmulatedMedia", features=features)
+        self._features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._call("Emulation.setEmulatedMedia", features=self._features)
         address = file.absolute().as_uri()
         self._call("Page.navigate", url=address)
         while not any(event["method"] == "Page.loadEventFired" for event in self._events):
@@ -96,6 +97,18 @@ class Browser:
             text=self._evaluate("document.body.innerText"),
             screenshot=base64.b64decode(picture),
         )
+
+    def value_of(self, expression: str) -> Any:
+        """What a JavaScript expression is in the page as it is now."""
+        return self._evaluate(expression)
+
+    def let_scripts_run(self, allowed: bool) -> None:
+        """Whether pages that are opened from now on may run scripts."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not allowed)
+
+    def print_on_paper(self, printed: bool) -> None:
+        """Whether the open page looks as it does on paper, with the colour scheme that it was opened with."""
+        self._call("Emulation.setEmulatedMedia", media="print" if printed else "", features=self._features)
 
     def title(self) -> str:
         """The title of the page as it is now."""

@@ -29,6 +29,7 @@ def run_component(world: World, concept: Concept, folder: Path, **parameters):
     outputs = {
         "evaluation": dsl.Artifact(name="evaluation", uri=str(folder / "evaluation")),
         "report": dsl.HTML(name="report", uri=str(folder / "report.html")),
+        "summary": dsl.Markdown(name="summary", uri=str(folder / "summary.md")),
         "metrics": dsl.Metrics(name="metrics", uri=str(folder / "metrics")),
     }
     StartWord(
@@ -63,6 +64,8 @@ def test_component_gives_verdict_report_and_metrics(world, concept, tmp_path):
     found = Evaluation.read(tmp_path / "evaluation")
 
     assert outputs["metrics"].metadata["passed"] == 1.0
+    assert outputs["summary"].metadata["display_name"] == "Summary"
+    assert "# `<concept>`: ✓ accepted" in (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == found.report_html
     assert "“toy” was found to explain the pictures best" in found.report_html
     assert outputs["metrics"].metadata["clip_i_after"] == round(found.scores["after"]["clip_i"], 4)

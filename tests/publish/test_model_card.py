@@ -10,9 +10,9 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from components.common.base_model import ModelReference
+from components.common.markdown import cell, code, escaped
 from components.common.usage import usage_script
 from components.publish.bundle import make_bundle
-from components.publish.markdown import cell, code, escaped
 from tests.publish.conftest import REFERENCE, Inputs
 
 LOCAL = dataclasses.replace(REFERENCE, source="/models/sprites", repository="file:///models/sprites", revision="ab12")

@@ -18,6 +18,7 @@ from components.evaluate.scoring.scores import Estimate
 _COLUMNS = 400
 _SMOOTHED_PART = 25
 _OUTLIERS = 0.995
+_MAX_DOTS = 40
 _LEAST_SCORE_RANGE = 0.1
 """A scale is never narrower, lest noise look like a difference."""
 
@@ -98,16 +99,16 @@ class Dot(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HeldOutChart:
-    """The held-out loss over the snapshots.
+class CurveChart:
+    """Values at some steps, from 0 up.
 
     Attributes:
-        line: SVG path through the dots.
-        dots: one a snapshot.
-        reference: height in percent of the true caption's loss, or None.
+        line: SVG path through them.
+        dots: one each; none where there are more than a reader tells apart.
+        reference: height in percent of a value to compare with, or None.
         x_ticks, y_ticks: marks of the axes.
-        first, last: the loss before and after training.
-        true_caption: the true caption's loss, or None.
+        first, last: the values at both ends.
+        reference_value: the value to compare with, or None.
     """
 
     line: str
@@ -117,29 +118,30 @@ class HeldOutChart:
     y_ticks: tuple[Tick, ...]
     first: float
     last: float
-    true_caption: float | None
+    reference_value: float | None
 
 
-def held_out_chart(losses: Mapping[int, float], true_caption: float | None) -> HeldOutChart | None:
-    """The drawing of losses by optimizer step; None where there are fewer than two steps or a value is not finite."""
-    steps, values = np.array(list(losses)), np.array(list(losses.values()))
-    known = [*values, *([] if true_caption is None else [true_caption])]
+def curve_chart(values: Mapping[int, float], reference: float | None = None) -> CurveChart | None:
+    """The drawing of values by optimizer step; None where there are fewer than two or one is not finite."""
+    steps, heights = np.array(list(values)), np.array(list(values.values()), np.float64)
+    known = [*heights, *([] if reference is None else [reference])]
     if len(steps) < 2 or not np.isfinite(known).all():
         return None
-    top = max(known) * 1.08
-    x, y = 100 * (steps - steps[0]) / (steps[-1] - steps[0]), 100 * (1 - values / top)
-    return HeldOutChart(
+    top = float(max(known)) * 1.08 or 1.0
+    x, y = 100 * (steps - steps[0]) / (steps[-1] - steps[0]), 100 * (1 - heights / top)
+    dots = (
+        Dot(float(left), float(down), f"{value:.3f} after {step} steps")
+        for left, down, step, value in zip(x, y, steps, heights, strict=True)
+    )
+    return CurveChart(
         line=_path(x, y),
-        dots=tuple(
-            Dot(float(left), float(down), f"{loss:.3f} after {step} steps")
-            for left, down, step, loss in zip(x, y, steps, values, strict=True)
-        ),
-        reference=None if true_caption is None else 100 * (1 - true_caption / top),
+        dots=tuple(dots) if len(steps) <= _MAX_DOTS else (),
+        reference=None if reference is None else 100 * (1 - reference / top),
         x_ticks=_step_ticks(int(steps[0]), int(steps[-1])),
         y_ticks=tuple(Tick(100 * (1 - value / top), f"{value:g}") for value in nice_ticks(0.0, top, 4)),
-        first=float(values[0]),
-        last=float(values[-1]),
-        true_caption=true_caption,
+        first=float(heights[0]),
+        last=float(heights[-1]),
+        reference_value=reference,
     )
 
 

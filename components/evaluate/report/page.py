@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
-
-import jinja2
 
 from components.common.errors import TextualInversionError
-from components.common.printable import masked, visible
-from components.evaluate.report.pictures import LADDER, embed_picture
+from components.common.pages.page import page_template
+from components.common.pages.pictures import LADDER, embed_picture
 from components.evaluate.report.view import ReportContent, report_view
 
 MAX_BYTES = 5_000_000
@@ -27,7 +24,7 @@ def render_report(content: ReportContent, *, max_bytes: int = MAX_BYTES) -> str:
     Raises:
         TextualInversionError: when it does not fit even with the smallest pictures.
     """
-    template, size = _template(), 0
+    template, size = page_template(Path(__file__).parent), 0
     for rung in LADDER:
         page = template.render(report_view(content, functools.partial(embed_picture, rung=rung)))
         size = len(page.encode())
@@ -37,20 +34,3 @@ def render_report(content: ReportContent, *, max_bytes: int = MAX_BYTES) -> str:
         f"the report has {size} bytes even with pictures of {LADDER[-1].edge} pixels, expected at most {max_bytes}: "
         "evaluate with fewer prompts"
     )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("template.html")
-
-
-def _shown(value: Any) -> Any:
-    """A text, or markup made of one, without secrets and with nothing hidden; any other value as it is."""
-    return type(value)(visible(masked(value))) if isinstance(value, str) else value

@@ -9,8 +9,9 @@ import numpy as np
 
 from components.common.artifacts import ImageSet, Sample
 from components.common.champion import Gain
+from components.common.pages.pictures import EmbeddedPicture
+from components.common.score_labels import METRICS
 from components.evaluate.report.charts import interval_scale
-from components.evaluate.report.pictures import EmbeddedPicture
 from components.evaluate.scoring.by_prompt import PromptScores
 from components.evaluate.scoring.memorisation import Nearest
 from components.evaluate.scoring.scores import Scores
@@ -26,16 +27,6 @@ _TITLES = {
     "memorised": "Copies of training pictures",
     "flagged": "Objected to by the safety checker",
 }
-_SHORT = {
-    "clip_i": "CLIP-I",
-    "clip_t": "CLIP-T",
-    "dino": "DINO",
-    "adherence": "prompt left",
-    "diversity": "diversity",
-    "memorised": "copies",
-    "flagged": "flagged",
-}
-_LOWER_IS_BETTER = ("memorised", "flagged")
 
 
 def score_tables(
@@ -95,7 +86,7 @@ def prompt_table(by_prompt: Sequence[PromptScores]) -> dict[str, Any]:
         }
         for found in by_prompt
     ]
-    return {"columns": [_SHORT[metric] for metric in metrics], "rows": rows}
+    return {"columns": [METRICS[metric].name for metric in metrics], "rows": rows}
 
 
 def nearest_pairs(

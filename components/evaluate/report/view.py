@@ -11,14 +11,15 @@ import numpy as np
 from components.common.artifacts import LEARNED_EMBEDS, ImageSet, LearnedEmbedding, Sample
 from components.common.base_model import ModelReference
 from components.common.champion import SETTING, Judged
+from components.common.pages.pictures import EmbeddedPicture
 from components.common.prompts import trigger_word
 from components.common.start_word import StartWord
 from components.common.usage import usage_script
 from components.evaluate.config import EvaluateOptions
 from components.evaluate.drawing.samples import DrawnSamples
-from components.evaluate.report.charts import held_out_chart, loss_chart, norm_scale
-from components.evaluate.report.pictures import EmbeddedPicture
+from components.evaluate.report.charts import curve_chart, loss_chart, norm_scale
 from components.evaluate.report.score_cards import nearest_pairs, prompt_table, score_tables
+from components.evaluate.report.training import chosen_options, fixed_batch_chart, rate_chart
 from components.evaluate.scoring.by_prompt import PromptScores
 from components.evaluate.scoring.gate import LARGE_NORM_RATIO, Check
 from components.evaluate.scoring.health import EncoderHealth
@@ -118,7 +119,10 @@ def report_view(content: ReportContent, picture: Embed) -> dict[str, Any]:
         ],
         "start": content.start_word and _start_words(content.start_word),
         "loss": loss_chart(learned.losses),
-        "held_out": held_out_chart(content.held_out.by_step, content.held_out.true_caption),
+        "rate": rate_chart(learned),
+        "fixed_batch": fixed_batch_chart(learned),
+        "held_out": curve_chart(content.held_out.by_step, content.held_out.true_caption),
+        "chosen": chosen_options(learned, content.settings),
         "tables": _score_tables(content),
         "by_prompt": prompt_table(content.by_prompt[:_MAX_SHOWN_PROMPTS]),
         "nearest": nearest_pairs(content.nearest, content.drawn.variants["after"], content.training_set, picture),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.evaluate.report.charts import (
-    held_out_chart,
+    curve_chart,
     interval_scale,
     loss_chart,
     moving_average,
@@ -120,11 +120,11 @@ def test_norms_begin_at_zero():
 
 
 def test_held_out_loss_is_drawn_with_the_true_caption_below_it():
-    chart = held_out_chart({0: 0.4, 50: 0.2, 100: 0.1}, 0.05)
+    chart = curve_chart({0: 0.4, 50: 0.2, 100: 0.1}, 0.05)
     assert chart is not None and chart.reference is not None
     assert [dot.x for dot in chart.dots] == [0, 50, 100]
     assert chart.dots[0].y < chart.dots[1].y < chart.dots[2].y < chart.reference < 100
-    assert (chart.first, chart.last, chart.true_caption) == (0.4, 0.1, 0.05)
+    assert (chart.first, chart.last, chart.reference_value) == (0.4, 0.1, 0.05)
     assert chart.dots[1].label == "0.200 after 50 steps"
 
 
@@ -132,9 +132,9 @@ def test_held_out_loss_is_drawn_with_the_true_caption_below_it():
     ("losses", "true_caption"), [({0: 0.4}, None), ({0: 0.4, 9: np.nan}, None), ({0: 1, 9: 1}, np.inf)]
 )
 def test_held_out_loss_of_one_step_or_of_no_numbers_is_not_drawn(losses, true_caption):
-    assert held_out_chart(losses, true_caption) is None
+    assert curve_chart(losses, true_caption) is None
 
 
 def test_held_out_loss_is_drawn_without_a_true_caption():
-    chart = held_out_chart({0: 0.4, 9: 0.3}, None)
+    chart = curve_chart({0: 0.4, 9: 0.3}, None)
     assert chart is not None and chart.reference is None

@@ -256,7 +256,7 @@ def test_page_says_where_early_stopping_ended_the_training_and_what_it_saved(con
         fixed_batch_losses=np.array([0.4, 0.2, 0.125], np.float32),
     )
     text = Page(render_report(dataclasses.replace(content, learned=learned))).text
-    assert "after step 200 and saved 1,300 steps" in text
+    assert "after step 200 and saved 1,300 of 1,500 steps" in text
     assert "0.400 before training, had settled at 0.125" in text
 
 
@@ -266,3 +266,36 @@ def test_page_names_the_embedding_that_training_started_from(content):
         render_report(dataclasses.replace(content, learned=dataclasses.replace(content.learned, lineage=lineage)))
     ).text
     assert "starting from old.safetensors" in text and "over old.safetensors" in text and "over “toy”" not in text
+
+
+def test_page_draws_the_learning_rate_where_it_changes(content):
+    assert "Learning rate share of its peak" not in Page(render_report(content)).text
+    learned = dataclasses.replace(
+        content.learned, config={**content.learned.config, "lr_scheduler": "cosine", "lr_warmup_steps": 50}
+    )
+    page = Page(render_report(dataclasses.replace(content, learned=learned)))
+    assert "Learning rate share of its peak, by optimizer step; cosine" in " ".join(page.text.split())
+    assert any("peak: 0.00 at the first and 0.00 at the last" in str(a.get("aria-label")) for a in page.all("div"))
+
+
+def test_page_draws_what_early_stopping_has_seen(content):
+    learned = dataclasses.replace(
+        content.learned,
+        config={**content.learned.config, "early_stopping_every": 50},
+        fixed_batch_losses=np.array([0.4, 0.3, 0.2, 0.19, 0.125], np.float32),
+    )
+    page = Page(render_report(dataclasses.replace(content, learned=learned)))
+    assert "Early stopping was on and saved nothing" in page.text
+    assert [a["title"] for a in page.all("div") if "title" in a][:5] == [
+        f"{loss:.3f} after {step} steps"
+        for step, loss in zip(range(0, 250, 50), learned.fixed_batch_losses, strict=True)
+    ]
+
+
+def test_page_tells_the_options_that_are_not_at_their_defaults(content):
+    text = Page(render_report(content)).text
+    chosen = text.partition("What was chosen")[2].partition("Where it comes from")[0].partition("\n  \n")[0]
+    told = " ".join(chosen.split())
+    assert "learning_ratelearning rate before scale_lr0.00050.0001" in told
+    assert "evaluation_reference_prompt" in told and "purple star" in told
+    assert "lr_scheduler" not in told and "evaluation_seed" not in told

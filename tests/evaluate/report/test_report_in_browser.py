@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,3 +63,35 @@ def test_report_cannot_be_made_to_fetch_or_run_anything(browser, report, tmp_pat
     assert browser.title() != "run"
     assert len(page.complaints) == 2, page.complaints
     assert all("Content Security Policy" in complaint for complaint in page.complaints)
+
+
+def test_report_is_readable_in_a_narrow_frame_that_allows_nothing(browser, report, tmp_path):
+    """As the UI of Kubeflow Pipelines shows it beside a run."""
+    panel = tmp_path / "panel.html"
+    framed = html.escape(report.read_text(encoding="utf-8"))
+    panel.write_text(
+        f'<iframe id="f" sandbox="" width="450" height="800" srcdoc="{framed}"></iframe>', encoding="utf-8"
+    )
+    page = browser.open(panel, width=500)
+    alone = browser.open(report, width=450)
+    too_wide = browser.value_of(
+        "JSON.stringify([...document.querySelectorAll('main *:not(table *)')]"
+        ".filter(each => getComputedStyle(each).overflowX === 'auto' && each.scrollWidth > each.clientWidth + 1)"
+        ".map(each => each.outerHTML))"
+    )
+
+    assert (page.complaints, page.requests) == ([], [])
+    assert brightness(page.screenshot) > 200
+    assert alone.width == 450 and too_wide == "[]", "only tables scroll sideways"
+
+
+def test_report_is_printed_dark_on_white(browser, report):
+    browser.open(report, scheme="dark")
+    browser.print_on_paper(True)
+    try:
+        paper = browser.value_of(
+            "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.body).color"
+        )
+    finally:
+        browser.print_on_paper(False)
+    assert paper == "rgb(255, 255, 255)rgb(28, 27, 34)"

@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from components.evaluate.report.pictures import LADDER, Rung, embed_picture
+from components.common.pages.pictures import LADDER, Rung, embed_picture
 from tests.evaluate.contents import pattern
 
 

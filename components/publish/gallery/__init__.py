@@ -1,0 +1,1 @@
+"""The gallery: one page over all concepts of a registry."""
