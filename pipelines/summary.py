@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
 from components.common.printable import printable
+from components.common.words import word_folders
 from pipelines.local_run import LocalRun
 
 
@@ -30,6 +31,7 @@ class Summary:
         seconds: wall-clock seconds by step, of the steps that ran.
         passed: whether the quality gate let the embedding pass.
         reasons: why it did not.
+        more_words: the same for each further word of the run.
     """
 
     embedding: str
@@ -43,13 +45,23 @@ class Summary:
     seconds: Mapping[str, float]
     passed: bool
     reasons: tuple[str, ...]
+    more_words: tuple[Summary, ...] = ()
 
     def write(self, file: Path) -> None:
         """Writes the summary as JSON."""
-        file.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        content = dataclasses.asdict(self)
+        if not self.more_words:
+            del content["more_words"]
+        file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     def for_people(self, shown: Callable[[str], str]) -> str:
         """A few lines that say where things are and how good they are; `shown` writes a path or an address."""
+        if not self.more_words:
+            return "\n".join(self._lines(shown))
+        words = (self, *self.more_words)
+        return "\n\n".join("\n".join([printable(word.placeholder_token), *word._lines(shown)]) for word in words)
+
+    def _lines(self, shown: Callable[[str], str]) -> list[str]:
         lines = [f"not published     {printable(reason)}" for reason in self.reasons]
         if self.registry_entry:
             lines.append(f"published         {shown(self.registry_entry)}")
@@ -58,7 +70,7 @@ class Summary:
         for variant, scores in self.scores.items():
             values = "   ".join(f"{_label(name)} {value:.3f}" for name, value in sorted(scores.items()))
             lines.append(f"{variant.replace('_', ' '):<17} {values}")
-        return "\n".join(lines)
+        return lines
 
 
 def summarize(run: LocalRun) -> Summary:
@@ -67,19 +79,31 @@ def summarize(run: LocalRun) -> Summary:
     Raises:
         ArtifactError: when an artifact of the run is damaged.
     """
-    learned = LearnedEmbedding.read(Path(run.outputs["learned_embedding"]))
-    evaluation = Evaluation.read(Path(run.outputs["evaluation"]))
-    reference = read_reference(Path(run.outputs["base_model"]))
+    embeddings = word_folders(Path(run.outputs["learned_embedding"]))
+    evaluations = word_folders(Path(run.outputs["evaluation"]))
+    published = [run.outputs["published"]] if len(embeddings) == 1 else run.outputs["published"].splitlines()
+    model = str(materialize(read_reference(Path(run.outputs["base_model"]))))
+    first, *others = (
+        _summary_of_word(*each, model, run.seconds) for each in zip(embeddings, evaluations, published, strict=True)
+    )
+    return dataclasses.replace(first, more_words=tuple(others))
+
+
+def _summary_of_word(
+    embedding: Path, evaluation_folder: Path, published: str, model: str, seconds: Mapping[str, float]
+) -> Summary:
+    learned, evaluation = LearnedEmbedding.read(embedding), Evaluation.read(evaluation_folder)
+    address = published.removeprefix(f"{learned.placeholder_token}: ")  # which is there in a run of several words
     return Summary(
-        embedding=str(Path(run.outputs["learned_embedding"]) / LEARNED_EMBEDS),
-        report=str(Path(run.outputs["evaluation"]) / Evaluation.REPORT),
-        registry_entry=local_path(run.outputs["published"]) if evaluation.passed else None,
-        base_model=str(materialize(reference)),
+        embedding=str(embedding / LEARNED_EMBEDS),
+        report=str(evaluation_folder / Evaluation.REPORT),
+        registry_entry=local_path(address) if evaluation.passed else None,
+        base_model=model,
         placeholder_token=learned.placeholder_token,
         initializer_token=learned.initializer_token,
         trained_by=f"{learned.lineage['framework']} on {learned.lineage['devices']}",
         scores=evaluation.scores,
-        seconds=run.seconds,
+        seconds=seconds,
         passed=evaluation.passed,
         reasons=evaluation.reasons,
     )

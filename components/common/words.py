@@ -123,10 +123,15 @@ def for_each_word(
     return write_words(output, [writer(number) for number in range(len(configs))])
 
 
+def by_word(numbers: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The numbers of each word by name, which begins with the word's placeholder where there are several."""
+    if len(numbers) == 1:
+        return dict(*numbers.values())
+    return {f"{token} {name}": value for token, own in numbers.items() for name, value in own.items()}
+
+
 def metadata_of(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The facts that stand beside the artifact of these words: a list where they differ, in the words' order."""
-    first = facts[0]
-    return {
-        name: value if all(each[name] == value for each in facts) else [each[name] for each in facts]
-        for name, value in first.items()
-    }
+    """The facts that stand beside the artifact of these words: a list where they differ, "" for a word without."""
+    names = dict.fromkeys(name for each in facts for name in each)
+    by_name = {name: [each.get(name, "") for each in facts] for name in names}
+    return {name: found[0] if all(each == found[0] for each in found) else found for name, found in by_name.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ class Said:
 
     text: str
     metadata: dict[str, Any]
+
+
+def answer(words: Sequence[Said]) -> str:
+    """What the step answers: the text of the only word, or a line for each of several that begins with its name."""
+    if len(words) == 1:
+        return words[0].text
+    return "\n".join(f"{said.metadata['placeholder_token']}: {said.text}" for said in words)
 
 
 def publish_if_learned(
@@ -49,7 +57,12 @@ def publish_if_learned(
         logger.warning("%s", text)
         content = {"published": False, "reasons": list(verdict.reasons)}
         write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files={})
-        return Said(text=text, metadata={"published": False, "reasons": " ".join(verdict.reasons)})
+        metadata = {
+            "published": False,
+            "placeholder_token": verdict.placeholder_token,
+            "reasons": " ".join(verdict.reasons),
+        }
+        return Said(text=text, metadata=metadata)
     entry = publish(
         config, base_model=base_model, learned_embedding=learned_embedding, evaluation=evaluation, output=output
     )

@@ -50,10 +50,10 @@ def place_rows(text_encoder: CLIPTextModel, rows: torch.Tensor, first_id: int) -
 
     The encoder's own weights are frozen. The first word that is placed gets `first_id`, each other one those after.
     """
-    text_encoder.requires_grad_(False)
     parameter = nn.Parameter(rows.detach().clone().float())
     embedding = text_encoder.get_input_embeddings()
     if not isinstance(embedding, PlaceholderEmbedding):
+        text_encoder.requires_grad_(False)
         embedding = PlaceholderEmbedding(embedding, first_id)
         text_encoder.set_input_embeddings(embedding)
     own_first_id = embedding.first_id + embedding.num_rows
