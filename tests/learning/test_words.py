@@ -20,8 +20,10 @@ from components.encode_latents.latents import encode_latents
 from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
 from components.train.train import train_words
+from tests.conftest import imported
+from tests.learning.test_options import nano_model
 from tests.train import trainings
-from tests.train.torch.conftest import write_pictures
+from tests.train.torch.conftest import make_inputs, write_pictures
 
 ENCODER = "text_encoder"
 PROPERTIES = ("object", "style")
@@ -43,15 +45,16 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def inputs(micro_inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], ...]:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], ...]:
     """The inputs of two words, of other numbers of pictures and vectors."""
+    model = imported(nano_model(tmp_path_factory.mktemp("models") / "nano"), tmp_path_factory)
+    first = make_inputs(tmp_path_factory.mktemp("first"), model, num_vectors=2)
     folder = tmp_path_factory.mktemp("second")
-    pictures, model = write_pictures(folder / "image_set", count=4), micro_inputs["base_model"]
+    pictures = write_pictures(folder / "image_set", count=4)
     encode_latents(image_set=pictures, base_model=model, accelerator="cpu", output=folder / "latent_set")
     word = InitConfig(placeholder_token="<art>", initializer_token="cat", num_vectors=1)
     init_embedding(word, model, folder / "initial_embedding")
-    second = {name: folder / name for name in ("latent_set", "initial_embedding")}
-    return micro_inputs, {**second, "base_model": model}
+    return first, {"base_model": model, **{name: folder / name for name in ("latent_set", "initial_embedding")}}
 
 
 @pytest.fixture(scope="module")
