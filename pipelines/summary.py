@@ -81,7 +81,9 @@ def summarize(run: LocalRun) -> Summary:
     """
     embeddings = word_folders(Path(run.outputs["learned_embedding"]))
     evaluations = word_folders(Path(run.outputs["evaluation"]))
-    published = [run.outputs["published"]] if len(embeddings) == 1 else run.outputs["published"].splitlines()
+    published = [run.outputs["published"]]
+    if len(embeddings) > 1:  # a line for each, which begins with its placeholder
+        published = [line.partition(": ")[2] for line in run.outputs["published"].split("\n")]
     model = str(materialize(read_reference(Path(run.outputs["base_model"]))))
     first, *others = (
         _summary_of_word(*each, model, run.seconds) for each in zip(embeddings, evaluations, published, strict=True)
@@ -93,11 +95,10 @@ def _summary_of_word(
     embedding: Path, evaluation_folder: Path, published: str, model: str, seconds: Mapping[str, float]
 ) -> Summary:
     learned, evaluation = LearnedEmbedding.read(embedding), Evaluation.read(evaluation_folder)
-    address = published.removeprefix(f"{learned.placeholder_token}: ")  # which is there in a run of several words
     return Summary(
         embedding=str(embedding / LEARNED_EMBEDS),
         report=str(evaluation_folder / Evaluation.REPORT),
-        registry_entry=local_path(address) if evaluation.passed else None,
+        registry_entry=local_path(published) if evaluation.passed else None,
         base_model=model,
         placeholder_token=learned.placeholder_token,
         initializer_token=learned.initializer_token,

@@ -10,6 +10,7 @@ from typing import Any
 
 from components.common.artifact_folder import write_artifact
 from components.common.artifacts import Evaluation
+from components.common.printable import printable
 from components.publish.config import PublishConfig
 from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, publish
 
@@ -31,7 +32,7 @@ def answer(words: Sequence[Said]) -> str:
     """What the step answers: the text of the only word, or a line for each of several that begins with its name."""
     if len(words) == 1:
         return words[0].text
-    return "\n".join(f"{said.metadata['placeholder_token']}: {said.text}" for said in words)
+    return "\n".join(printable(f"{said.metadata['placeholder_token']}: {said.text}") for said in words)
 
 
 def publish_if_learned(

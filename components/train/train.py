@@ -93,7 +93,7 @@ def train_words(
         logger.info("%s", told)
     check_words(words, reference.digest, watching)
     model = materialize(reference, PARTS)
-    built = process.build(TrainerInputs(model=model, words=[_with_prompts(word, model) for word in words], store=store))
+    built = process.build(TrainerInputs(model=model, words=[with_prompts(word, model) for word in words], store=store))
     trainings = _trainings(words, built, reference, store, num_processes)
     _tell_batch_and_rate(words, built, num_processes)
     watched = Watched(
@@ -137,7 +137,8 @@ def train_words(
     return learned
 
 
-def _with_prompts(word: Word, model: Path) -> WordInputs:
+def with_prompts(word: Word, model: Path) -> WordInputs:
+    """What a trainer is built from, of a word: with the token ids of its prompts."""
     tokenizer = load_tokenizer(model, word.embedding)
     prompt_ids = training_prompt_ids(tokenizer, word.embedding, word.config.learnable_property)
     return WordInputs(config=word.config, latents=word.latents, embedding=word.embedding, prompt_ids=prompt_ids)
