@@ -54,7 +54,8 @@ def train(
         learned_embedding.metadata.update(metadata_of(facts))
         root, watching = told[0].checkpoint_root, told[0].watching
         lines = {learned.placeholder_token: metrics_of(learned, root) for learned in words}
-        Path(training_metrics.path).write_bytes(b"".join(map(to_json_lines, lines.values())))
+        named = lines.items() if len(words) > 1 else [("", own) for own in lines.values()]
+        Path(training_metrics.path).write_bytes(b"".join(to_json_lines(own, word) for word, own in named))
         training_metrics.metadata["display_name"] = "Training metrics"
         if watching.writes_event_files:
             # Of several words it is the folder in which each training has its own.

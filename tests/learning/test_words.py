@@ -19,6 +19,8 @@ from components.common.words import word_folders, write_words
 from components.encode_latents.latents import encode_latents
 from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
+from components.train.command import TrainingCommand
+from components.train.torch.local_processes import train_on_every_gpu
 from components.train.train import train_words
 from tests.conftest import imported
 from tests.learning.test_options import nano_model
@@ -120,15 +122,6 @@ def test_resumed_words_are_bit_identical(framework: str, whole: Path, joint: dic
         np.testing.assert_array_equal(resumed.losses, expected.losses)
 
 
-def test_word_that_was_trained_alone_is_not_trained_again(
-    framework: str, whole: Path, joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
-) -> None:
-    first = trainings.run(framework, tmp_path, inputs[0], TrainConfig(**RICH))
-    found = together(framework, tmp_path, joint, **RICH)
-    np.testing.assert_array_equal(found[0].rows[ENCODER], first.rows[ENCODER])
-    assert_alike(found, learned_in(whole))
-
-
 def test_each_word_stops_where_it_stops_alone(
     framework: str, joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
 ) -> None:
@@ -143,6 +136,33 @@ def test_each_word_stops_where_it_stops_alone(
     found = together(framework, tmp_path, joint, **stopping)
     assert_alike(found, alone(framework, tmp_path, inputs, **stopping))
     assert found[0].steps != found[1].steps
+
+
+def test_word_that_was_trained_alone_is_not_trained_again(
+    joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
+) -> None:
+    first = trainings.run("torch", tmp_path / "first", inputs[0], TrainConfig(**RICH))
+    shutil.copytree(tmp_path / "first" / "checkpoints", tmp_path / "checkpoints")
+    found = together("torch", tmp_path, joint, **RICH)
+    np.testing.assert_array_equal(found[0].rows[ENCODER], first.rows[ENCODER])
+    alone_too = trainings.run("torch", tmp_path / "second", inputs[1], TrainConfig(**RICH, learnable_property="style"))
+    assert_alike(found, [first, alone_too])
+
+
+def test_each_word_is_what_it_learns_alone_when_two_processes_share_its_batch(
+    joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
+) -> None:
+    command = TrainingCommand(
+        config=TrainConfig(**RICH),
+        **{name: str(path) for name, path in joint.items()},
+        checkpoint_root=str(tmp_path / "checkpoints"),
+        accelerator="cpu",
+        framework="torch",
+        output=str(tmp_path / "learned"),
+        learnable_properties=PROPERTIES,
+    )
+    found = train_on_every_gpu(command, 2)
+    assert_alike(found, alone("torch", tmp_path, inputs, **{**RICH, "train_batch_size": 2}))
 
 
 def test_what_cannot_be_done_with_several_words_is_refused(tmp_path: Path, joint: dict[str, Path]) -> None:
