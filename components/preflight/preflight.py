@@ -48,6 +48,9 @@ TYPICAL_ELEMENT = 0.02
 """Size of an element of CLIP's token embeddings, whose weights preflight does not read: their standard deviation before
 CLIP was trained (transformers, `CLIPPreTrainedModel._init_weights`); in the tiny world it is .022 after."""
 
+LONGEST_CONFIG = 120_000
+"""Bytes that a step can be told in one argument of a command, which Linux limits to 128 KiB."""
+
 _SHOWN_NAMES = 5
 
 Answer = TypeVar("Answer")
@@ -333,6 +336,12 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
     by_word = [_configs_of_word(word, found, trains) for word, found in zip(options.words, sources.words, strict=True)]
     texts: dict[str, Any] = {name: config.to_json() for name, config in imports.items()}
     texts |= {name: config_text([configs[name] for configs in by_word]) for name in by_word[0]}
+    for name, text in texts.items():
+        if (length := len(text.encode())) > LONGEST_CONFIG:
+            raise ConfigError(
+                f"more_words: found {length} bytes that the step {name} would be told of {len(by_word)} words, expected "
+                f"at most {LONGEST_CONFIG}: take fewer words in a run, or shorter prompts"
+            )
     return Checked(
         **texts,
         **outputs_of("encoding", encoding_pod(options, model=model)),

@@ -107,13 +107,7 @@ def train_words(
     with contextlib.ExitStack() as stack:
         if rank == 0:
             trainings = [
-                dataclasses.replace(
-                    training,
-                    watcher=stack.enter_context(
-                        training_watcher(watched, training.config, word.embedding, training.checkpoints.training_key)
-                    ),
-                )
-                for word, training in zip(words, trainings, strict=True)
+                _with_watcher(training, word, watched, stack) for training, word in zip(trainings, words, strict=True)
             ]
         finished = loop.train_together(trainings, take_steps=built.take_steps, placement=process.placement)
     learned = tuple(
@@ -164,6 +158,12 @@ def _trainings(
         )
 
     return [training(word, trainer) for word, trainer in zip(words, built.trainers, strict=True)]
+
+
+def _with_watcher(training: loop.Training, word: Word, watched: Watched, stack: contextlib.ExitStack) -> loop.Training:
+    """The training with a watcher that ends with `stack`."""
+    watcher = training_watcher(watched, word.config, word.embedding, training.checkpoints.training_key)
+    return dataclasses.replace(training, watcher=stack.enter_context(watcher))
 
 
 def _tell_batch_and_rate(words: Sequence[Word], built: Built, num_processes: int) -> None:

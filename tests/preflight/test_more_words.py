@@ -165,6 +165,14 @@ def test_sources_of_all_words_are_told_at_once(given: dict[str, Any], others: st
     assert any(mistake.startswith(starts[1]) for mistake in raised_with_options.value.mistakes)
 
 
+def test_more_than_a_step_can_be_told_is_refused(given: dict[str, Any], others: str):
+    words = {f"<w{number}>": {"images_uri": others} for number in range(4)}
+    prompts = ["a {} " + "very " * 30] * 200
+    preflight({**given, "evaluation_prompts": prompts})
+    with pytest.raises(ConfigError, match=r"more_words: found \d+ bytes that the step sample_and_score would be told"):
+        preflight({**given, "evaluation_prompts": prompts, "more_words": words})
+
+
 def test_fingerprints_are_each_words_own(given: dict[str, Any], others: str):
     checked = preflight({**given, "more_words": {"<b>": {"images_uri": others}}})
     prints = [each.images_fingerprint for each in configs_of(IngestConfig, checked.prepare_pictures)]
