@@ -19,10 +19,9 @@ from components.init_embedding.config import InitOptions
 from components.preflight.config import RunOptions
 from components.preflight.words import TOKEN, WordsOptions, in_word, values_by_word
 from components.publish.config import PublishOptions
-from components.train.config import TrainStepConfig
+from components.train.config import TrainStepConfig, mistakes_with_several_words
 from components.train.frameworks import FRAMEWORKS, framework_for, mistakes_with_flax
 from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY, LaunchConfig, NodesOptions
-from components.train.words import mistakes_with_several_words
 
 LONGEST_TOGETHER = 50_000
 """Characters of all options as JSON: a step is told them in one argument of a command, of at most 128 KiB in Linux."""

@@ -339,8 +339,8 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
     for name, text in texts.items():
         if (length := len(text.encode())) > LONGEST_CONFIG:
             raise ConfigError(
-                f"more_words: found {length} bytes that the step {name} would be told of {len(by_word)} words, expected "
-                f"at most {LONGEST_CONFIG}: take fewer words in a run, or shorter prompts"
+                f"more_words: found {length} bytes that the step {name} would be told of {len(by_word)} words, "
+                f"expected at most {LONGEST_CONFIG}: take fewer words in a run, or shorter prompts"
             )
     return Checked(
         **texts,

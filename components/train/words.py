@@ -1,17 +1,18 @@
-"""The words of a training: what is known of each before the models are loaded, and what cannot be done with several."""
+"""The words of a training: what is known of each before the models are loaded."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.errors import ArtifactError, ConfigError
 from components.common.training.config import TrainConfig
 from components.common.training.run_artifacts import check_that_they_belong_together
-from components.common.training.watch_config import NO_TRACKER, TRACKERS, WatchConfig
+from components.common.training.watch_config import WatchConfig
 from components.common.words import word_folders
+from components.train.config import mistakes_with_several_words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,27 +105,3 @@ def check_words(words: Sequence[Word], base_model_digest: str, watching: WatchCo
         mistakes += mistakes_with_several_words(words[0].config, watching)
     if mistakes:
         raise ConfigError(*dict.fromkeys(mistakes))
-
-
-def mistakes_with_several_words(config: TrainConfig, watching: WatchConfig) -> Iterator[str]:
-    """What cannot be done with several words, each as `field: found ..., expected ...`."""
-    if watching.draws:
-        yield (
-            f"validation_prompt: found {watching.validation_prompt!r} with more_words, expected nothing: while several "
-            "words are trained no pictures are drawn"
-        )
-    if watching.report_to not in (NO_TRACKER, TRACKERS[0]):
-        yield (
-            f"report_to: found {watching.report_to} with more_words, expected {TRACKERS[0]} or {NO_TRACKER}: the other "
-            "trackers have one training in a process"
-        )
-    if config.cuda_graphs and config.early_stopping_every:
-        yield (
-            "cuda_graphs: found True with early_stopping_every and more_words, expected False: the words are looked at "
-            "one by one, for which the UNet's kernels would be recorded anew each time"
-        )
-    if config.resume_from_checkpoint not in ("latest", "none"):
-        yield (
-            f"resume_from_checkpoint: found {config.resume_from_checkpoint!r} with more_words, expected latest or "
-            "none: each word has checkpoints of its own"
-        )
