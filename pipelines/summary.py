@@ -12,6 +12,7 @@ from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbed
 from components.common.base_model import materialize, read_reference
 from components.common.champion import judged_in
 from components.common.printable import printable
+from components.common.words import word_folders
 from pipelines.local_run import LocalRun
 
 
@@ -33,6 +34,7 @@ class Summary:
         seconds: wall-clock seconds by step, of the steps that ran.
         passed: whether the quality gate let the embedding pass.
         reasons: why it did not.
+        more_words: the same for each further word of the run.
     """
 
     embedding: str
@@ -48,13 +50,23 @@ class Summary:
     seconds: Mapping[str, float]
     passed: bool
     reasons: tuple[str, ...]
+    more_words: tuple[Summary, ...] = ()
 
     def write(self, file: Path) -> None:
         """Writes the summary as JSON."""
-        file.write_text(json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        content = dataclasses.asdict(self)
+        if not self.more_words:
+            del content["more_words"]
+        file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     def for_people(self, shown: Callable[[str], str]) -> str:
         """A few lines that say where things are and how good they are; `shown` writes a path or an address."""
+        if not self.more_words:
+            return "\n".join(self._lines(shown))
+        words = (self, *self.more_words)
+        return "\n\n".join("\n".join([printable(word.placeholder_token), *word._lines(shown)]) for word in words)
+
+    def _lines(self, shown: Callable[[str], str]) -> list[str]:
         lines = [f"not published     {printable(reason)}" for reason in self.reasons]
         if self.registry_entry:
             lines.append(f"published         {shown(self.registry_entry)}")
@@ -65,7 +77,7 @@ class Summary:
         for variant, scores in self.scores.items():
             values = "   ".join(f"{_label(name)} {value:.3f}" for name, value in sorted(scores.items()))
             lines.append(f"{variant.replace('_', ' '):<17} {values}")
-        return "\n".join(lines)
+        return lines
 
 
 def summarize(run: LocalRun) -> Summary:
@@ -74,23 +86,36 @@ def summarize(run: LocalRun) -> Summary:
     Raises:
         ArtifactError: when an artifact of the run is damaged.
     """
-    learned = LearnedEmbedding.read(Path(run.outputs["learned_embedding"]))
-    evaluation = Evaluation.read(Path(run.outputs["evaluation"]))
-    reference = read_reference(Path(run.outputs["base_model"]))
+    embeddings = word_folders(Path(run.outputs["learned_embedding"]))
+    evaluations = word_folders(Path(run.outputs["evaluation"]))
+    published = [run.outputs["published"]]
+    if len(embeddings) > 1:  # a line for each, which begins with its placeholder
+        published = [line.partition(": ")[2] for line in run.outputs["published"].split("\n")]
+    model = str(materialize(read_reference(Path(run.outputs["base_model"]))))
+    first, *others = (
+        _summary_of_word(*each, model, run.seconds) for each in zip(embeddings, evaluations, published, strict=True)
+    )
+    return dataclasses.replace(first, more_words=tuple(others))
+
+
+def _summary_of_word(
+    embedding: Path, evaluation_folder: Path, published: str, model: str, seconds: Mapping[str, float]
+) -> Summary:
+    learned, evaluation = LearnedEmbedding.read(embedding), Evaluation.read(evaluation_folder)
     judged = judged_in(evaluation.settings)
-    address, _, alias_stays = run.outputs["published"].partition(" ") if evaluation.passed else ("", "", "")
+    address, _, alias_stays = published.partition(" ") if evaluation.passed else ("", "", "")
     return Summary(
-        embedding=str(Path(run.outputs["learned_embedding"]) / LEARNED_EMBEDS),
-        report=str(Path(run.outputs["evaluation"]) / Evaluation.REPORT),
+        embedding=str(embedding / LEARNED_EMBEDS),
+        report=str(evaluation_folder / Evaluation.REPORT),
         registry_entry=local_path(address) or None,
         alias_stays=alias_stays,
         champion=judged.sentence if judged else "",
-        base_model=str(materialize(reference)),
+        base_model=model,
         placeholder_token=learned.placeholder_token,
         initializer_token=learned.initializer_token,
         trained_by=f"{learned.lineage['framework']} on {learned.lineage['devices']}",
         scores=evaluation.scores,
-        seconds=run.seconds,
+        seconds=seconds,
         passed=evaluation.passed,
         reasons=evaluation.reasons,
     )

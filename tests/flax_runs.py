@@ -23,6 +23,7 @@ from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models.devices import mesh_for
 from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
+from components.train.flax.models import FrozenModels
 from components.train.flax.trainer import FlaxTrainer
 from tests.tiny_models import VOCABULARY, ModelWidths, make_model
 
@@ -120,11 +121,16 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
         latent_set=latent_set(),
         embedding=embedding,
         prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
-        text_encoder=text_encoder,
-        unet=load_unet(model, dtype=dtype, remat=remat),
-        noise_schedule=load_noise_schedule(model),
-        mesh=mesh_for("cpu"),
-        **more,
+        models=FrozenModels(
+            config,
+            text_encoder=text_encoder,
+            unet=load_unet(model, dtype=dtype, remat=remat),
+            noise_schedule=load_noise_schedule(model),
+            mesh=mesh_for("cpu"),
+            first_id=embedding.token_ids[0],
+            scaling_factor=latent_set().scaling_factor,
+            **more,
+        ),
     )
 
 

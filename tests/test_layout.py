@@ -142,7 +142,9 @@ def test_step_is_told_its_whole_config_as_one_text(step: str):
     assert face.component_spec.inputs["config"].type == "String"
     others = {name for name, given in face.component_spec.inputs.items() if not given.type.startswith("system.")}
     assert others <= {"config", "run_id"}, "every other option is in the config"
-    assert f"{CONFIGS[step]}.from_json(config)" in inspect.getsource(face.python_func)
+    of_the_run, of_each_word = f"{CONFIGS[step]}.from_json(config)", f"configs_of({CONFIGS[step]}, config)"
+    body = inspect.getsource(face.python_func)
+    assert (of_the_run if step == "import_base_model" else of_each_word) in body
 
 
 def test_form_asks_for_options_of_the_right_type_alone():

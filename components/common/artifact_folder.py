@@ -181,6 +181,15 @@ def read_artifact(path: Path, *, kind: str, version: int) -> ArtifactFolder:
     return folder
 
 
+def kind_of(path: Path) -> str:
+    """The kind of the artifact at `path`, such as `latent-set`, as its manifest says it.
+
+    Raises:
+        ArtifactError: when there is no artifact.
+    """
+    return str(_read_manifest(path).get("format")).removeprefix(_PREFIX)
+
+
 def check_artifact(path: Path) -> None:
     """Raises `ArtifactError` when there is no artifact at `path`, whatever its kind and version, or it is damaged."""
     body = _read_manifest(path)

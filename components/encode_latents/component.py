@@ -15,7 +15,7 @@ def encode_latents(
     """Encodes each picture and its mirror image into the VAE's posterior mean and standard deviation.
 
     Args:
-        config: An EncodeConfig as JSON.
+        config: An EncodeConfig as JSON; a list of them for several words.
         image_set: The prepared pictures.
         base_model: Reference of the base model.
         latent_set: The encoded pictures.
@@ -23,20 +23,24 @@ def encode_latents(
     from pathlib import Path
 
     from components.common.cli import step_boundary
+    from components.common.words import configs_of, for_each_word, metadata_of
     from components.encode_latents.config import EncodeConfig
     from components.encode_latents.latents import encode_latents as step
 
     with step_boundary("encode_latents"):
-        encoded = step(
+        sets = for_each_word(
+            lambda told, **folders: step(accelerator=told.accelerator, **folders),
+            configs_of(EncodeConfig, config),
             image_set=Path(image_set.path),
             base_model=Path(base_model.path),
-            accelerator=EncodeConfig.from_json(config).accelerator,
             output=Path(latent_set.path),
         )
-        latent_set.metadata.update(
+        facts = [
             {
                 "display_name": "Encoded pictures",
                 "pictures": len(encoded.latents),
                 "shape": str(encoded.latents[0].mean.shape),
             }
-        )
+            for encoded in sets
+        ]
+        latent_set.metadata.update(metadata_of(facts))

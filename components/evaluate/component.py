@@ -25,7 +25,7 @@ def evaluate(
     Where the config names a champion, that is drawn and scored alike, and the two are compared.
 
     Args:
-        config: An EvaluateConfig as JSON.
+        config: An EvaluateConfig as JSON; a list of them for several words.
         base_model: Reference of the base model.
         scorer: Reference of the CLIP model.
         initial_embedding: The rows that training started from.
@@ -44,37 +44,42 @@ def evaluate(
     from components.common.artifacts import LearnedEmbedding
     from components.common.champion import judged_in
     from components.common.cli import step_boundary
+    from components.common.words import by_word, configs_of, for_each_word, metadata_of, word_folders
     from components.evaluate.config import EvaluateConfig
     from components.evaluate.evaluation import evaluate as step
     from components.evaluate.evaluation import metrics_of
+    from components.evaluate.report.joint import joint_report
     from components.evaluate.report.summary import summary_markdown
 
     with step_boundary("evaluate"):
-        told = EvaluateConfig.from_json(config)
-        found = step(
-            told,
+        words = for_each_word(
+            lambda told, **folders: step(told, accelerator=told.accelerator, **folders),
+            configs_of(EvaluateConfig, config),
             base_model=Path(base_model.path),
             scorer=Path(scorer.path),
             initial_embedding=Path(initial_embedding.path),
             learned_embedding=Path(learned_embedding.path),
             scoring_set=Path(scoring_set.path),
-            accelerator=told.accelerator,
             output=Path(evaluation.path),
             start_word=Path(start_word.path),
             training_set=Path(training_set.path),
         )
-        Path(report.path).write_text(found.report_html, encoding="utf-8")
+        Path(report.path).write_text(joint_report(words), encoding="utf-8")
         report.metadata["display_name"] = "Report"
-        learned = LearnedEmbedding.read(Path(learned_embedding.path))
-        Path(summary.path).write_text(summary_markdown(found, learned), encoding="utf-8")
+        summaries = [
+            summary_markdown(found, LearnedEmbedding.read(folder))
+            for found, folder in zip(words, word_folders(Path(learned_embedding.path)), strict=True)
+        ]
+        Path(summary.path).write_text("\n".join(summaries), encoding="utf-8")
         summary.metadata["display_name"] = "Summary"
-        numbers = {name: round(value, 4) for name, value in metrics_of(found).items()}
+        scores = by_word({found.placeholder_token: metrics_of(found) for found in words})
+        numbers = {name: round(value, 4) for name, value in scores.items()}
         # The UI reads the metadata; the file is there because kfp.local takes an artifact without one for lost.
         Path(metrics.path).write_text(json.dumps(numbers), encoding="utf-8")
         metrics.metadata["display_name"] = "Scores"
         for name, value in numbers.items():
             metrics.log_metric(name, value)
-        evaluation.metadata.update(
+        facts = [
             {
                 "display_name": "Evaluation",
                 "placeholder_token": found.placeholder_token,
@@ -82,4 +87,6 @@ def evaluate(
                 "reasons": " ".join(found.reasons),
                 **({"champion": judged.sentence} if (judged := judged_in(found.settings)) else {}),
             }
-        )
+            for found in words
+        ]
+        evaluation.metadata.update(metadata_of(facts))

@@ -17,7 +17,7 @@ def find_start_word(
     """Measures how well words explain the pictures before training, and finds the best one where none is given.
 
     Args:
-        config: A FindStartWordConfig as JSON.
+        config: A FindStartWordConfig as JSON; a list of them for several words.
         image_set: The prepared pictures.
         latent_set: The same pictures, encoded.
         base_model: Reference of the base model.
@@ -27,23 +27,27 @@ def find_start_word(
     from pathlib import Path
 
     from components.common.cli import step_boundary
+    from components.common.words import configs_of, for_each_word, metadata_of
     from components.find_start_word.config import FindStartWordConfig
     from components.find_start_word.find import find_start_word as step
 
     with step_boundary("find_start_word"):
-        found = step(
-            FindStartWordConfig.from_json(config),
+        words = for_each_word(
+            step,
+            configs_of(FindStartWordConfig, config),
             image_set=Path(image_set.path),
             latent_set=Path(latent_set.path),
             base_model=Path(base_model.path),
             scorer=Path(scorer.path),
             output=Path(start_word.path),
         )
-        start_word.metadata.update(
+        facts = [
             {
                 "display_name": "Start word",
                 "word": found.word,
                 "loss": found.loss,
                 "no_word_loss": found.no_word_loss,
             }
-        )
+            for found in words
+        ]
+        start_word.metadata.update(metadata_of(facts))

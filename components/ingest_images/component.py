@@ -10,24 +10,27 @@ def ingest_images(config: str, image_set: dsl.Output[dsl.Dataset]) -> None:
     """Reads example pictures from object storage or the Hugging Face Hub, checks, crops and resizes them.
 
     Args:
-        config: An IngestConfig as JSON.
+        config: An IngestConfig as JSON; a list of them for several words.
         image_set: The prepared pictures.
     """
     from pathlib import Path
 
     from components.common.cli import step_boundary
+    from components.common.words import configs_of, for_each_word, metadata_of
     from components.ingest_images.config import IngestConfig
     from components.ingest_images.ingest import ingest_images as step
 
     with step_boundary("ingest_images"):
-        told = IngestConfig.from_json(config)
-        images = step(told, Path(image_set.path))
-        image_set.metadata.update(
+        told = configs_of(IngestConfig, config)
+        sets = for_each_word(step, told, output=Path(image_set.path))
+        facts = [
             {
                 "display_name": "Pictures",
                 "pictures": len(images.pictures),
-                "resolution": told.resolution,
-                "source": told.images_uri,
+                "resolution": each.resolution,
+                "source": each.images_uri,
                 "digest": images.digest,
             }
-        )
+            for each, images in zip(told, sets, strict=True)
+        ]
+        image_set.metadata.update(metadata_of(facts))

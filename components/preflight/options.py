@@ -9,6 +9,7 @@ from typing import Any
 
 from components.common.errors import ConfigError
 from components.common.options import Config, Option, default_of, option_of, typed_fields
+from components.common.prompts import concept_name
 from components.common.training.config import TrainConfig
 from components.common.training.watch_config import WatchConfig
 from components.common.upstream_names import no_such_option
@@ -16,8 +17,9 @@ from components.evaluate.config import EvaluateOptions
 from components.ingest_images.config import PictureOptions
 from components.init_embedding.config import InitOptions
 from components.preflight.config import RunOptions
+from components.preflight.words import TOKEN, WordsOptions, in_word, values_by_word
 from components.publish.config import PublishOptions
-from components.train.config import TrainStepConfig
+from components.train.config import TrainStepConfig, mistakes_with_several_words
 from components.train.frameworks import FRAMEWORKS, framework_for, mistakes_with_flax
 from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY, LaunchConfig, NodesOptions
 
@@ -33,6 +35,7 @@ GROUPS: tuple[type[Config], ...] = (
     NodesOptions,
     EvaluateOptions,
     PublishOptions,
+    WordsOptions,
 )
 """The configs whose fields a person sets."""
 
@@ -89,6 +92,14 @@ class CheckedOptions:
     nodes: NodesOptions
     evaluation: EvaluateOptions
     registry: PublishOptions
+    more_words: WordsOptions
+    others: tuple[CheckedOptions, ...] = ()
+    """The same for each of `more_words`, as it would be alone."""
+
+    @property
+    def words(self) -> tuple[CheckedOptions, ...]:
+        """The options of each word, of this one first."""
+        return (self, *self.others)
 
     @property
     def framework(self) -> str:
@@ -152,14 +163,36 @@ def check_options(given: Mapping[str, Any], more_options: Mapping[str, Any] | No
         mistakes.append(
             f"options: found {length} characters together, expected at most {LONGEST_TOGETHER}: shorten one"
         )
-    built: list[Any] = [_built(group, values, mistakes) for group in GROUPS]
+    built = _built_groups(values, mistakes)
+    checked = _checked(built, mistakes)
+    others = []
+    more_words = built["more_words"].more_words if built["more_words"] else {}
+    for token, own_values in values_by_word(values, more_words):
+        own_mistakes: list[str] = []
+        others.append(_checked(_built_groups(own_values, own_mistakes), own_mistakes))
+        mistakes += [f"{in_word(token)}{mistake}" for mistake in own_mistakes if mistake not in mistakes]
     if mistakes:
         raise ConfigError(*mistakes)
-    names = (field.name for field in dataclasses.fields(CheckedOptions))
-    checked = CheckedOptions(**dict(zip(names, built, strict=True)))
-    if between := list(_mistakes_between(checked)):
+    assert checked is not None
+    checked = dataclasses.replace(checked, others=tuple(filter(None, others)))
+    if between := list(_mistakes_between_words(checked)):
         raise ConfigError(*between)
     return checked
+
+
+def _checked(built: Mapping[str, Any], mistakes: list[str]) -> CheckedOptions | None:
+    """The options of one word, unless a config of theirs, or what is between them, is a mistake."""
+    if mistakes:
+        return None
+    checked = CheckedOptions(**built)
+    mistakes += _mistakes_between(checked)
+    return checked
+
+
+def _built_groups(values: Mapping[str, Any], mistakes: list[str]) -> dict[str, Any]:
+    """The configs by their field of `CheckedOptions`; None for one with mistakes."""
+    names = [field.name for field in dataclasses.fields(CheckedOptions) if field.name != "others"]
+    return {name: _built(group, values, mistakes) for name, group in zip(names, GROUPS, strict=True)}
 
 
 def _built(group: type[Config], values: Mapping[str, Any], mistakes: list[str]) -> Config | None:
@@ -199,6 +232,30 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
             )
     if options.framework == "flax":
         yield from mistakes_with_flax(options.training)
+
+
+def _mistakes_between_words(options: CheckedOptions) -> Iterable[str]:
+    """What the options of one word do not show."""
+    if not options.others:
+        return
+    yield from mistakes_with_several_words(options.training, options.watching)
+    tokens, concepts = list(options.word.tokens), [_concept(options)]
+    for word in options.others:
+        where = in_word(word.word.placeholder_token)
+        for token in word.word.tokens:
+            if token.lower() in map(str.lower, tokens):
+                yield f"{where}{TOKEN}: found {token}, which is a token of another word, expected another placeholder"
+        if _concept(word) in concepts:
+            yield (
+                f"{where}concept_name: found {_concept(word)!r}, under which another word is published, expected "
+                "another name"
+            )
+        tokens += word.word.tokens
+        concepts.append(_concept(word))
+
+
+def _concept(options: CheckedOptions) -> str:
+    return options.registry.concept_name or concept_name(options.word.placeholder_token)
 
 
 def _mistakes_for_tpus(run: RunOptions, training: TrainConfig, evaluation: EvaluateOptions) -> Iterable[str]:

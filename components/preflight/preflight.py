@@ -11,12 +11,14 @@ from components.common.champion import ChampionAddress
 from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
 from components.common.learned_files import read_existing_embedding
-from components.common.sources.models import open_source
+from components.common.options import Config
+from components.common.sources.models import ModelSource, open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
 from components.common.storage.local_files import local_errors
 from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.common.training.row_norms import long_step_warning
+from components.common.words import config_text
 from components.encode_latents.config import EncodeConfig
 from components.evaluate.config import EvaluateConfig
 from components.find_start_word.config import FindStartWordConfig
@@ -29,12 +31,14 @@ from components.preflight.model_files import check_model_files
 from components.preflight.new_word import check_embedding_fits, check_new_word
 from components.preflight.options import CheckedOptions, check_options, known_options
 from components.preflight.pods import (
+    Pod,
     encoding_pod,
     evaluation_pod,
     outputs_of,
     training_image_and_pod,
     training_pod,
 )
+from components.preflight.words import in_word
 from components.publish.config import PublishConfig
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,9 @@ PROBE = "preflight-probe"
 TYPICAL_ELEMENT = 0.02
 """Size of an element of CLIP's token embeddings, whose weights preflight does not read: their standard deviation before
 CLIP was trained (transformers, `CLIPPreTrainedModel._init_weights`); in the tiny world it is .022 after."""
+
+LONGEST_CONFIG = 120_000
+"""Bytes that a step can be told in one argument of a command, which Linux limits to 128 KiB."""
 
 _SHOWN_NAMES = 5
 
@@ -94,22 +101,29 @@ class Checked:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _WordSources:
+    """What there is of one word's sources: the state of each."""
+
+    images_fingerprint: str
+    scoring_images_fingerprint: str
+    initializer_embedding_sha256: str
+    champion: ChampionAddress | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sources:
     """What there is of the sources: the state of each, and the size in bytes of the weights that a run takes.
 
     Beside the scorer are the DINO model and the base model's safety checker, where they are asked for.
     """
 
-    images_fingerprint: str
-    scoring_images_fingerprint: str
     base_model_revision: str
     base_model_bytes: int
     scorer_revision: str
     scorer_bytes: int
     dino_revision: str
     beside_scorer_bytes: int
-    initializer_embedding_sha256: str
-    champion: ChampionAddress | None
+    words: tuple[_WordSources, ...]
 
 
 def preflight(
@@ -163,6 +177,14 @@ def preflight(
 
 def _missing_sources(values: Mapping[str, Any]) -> Iterable[str]:
     """What of the sources is not there: told together with the mistakes of options, so that nobody tries twice."""
+    yield from _missing_of_word(values)
+    more_words = values.get("more_words")
+    for token, own in more_words.items() if isinstance(more_words, Mapping) else ():
+        if isinstance(own, Mapping):
+            yield from (f"{in_word(token)}{mistake}" for mistake in _missing_of_word(own))
+
+
+def _missing_of_word(values: Mapping[str, Any]) -> Iterable[str]:
     look: dict[str, Callable[[str], Any]] = {
         "images_uri": fingerprint_images,
         "scoring_images_uri": fingerprint_images,
@@ -183,22 +205,17 @@ def _missing_sources(values: Mapping[str, Any]) -> Iterable[str]:
 def _check_sources(options: CheckedOptions) -> _Sources:
     run, problems = options.run, list[TextualInversionError]()
 
-    def attempt(name: str, function: Callable[..., Answer], *arguments: Any, **more: Any) -> Answer | None:
+    def attempt(
+        name: str, function: Callable[..., Answer], *arguments: Any, where: str = "", **more: Any
+    ) -> Answer | None:
         try:
             with local_errors(name):
                 return function(*arguments, **more)
         except (InputError, StorageError) as error:
-            problems.append(type(error)(*(_by_name(name, mistake) for mistake in error.mistakes)))
+            problems.append(type(error)(*(where + _by_name(name, mistake) for mistake in error.mistakes)))
             return None
 
-    images = attempt("images_uri", fingerprint_images, run.images_uri)
-    scoring_images = images
-    if run.scoring_images_uri:
-        scoring_images = attempt("scoring_images_uri", fingerprint_images, run.scoring_images_uri)
     base_model, scorer = attempt("base_model", open_source, run.base_model), attempt("scorer", open_source, run.scorer)
-    existing = None
-    if options.word.initializer_embedding:
-        existing = attempt("initializer_embedding", read_existing_embedding, options.word.initializer_embedding)
     base_model_bytes = base_model and attempt(
         "base_model",
         check_model_files,
@@ -223,7 +240,61 @@ def _check_sources(options: CheckedOptions) -> _Sources:
                 variant=run.base_model_variant,
             )
         )
-    if base_model is not None and base_model_bytes is not None:
+    readable = base_model if base_model_bytes is not None else None
+    words = [_check_word_sources(options, readable, attempt, where="")]
+    words += [
+        _check_word_sources(word, readable, attempt, where=in_word(word.word.placeholder_token))
+        for word in options.others
+    ]
+    if readable is not None and options.framework == "flax":
+        attempt(
+            "base_model",
+            check_that_flax_computes,
+            run.base_model,
+            readable,
+            accelerator=run.accelerator,
+            num_inference_steps=options.evaluation.num_inference_steps,
+            sampler=options.evaluation.sampler,
+        )
+    attempt("storage_uri", _check_writable, run.storage)
+    wanted = options.training.resume_from_checkpoint
+    attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
+    if problems:
+        # One kind of error for all: the first one's, since that decides what a person looks at first.
+        raise type(problems[0])(*(mistake for problem in problems for mistake in problem.mistakes))
+    assert base_model and scorer
+    return _Sources(
+        base_model_revision=base_model.revision,
+        base_model_bytes=base_model_bytes or 0,
+        scorer_revision=scorer.revision,
+        scorer_bytes=scorer_bytes or 0,
+        dino_revision=dino.revision if dino else "",
+        beside_scorer_bytes=sum(size or 0 for size in beside),
+        words=tuple(words),
+    )
+
+
+def _check_word_sources(
+    options: CheckedOptions, base_model: ModelSource | None, attempt: Callable[..., Any], where: str
+) -> _WordSources:
+    """What there is of a word's sources; what is wrong with them, and with the word in the base model, is noted.
+
+    Args:
+        options: of the word.
+        base_model: None where it cannot be read.
+        attempt: calls a function for an option, and notes its error.
+        where: what goes before an option in the note.
+    """
+    run, registry = options.run, options.registry
+    images = attempt("images_uri", fingerprint_images, run.images_uri, where=where)
+    scoring_images = images
+    if run.scoring_images_uri:
+        scoring_images = attempt("scoring_images_uri", fingerprint_images, run.scoring_images_uri, where=where)
+    champion = attempt("storage_uri", find_champion, run.registry_uri, registry, options.word.placeholder_token)
+    existing = None
+    if address := options.word.initializer_embedding:
+        existing = attempt("initializer_embedding", read_existing_embedding, address, where=where)
+    if base_model is not None:
         attempt(
             "base_model",
             check_new_word,
@@ -231,36 +302,13 @@ def _check_sources(options: CheckedOptions) -> _Sources:
             word=options.word,
             evaluation=options.evaluation,
             learnable_property=options.training.learnable_property,
+            where=where,
         )
         if existing is not None:
-            attempt("initializer_embedding", check_embedding_fits, existing, base_model)
-        if options.framework == "flax":
-            attempt(
-                "base_model",
-                check_that_flax_computes,
-                run.base_model,
-                base_model,
-                accelerator=run.accelerator,
-                num_inference_steps=options.evaluation.num_inference_steps,
-                sampler=options.evaluation.sampler,
-            )
-    attempt("storage_uri", _check_writable, run.storage)
-    champion = attempt("storage_uri", find_champion, run.registry_uri, options.registry, options.word.placeholder_token)
-    wanted = options.training.resume_from_checkpoint
-    attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
-    if problems:
-        # One kind of error for all: the first one's, since that decides what a person looks at first.
-        raise type(problems[0])(*(mistake for problem in problems for mistake in problem.mistakes))
-    assert images and scoring_images and base_model and scorer
-    return _Sources(
-        images_fingerprint=images,
-        scoring_images_fingerprint=scoring_images,
-        base_model_revision=base_model.revision,
-        base_model_bytes=base_model_bytes or 0,
-        scorer_revision=scorer.revision,
-        scorer_bytes=scorer_bytes or 0,
-        dino_revision=dino.revision if dino else "",
-        beside_scorer_bytes=sum(size or 0 for size in beside),
+            attempt("initializer_embedding", check_embedding_fits, existing, base_model, where=where)
+    return _WordSources(
+        images_fingerprint=images or "",
+        scoring_images_fingerprint=scoring_images or "",
         initializer_embedding_sha256=existing.sha256 if existing else "",
         champion=champion,
     )
@@ -308,11 +356,11 @@ def _safety_checker(options: CheckedOptions, sources: _Sources) -> dict[str, str
 
 
 def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[str, str]) -> Checked:
-    run, pictures = options.run, vars(options.pictures)
+    run = options.run
     model, scorer = sources.base_model_bytes, sources.scorer_bytes
     trains = training_pod(options, model=model)
     name, step = training_image_and_pod(options, trains)
-    configs = {
+    imports = {
         "import_base_model": ImportConfig(
             source=run.base_model,
             source_fingerprint=sources.base_model_revision,
@@ -328,6 +376,30 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
             dino_fingerprint=sources.dino_revision,
             **_safety_checker(options, sources),
         ),
+    }
+    by_word = [_configs_of_word(word, found, trains) for word, found in zip(options.words, sources.words, strict=True)]
+    texts: dict[str, Any] = {name: config.to_json() for name, config in imports.items()}
+    texts |= {name: config_text([configs[name] for configs in by_word]) for name in by_word[0]}
+    for name, text in texts.items():
+        if (length := len(text.encode())) > LONGEST_CONFIG:
+            raise ConfigError(
+                f"more_words: found {length} bytes that the step {name} would be told of {len(by_word)} words, "
+                f"expected at most {LONGEST_CONFIG}: take fewer words in a run, or shorter prompts"
+            )
+    return Checked(
+        **texts,
+        **outputs_of("encoding", encoding_pod(options, model=model)),
+        training_image=images[name],
+        **outputs_of("training", step),
+        **outputs_of("evaluation", evaluation_pod(options, model=model, scorer=scorer + sources.beside_scorer_bytes)),
+        tolerations=list(run.accelerator_tolerations),
+    )
+
+
+def _configs_of_word(options: CheckedOptions, sources: _WordSources, trains: Pod) -> dict[str, Config]:
+    """What each step is told of one word."""
+    run, pictures = options.run, vars(options.pictures)
+    return {
         "prepare_pictures": IngestConfig(
             images_uri=run.images_uri, images_fingerprint=sources.images_fingerprint, **pictures
         ),
@@ -353,12 +425,3 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
         ),
         "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),
     }
-    texts: dict[str, Any] = {name: config.to_json() for name, config in configs.items()}
-    return Checked(
-        **texts,
-        **outputs_of("encoding", encoding_pod(options, model=model)),
-        training_image=images[name],
-        **outputs_of("training", step),
-        **outputs_of("evaluation", evaluation_pod(options, model=model, scorer=scorer + sources.beside_scorer_bytes)),
-        tolerations=list(run.accelerator_tolerations),
-    )

@@ -17,11 +17,12 @@ def publish(
     """Publishes an embedding that was learned as an immutable version of its concept, and says what it did.
 
     It gives the version's address, with the reason where the alias does not move to it, or `not published: ...` with
-    the reasons. A retry or a repeated run finds the version that it has published already. The alias moves as
-    promote_if says, and not if it has pointed at a newer version or was moved since the evaluation began.
+    the reasons; of several words a line for each. A retry or a repeated run finds the version that it has published
+    already. The alias moves as promote_if says, and not if it has pointed at a newer version or was moved since the
+    evaluation began.
 
     Args:
-        config: A PublishConfig as JSON.
+        config: A PublishConfig as JSON; a list of them for several words.
         base_model: Reference of the base model.
         learned_embedding: The learned rows.
         evaluation: Samples, scores and the verdict.
@@ -32,16 +33,20 @@ def publish(
     from pathlib import Path
 
     from components.common.cli import step_boundary
+    from components.common.words import configs_of, for_each_word, metadata_of
     from components.publish.config import PublishConfig
+    from components.publish.step import answer
     from components.publish.step import publish_if_learned as step
 
     with step_boundary("publish"):
-        said = step(
-            dataclasses.replace(PublishConfig.from_json(config), run_id=run_id),
+        words = for_each_word(
+            step,
+            [dataclasses.replace(each, run_id=run_id) for each in configs_of(PublishConfig, config)],
             base_model=Path(base_model.path),
             learned_embedding=Path(learned_embedding.path),
             evaluation=Path(evaluation.path),
             output=Path(registry_entry.path),
         )
-        registry_entry.metadata.update({"display_name": "Registry entry", **said.metadata})
-    return said.text
+        facts = metadata_of([said.metadata for said in words])
+        registry_entry.metadata.update({"display_name": "Registry entry", **facts})
+    return answer(words)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from components.common.artifact_folder import write_artifact
 from components.common.artifacts import Evaluation
+from components.common.printable import printable
 from components.publish.config import PublishConfig
 from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, publish_and_promote
 
@@ -24,6 +26,13 @@ class Said:
 
     text: str
     metadata: dict[str, Any]
+
+
+def answer(words: Sequence[Said]) -> str:
+    """What the step answers: the text of the only word, or a line for each of several that begins with its name."""
+    if len(words) == 1:
+        return words[0].text
+    return "\n".join(printable(f"{said.metadata['placeholder_token']}: {said.text}") for said in words)
 
 
 def publish_if_learned(
@@ -51,7 +60,12 @@ def publish_if_learned(
         logger.warning("%s", text)
         content = {"published": False, "reasons": list(verdict.reasons)}
         write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files={})
-        return Said(text=text, metadata={"published": False, "reasons": " ".join(verdict.reasons)})
+        metadata = {
+            "published": False,
+            "placeholder_token": verdict.placeholder_token,
+            "reasons": " ".join(verdict.reasons),
+        }
+        return Said(text=text, metadata=metadata)
     published = publish_and_promote(
         config, base_model=base_model, learned_embedding=learned_embedding, evaluation=evaluation, output=output
     )

@@ -25,14 +25,14 @@ def main() -> None:
         with step_boundary("train"):
             command = parse_training_flags(__doc__)
             framework = framework_for(command.framework, command.accelerator)
-            from components.train.train import train
+            from components.train.train import train_words
 
             run = command.run
             if framework == "torch":
                 from components.train.torch.launcher import recorded
 
                 run = recorded(run)
-            run(train)
+            run(train_words)
     except SystemExit as end:
         if framework == "flax" and isinstance(end.__context__, LostProcessError):
             # At an ordinary exit JAX waits for the lost process, 100 s, and then aborts (jax 0.10, CPU).

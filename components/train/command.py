@@ -20,10 +20,10 @@ from components.train.config import TrainStepConfig
 Result = TypeVar("Result")
 
 ADDRESSES = {
-    "latent_set": "the LatentSet",
+    "latent_set": "the LatentSet, or of those of several words",
     "base_model": "the base model's reference",
-    "initial_embedding": "the InitialEmbedding",
-    "output": "the LearnedEmbedding that is made",
+    "initial_embedding": "the InitialEmbedding, or of those of several words",
+    "output": "the LearnedEmbedding that is made, or of those of several words",
 }
 """The artifacts of a training, each a folder or an address in object storage."""
 _STEP_FIELDS = ("checkpoint_root", "accelerator", "framework")
@@ -37,6 +37,7 @@ class TrainingCommand:
     Attributes:
         config: how to train.
         watching: what is shown while it trains.
+        learnable_properties: `object` or `style` for each word of several; none: as `config` says.
         latent_set: where the LatentSet is.
         base_model: where the base model's reference is.
         initial_embedding: where the InitialEmbedding is.
@@ -55,11 +56,14 @@ class TrainingCommand:
     framework: str
     output: str
     watching: WatchConfig = WATCHED_BY_DEFAULT
+    learnable_properties: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """The flags that the command parses back to this."""
         places = {name: getattr(self, name) for name in (*ADDRESSES, *_STEP_FIELDS)}
         values = {**places, **self.config.as_json(), **self.watching.as_json()}
+        if self.learnable_properties:
+            values["learnable_properties"] = ",".join(self.learnable_properties)
         return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
 
     def run(self, train: Callable[..., Result]) -> Result:
@@ -80,6 +84,7 @@ class TrainingCommand:
                 framework=self.framework,
                 output=output,
                 watching=self.watching,
+                learnable_properties=self.learnable_properties,
             )
             deliver(output, self.output)
         return answer
@@ -92,6 +97,13 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     add_config_flags(parser, TrainStepConfig, only=_STEP_FIELDS)
     add_config_flags(parser, TrainConfig)
     add_config_flags(parser, WatchConfig)
+    parser.add_argument(
+        "--learnable-properties",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="P,P,...",
+        help="object or style for each word, where the artifacts are of several words (default: learnable_property)",
+    )
 
 
 def training_command(parsed: argparse.Namespace) -> TrainingCommand:
@@ -102,7 +114,10 @@ def training_command(parsed: argparse.Namespace) -> TrainingCommand:
     """
     places = {name: getattr(parsed, name) for name in (*ADDRESSES, *_STEP_FIELDS)}
     return TrainingCommand(
-        config=config_from_flags(TrainConfig, parsed), watching=config_from_flags(WatchConfig, parsed), **places
+        config=config_from_flags(TrainConfig, parsed),
+        watching=config_from_flags(WatchConfig, parsed),
+        learnable_properties=parsed.learnable_properties,
+        **places,
     )
 
 

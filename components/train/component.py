@@ -17,7 +17,7 @@ def train(
     """Trains the placeholder rows; goes on where an earlier attempt stopped.
 
     Args:
-        config: A TrainStepConfig as JSON.
+        config: A TrainStepConfig as JSON; a list of them for several words.
         latent_set: The encoded pictures.
         base_model: Reference of the base model.
         initial_embedding: The rows that training starts from.
@@ -29,32 +29,40 @@ def train(
     from components.common.cli import step_boundary
     from components.common.training.beside import events_uri
     from components.common.training.metrics import to_json_lines
+    from components.common.words import by_word, configs_of, metadata_of
     from components.train.config import TrainStepConfig
     from components.train.step import metrics_of, run_step
 
     with step_boundary("train"):
-        told = TrainStepConfig.from_json(config)
-        learned = run_step(
+        told = configs_of(TrainStepConfig, config)
+        words = run_step(
             told,
             latent_set=latent_set,
             base_model=base_model,
             initial_embedding=initial_embedding,
             learned_embedding=learned_embedding,
         )
-        learned_embedding.metadata.update(
+        facts = [
             {
                 "display_name": "Learned embedding",
                 "placeholder_token": learned.placeholder_token,
                 "steps": learned.steps,
                 "training_key": learned.training_key,
             }
-        )
-        lines = metrics_of(learned, told.checkpoint_root)
-        Path(training_metrics.path).write_bytes(to_json_lines(lines))
+            for learned in words
+        ]
+        learned_embedding.metadata.update(metadata_of(facts))
+        root, watching = told[0].checkpoint_root, told[0].watching
+        lines = {learned.placeholder_token: metrics_of(learned, root) for learned in words}
+        named = lines.items() if len(words) > 1 else [("", own) for own in lines.values()]
+        Path(training_metrics.path).write_bytes(b"".join(to_json_lines(own, word) for word, own in named))
         training_metrics.metadata["display_name"] = "Training metrics"
-        if told.watching.writes_event_files:
-            training_metrics.metadata["tensorboard_logdir"] = events_uri(
-                told.checkpoint_root, learned.training_key, told.watching.logging_dir
+        if watching.writes_event_files:
+            # Of several words it is the folder in which each training has its own.
+            training_metrics.metadata["tensorboard_logdir"] = (
+                events_uri(root, words[0].training_key, watching.logging_dir)
+                if len(words) == 1
+                else watching.logging_dir or root
             )
-        for name, value in lines[-1].known().items() if lines else ():
+        for name, value in by_word({token: own[-1].known() for token, own in lines.items() if own}).items():
             training_metrics.log_metric(name, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,43 +11,64 @@ import numpy as np
 from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.storage import ObjectStore
 from components.common.training.config import TrainConfig
-from components.common.training.loop import Placement, Trainer
+from components.common.training.loop import Placement, TakeSteps, Trainer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordInputs:
+    """What is known of one word before its first step.
+
+    Attributes:
+        config: how to train it; words differ in what was learned from how many pictures alone.
+        latents: all pictures.
+        embedding: the rows to start from.
+        prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+    """
+
+    config: TrainConfig
+    latents: LatentSet
+    embedding: InitialEmbedding
+    prompt_ids: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerInputs:
-    """What a trainer is built from.
+    """What trainers are built from.
 
     Attributes:
-        config: how to train.
         model: a diffusers folder with the parts of the base model that training needs.
-        latents: all pictures.
-        embedding: the rows to start from.
-        prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+        words: those that are learned together.
         store: the checkpoint root.
     """
 
-    config: TrainConfig
     model: Path
-    latents: LatentSet
-    embedding: InitialEmbedding
-    prompt_ids: np.ndarray
+    words: Sequence[WordInputs]
     store: ObjectStore
+
+    @property
+    def config(self) -> TrainConfig:
+        """How to train, in what is the same for all words."""
+        return self.words[0].config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Built:
-    """A trainer, and what of the model the step wants to know.
+    """The trainers, and what of the model the step wants to know.
 
     Attributes:
-        trainer: takes the optimizer steps.
+        trainers: one for each word.
+        take_steps: takes an optimizer step with some of them.
         num_train_timesteps: how many timesteps the noise schedule has.
-        vocabulary_norm: the mean norm of the vocabulary's token embeddings.
     """
 
-    trainer: Trainer
+    trainers: Sequence[Trainer]
+    take_steps: TakeSteps
     num_train_timesteps: int
-    vocabulary_norm: float
+
+    @property
+    def vocabulary_norm(self) -> float:
+        """The mean norm of the vocabulary's token embeddings."""
+        return self.trainers[0].vocabulary_norm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +79,7 @@ class Process:
         packages: those whose versions the log tells.
         placement: which part of every global batch it takes.
         devices: the devices of all processes for a person, such as `4 x TPU v5 lite`.
-        build: makes the trainer.
+        build: makes the trainers.
         end: leaves the other processes when everything is written.
     """
 

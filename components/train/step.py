@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from components.common.artifacts import LearnedEmbedding
-from components.common.errors import ObjectNotFoundError, StorageError
+from components.common.errors import ConfigError, ObjectNotFoundError, StorageError
 from components.common.storage import open_store
 from components.common.training import beside
 from components.common.training.metrics import Metrics, from_json_lines
@@ -31,21 +32,33 @@ class Located(Protocol):
 
 
 def run_step(
-    config: TrainStepConfig,
+    configs: Sequence[TrainStepConfig],
     *,
     latent_set: Located,
     base_model: Located,
     initial_embedding: Located,
     learned_embedding: Located,
-) -> LearnedEmbedding:
-    """The learned embedding, written to `learned_embedding`.
+) -> tuple[LearnedEmbedding, ...]:
+    """The learned embedding of each word, written to `learned_embedding`.
 
     Several nodes read the inputs and write the result at the artifacts' own addresses, as other pods cannot see the
     folders of this one. Else PyTorch has a process for each GPU of this pod, and Flax this one for all of its devices.
 
+    Args:
+        configs: what the step is told of each word; they differ in the learnable property alone.
+        latent_set: the encoded pictures.
+        base_model: the base model's reference.
+        initial_embedding: the rows to start from.
+        learned_embedding: where the result goes.
+
     Raises:
+        ConfigError: when the configs differ in more.
         TextualInversionError: whatever the trainer or the launcher raises.
     """
+    config = configs[0]
+    properties = tuple(each.training.learnable_property for each in configs)
+    if any(_of_property(each, properties[0]) != config for each in configs):
+        raise ConfigError("config: found words that are to be trained in different ways, expected one way for all")
 
     def command(place: Callable[[Located], str]) -> TrainingCommand:
         return TrainingCommand(
@@ -58,6 +71,7 @@ def run_step(
             accelerator=config.accelerator,
             framework=config.framework,
             output=place(learned_embedding),
+            learnable_properties=properties if len(configs) > 1 else (),
         )
 
     if config.nodes is not None:
@@ -69,9 +83,14 @@ def run_step(
         from components.train.torch.local_processes import train_on_every_gpu
 
         return train_on_every_gpu(here)
-    from components.train.train import train
+    from components.train.train import train_words
 
-    return here.run(train)
+    return here.run(train_words)
+
+
+def _of_property(config: TrainStepConfig, learnable_property: str) -> TrainStepConfig:
+    training = dataclasses.replace(config.training, learnable_property=learnable_property)
+    return dataclasses.replace(config, training=training)
 
 
 def metrics_of(learned: LearnedEmbedding, checkpoint_root: str) -> tuple[Metrics, ...]:

@@ -6,17 +6,22 @@ Nothing here stops a training: what fails is a warning.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from components.common.artifacts import InitialEmbedding, Rows, learned_embeds_bytes
+from components.common.base_model import ModelReference, materialize
 from components.common.errors import StorageError
 from components.common.storage import ObjectStore
 from components.common.training import beside
+from components.common.training.config import TrainConfig
 from components.common.training.metrics import Metrics, to_json_lines
+from components.common.training.run_artifacts import PARTS
+from components.common.training.watch_config import WatchConfig
 from components.train.previews import Previews
-from components.train.trackers.tracking import Trackers
+from components.train.trackers.tracking import Tracked, Trackers
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +108,70 @@ class TrainingWatcher(contextlib.AbstractContextManager["TrainingWatcher"]):
     def _keep(self, progress: Sequence[Metrics]) -> None:
         """Writes all lines anew: an object cannot be appended to, and a training that goes on has those it resumes."""
         _warned(lambda: self._store.write(beside.metrics_key(self._training_key), to_json_lines(progress)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What is the same for the watchers of all words of a training.
+
+    Attributes:
+        config: what is shown.
+        trackers: the names of those who draw curves.
+        store: the checkpoint root.
+        framework: `torch` or `flax`.
+        accelerator: where it trains.
+        reference: the base model.
+    """
+
+    config: WatchConfig
+    trackers: Sequence[str]
+    store: ObjectStore
+    framework: str
+    accelerator: str
+    reference: ModelReference
+
+
+def training_watcher(
+    watched: Watched, config: TrainConfig, embedding: InitialEmbedding, training_key: str
+) -> TrainingWatcher:
+    """Who looks on while a word is trained, in the process of rank 0.
+
+    Args:
+        watched: what is shown, and where it goes.
+        config: how the word is trained.
+        embedding: whose rows are trained.
+        training_key: the digest that names the training.
+    """
+    tracked = Tracked(
+        training_key=training_key,
+        config={**config.as_json(), **watched.config.as_json()},
+        placeholder_token=embedding.placeholder_token,
+        store=watched.store,
+        logging_dir=watched.config.logging_dir,
+    )
+    return TrainingWatcher(
+        embedding=embedding,
+        store=watched.store,
+        training_key=training_key,
+        save_steps=config.save_steps,
+        validation_steps=watched.config.validation_steps,
+        previews=_previews(watched, config, tracked) if watched.config.draws else None,
+        trackers=Trackers(watched.trackers, tracked),
+    )
+
+
+def _previews(watched: Watched, config: TrainConfig, tracked: Tracked) -> Previews:
+    """Who draws pictures while it trains, with the parts of the base model that it needs."""
+    return Previews(
+        framework=watched.framework,
+        model=materialize(watched.reference, (*PARTS, "vae")),
+        accelerator=watched.accelerator,
+        prompt=watched.config.prompt_for(tracked.placeholder_token),
+        num_images=watched.config.num_validation_images,
+        seed=config.seed,
+        store=tracked.store,
+        training_key=tracked.training_key,
+    )
 
 
 def _warned(write: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ from components.flax_models.loading import Loaded
 from components.flax_models.module_configs import ClipTextConfig, UNetConfig
 from components.flax_models.unet import UNet
 from components.train.flax.micro_batches import memory_needed
-from components.train.flax.step import Frozen, Samples, StepFunction
+from components.train.flax.step import Frozen, FrozenWord, Samples, StepFunction
 
 RESULTS = Path(__file__).parent / "results"
 HBM_GIB = {"v5e:2x2": 16, "v6e:2x2": 32}
@@ -97,7 +97,7 @@ def _abstract(config: Any, build: Any) -> Loaded[Any]:
     return Loaded(config, definition, state)
 
 
-def _arguments(function: StepFunction, mesh: Mesh, batch: int) -> tuple[Any, Any, Any]:
+def _arguments(function: StepFunction, mesh: Mesh, batch: int) -> tuple[Any, Any, Any, Any]:
     def like(shape: tuple[int, ...], dtype: Any = jnp.float32, spec: P | None = None) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))
 
@@ -108,17 +108,17 @@ def _arguments(function: StepFunction, mesh: Mesh, batch: int) -> tuple[Any, Any
     frozen = Frozen(
         text_encoder=everywhere(function.text_encoder.weights),
         unet=everywhere(function.unet.weights),
-        means=latents,
-        stds=latents,
-        prompt_ids=like((TEMPLATES, SD15_TEXT.max_position_embeddings), jnp.int32),
         alphas_cumprod=like((1000,)),
+    )
+    word = FrozenWord(
+        means=latents, stds=latents, prompt_ids=like((TEMPLATES, SD15_TEXT.max_position_embeddings), jnp.int32)
     )
     rows = jax.ShapeDtypeStruct((VECTORS, SD15_TEXT.hidden_size), jnp.float32)
     trained = everywhere(jax.eval_shape(function.initial, rows))
     cut = P(None, DATA)
     whole = [like((1, batch), jnp.int32, cut) for _ in range(4)]
     noise = like((1, batch, *LATENTS), jnp.float32, cut)
-    return frozen, trained, Samples(*whole, posterior_noise=noise, diffusion_noise=noise)
+    return frozen, (word,), (trained,), (Samples(*whole, posterior_noise=noise, diffusion_noise=noise),)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

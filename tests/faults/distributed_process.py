@@ -26,6 +26,7 @@ from components.common.training.loop import Placement
 from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
 from components.common.training.run_artifacts import PARTS, sampling_plan
 from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
+from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TEXT_ENCODER, TorchTrainer
 from components.train.train import train
 
@@ -75,10 +76,13 @@ def _trainer_and_plan(inputs: dict[str, Path], config: TrainConfig, process: Acc
         latent_set=latents,
         embedding=embedding,
         prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, config.learnable_property),
-        text_encoder=load_text_encoder(model, dtype=torch.float32, device=process.device),
-        unet=load_unet(model, dtype=torch.float32, device=process.device),
-        noise_scheduler=noise_scheduler,
-        accelerator=process,
+        models=FrozenModels(
+            config,
+            text_encoder=load_text_encoder(model, dtype=torch.float32, device=process.device),
+            unet=load_unet(model, dtype=torch.float32, device=process.device),
+            noise_scheduler=noise_scheduler,
+            accelerator=process,
+        ),
     )
     timesteps = noise_scheduler.config.num_train_timesteps
     plan = sampling_plan(config, latents, num_processes=process.num_processes, num_train_timesteps=timesteps)

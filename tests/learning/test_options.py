@@ -26,9 +26,11 @@ from components.flax_models import loading as flax_loading
 from components.flax_models.devices import mesh_for
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.torch_models import loading
+from components.train.flax import models as flax
 from components.train.flax import objective as flax_objective
 from components.train.flax.trainer import FlaxTrainer
 from components.train.torch import objective as torch_objective
+from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 from tests.tiny_models import ModelWidths, make_model
@@ -95,7 +97,14 @@ def flax_models(model: Path) -> dict[str, Any]:
 
 
 def flax_trainer(model: Path, config: TrainConfig) -> FlaxTrainer:
-    return FlaxTrainer(config=config, **inputs(model), **flax_models(model))
+    given = inputs(model)
+    models = flax.FrozenModels(
+        config,
+        **flax_models(model),
+        first_id=given["embedding"].token_ids[0],
+        scaling_factor=given["latent_set"].scaling_factor,
+    )
+    return FlaxTrainer(config=config, **given, models=models)
 
 
 def torch_trainer(model: Path, config: TrainConfig) -> TorchTrainer:
@@ -103,10 +112,13 @@ def torch_trainer(model: Path, config: TrainConfig) -> TorchTrainer:
     return TorchTrainer(
         config=config,
         **inputs(model),
-        text_encoder=loading.load_text_encoder(model, **fp32_on_cpu),
-        unet=loading.load_unet(model, **fp32_on_cpu),
-        noise_scheduler=loading.load_noise_scheduler(model),
-        accelerator=Accelerator(cpu=True),
+        models=FrozenModels(
+            config,
+            text_encoder=loading.load_text_encoder(model, **fp32_on_cpu),
+            unet=loading.load_unet(model, **fp32_on_cpu),
+            noise_scheduler=loading.load_noise_scheduler(model),
+            accelerator=Accelerator(cpu=True),
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from components.common.training.prompt_ids import load_tokenizer, training_promp
 from components.flax_models import loading as flax_loading
 from components.torch_models import loading as torch_loading
 from components.torch_models.placeholder_rows import place_rows
+from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 
@@ -35,10 +36,13 @@ def torch_trainer(model: Path, config: TrainConfig, num_vectors: int) -> TorchTr
         latent_set=runs.latent_set(),
         embedding=embedding,
         prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
-        text_encoder=text_encoder,
-        unet=torch_loading.load_unet(model, dtype=torch.float32, device=CPU),
-        noise_scheduler=torch_loading.load_noise_scheduler(model),
-        accelerator=Accelerator(cpu=True),
+        models=FrozenModels(
+            config,
+            text_encoder=text_encoder,
+            unet=torch_loading.load_unet(model, dtype=torch.float32, device=CPU),
+            noise_scheduler=torch_loading.load_noise_scheduler(model),
+            accelerator=Accelerator(cpu=True),
+        ),
     )
 
 
@@ -105,7 +109,7 @@ def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> Non
     text = torch_loading.load_text_encoder(tiny_model, dtype=torch.float32, device=CPU)
     unet = torch_loading.load_unet(tiny_model, dtype=torch.float32, device=CPU)
     initial = runs.initial_embedding(text.config.hidden_size, 2).rows[runs.TEXT_ENCODER]
-    rows = place_rows(text, torch.from_numpy(initial), FIRST_ID)
+    rows, _ = place_rows(text, torch.from_numpy(initial), FIRST_ID)
     hidden = text(torch.from_numpy(ids))[0]
     predicted = unet(torch.from_numpy(latents), torch.from_numpy(timesteps), hidden).sample
     loss = torch.nn.functional.mse_loss(predicted, torch.from_numpy(target))

@@ -26,6 +26,7 @@ from components.torch_models.loading import (
     load_unet,
     load_vae,
 )
+from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TEXT_ENCODER, TorchTrainer
 from tests.parity.reference import ReferenceTrainer
 
@@ -95,10 +96,13 @@ def _trainers(
         latent_set=_latent_set(model, pixels),
         embedding=embedding,
         prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
-        text_encoder=load_text_encoder(model, dtype=dtype, device=CPU),
-        unet=load_unet(model, dtype=dtype, device=CPU),
-        noise_scheduler=noise_scheduler,
-        accelerator=Accelerator(cpu=True),
+        models=FrozenModels(
+            config,
+            text_encoder=load_text_encoder(model, dtype=dtype, device=CPU),
+            unet=load_unet(model, dtype=dtype, device=CPU),
+            noise_scheduler=noise_scheduler,
+            accelerator=Accelerator(cpu=True),
+        ),
     )
     plan = SamplingPlan(
         seed=3,
@@ -139,7 +143,9 @@ def test_gradient_and_rows_equal_reference(tiny_model: Path, num_vectors: int, a
 
 def test_rows_alone_are_trained_when_stepping(tiny_sd15: Path) -> None:
     trainer, _, plan, _ = _trainers(tiny_sd15, 2, 1)
-    frozen = [p for m in (trainer._text_encoder, trainer._unet) for p in m.parameters() if p is not trainer.rows]
+    frozen = [
+        p for m in (trainer.models.text_encoder, trainer.models.unet) for p in m.parameters() if p is not trainer.rows
+    ]
     before = [parameter.clone() for parameter in frozen]
 
     trainer.step(plan.batch(0), LEARNING_RATE)

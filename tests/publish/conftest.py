@@ -72,6 +72,7 @@ def write_inputs(
         config={"learning_rate": 5e-4, "scale_lr": True, "seed": seed, "train_batch_size": 1, **(training or {})},
         lineage={
             "framework": "torch",
+            "devices": "1 x cpu",
             "base_model": reference.source,
             "base_model_digest": reference.digest,
             "image_set_digest": "12" * 32,

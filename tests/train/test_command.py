@@ -92,10 +92,19 @@ def test_missing_input_is_named(gcs_bucket_uri: str) -> None:
         command.run(Trainer())
 
 
-def test_arguments_parse_back() -> None:
+@pytest.mark.parametrize("properties", [(), ("object", "style")])
+def test_arguments_parse_back(properties: tuple[str, ...]) -> None:
     config = TrainConfig(seed=2**40, learning_rate=1e-9, adam_beta2=0.9995, allow_tf32=True, fuse_micro_batches=False)
     places = {name: f"gs://bucket/a folder/{name}=1" for name in (*INPUTS, "output")}
-    command = TrainingCommand(config=config, checkpoint_root="s3://b/c", accelerator="tpu", framework="flax", **places)
+    command = TrainingCommand(
+        config=config,
+        checkpoint_root="s3://b/c",
+        accelerator="tpu",
+        framework="flax",
+        learnable_properties=properties,
+        **places,
+    )
+    assert any("properties" in argument for argument in command.arguments()) == bool(properties)
     parser = argparse.ArgumentParser()
     add_training_flags(parser)
     assert training_command(parser.parse_args(command.arguments())) == command

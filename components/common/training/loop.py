@@ -2,24 +2,29 @@
 
 A framework supplies a `Trainer`. Everything about faults is written here once: a step is done or it is not, a
 checkpoint holds all that the next step needs, and a training that is started again goes on as if it had never stopped.
+
+Several words are several trainings whose steps are taken together. Each has its own plan, checkpoints and end, those
+of the training that the word would have alone: so one that was begun or finished alone is found, and the other way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from components.common.artifacts import Rows, Snapshot
-from components.common.errors import ConfigError, LostProcessError, TrainingError
+from components.common.errors import ConfigError, DivergedError, LostProcessError, TrainingError
 from components.common.logs import human_duration
+from components.common.storage.store import run_parallel
 from components.common.training.checkpoints import Checkpoint, CheckpointFolder, TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.metrics import Metrics, mean_norm
@@ -95,6 +100,40 @@ class Watcher(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One word's training.
+
+    Attributes:
+        trainer: takes its steps.
+        config: how it is trained.
+        plan: its samples.
+        checkpoints: where they are kept.
+        watcher: who looks on.
+        name: what its lines in the log begin with; empty where it is the only one.
+    """
+
+    trainer: Trainer
+    config: TrainConfig
+    plan: SamplingPlan
+    checkpoints: CheckpointFolder
+    watcher: Watcher | None = None
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """The optimizer step that is to be taken with a trainer: this process's samples, and the learning rate."""
+
+    trainer: Any
+    batch: Batch
+    learning_rate: float
+
+
+TakeSteps = Callable[[Sequence[NextStep]], Sequence[Any]]
+"""Takes one optimizer step with each of some trainers at once; gives what `Trainer.step` gives, in their order."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Placement:
     """Which part of every global batch this process takes: `rank` of `num_processes`, in equal contiguous shares.
 
@@ -125,8 +164,29 @@ def train(
 ) -> Checkpoint:
     """The finished training: rows, losses of every step and snapshots; resumed where an earlier start left off.
 
+    Raises:
+        TrainingError, ConfigError, StorageError: as `train_together`.
+    """
+    training = Training(trainer=trainer, config=config, plan=plan, checkpoints=checkpoints, watcher=watcher)
+    return train_together([training], take_steps=_one_by_one, placement=placement)[0]
+
+
+def _one_by_one(steps: Sequence[NextStep]) -> list[Any]:
+    return [step.trainer.step(step.batch, step.learning_rate) for step in steps]
+
+
+def train_together(
+    trainings: Sequence[Training], *, take_steps: TakeSteps, placement: Placement | None = None
+) -> list[Checkpoint]:
+    """The finished trainings, each with what it would be alone; one that has ended takes no part in later steps.
+
     SIGTERM, SIGHUP and Ctrl-C end the process, with the last completed step kept and the exit code of
     `InterruptedTraining`.
+
+    Args:
+        trainings: of which none, or each, has a name.
+        take_steps: takes a step with some of their trainers.
+        placement: which part of every global batch this process takes.
 
     Raises:
         DivergedError: when a loss is not finite; names the step and the last good checkpoint.
@@ -135,19 +195,25 @@ def train(
         ConfigError: when `resume_from_checkpoint` names a checkpoint of another training.
         StorageError: when checkpoints cannot be written or read.
     """
-    run = _Run(trainer, config, plan, checkpoints, placement or Placement(), watcher)
-    run.resume()
-    with answering_stop_signals(run.keep_last_completed_step), ThreadPoolExecutor(1) as planner:
-        ahead = planner.submit(run.plan_batch, run.step)
+    runs = [_Run(training, placement or Placement()) for training in trainings]
+    for run in runs:
+        run.resume()
+
+    def keep_last_completed_steps(cause: str) -> None:
+        run_parallel(lambda run: run.keep_last_completed_step(cause), zip(runs))
+
+    with answering_stop_signals(keep_last_completed_steps), ThreadPoolExecutor(1) as planner:
+        ahead = {run: planner.submit(run.plan_batch, run.step) for run in runs}
         try:
-            while not run.finished:
-                batch = ahead.result()
-                ahead = planner.submit(run.plan_batch, run.step + 1)
-                run.take_step(batch)
+            while active := [run for run in runs if not run.finished]:
+                steps = [run.next_step(ahead[run].result()) for run in active]
+                ahead = {run: planner.submit(run.plan_batch, run.step + 1) for run in active}
+                for run, step, loss in zip(active, steps, take_steps(steps), strict=True):
+                    run.note_step(loss, step.learning_rate)
         except LostProcessError:
-            run.keep_last_completed_step("a lost process")
+            keep_last_completed_steps("a lost process")
             raise
-    return run.checkpoint()
+    return [run.checkpoint() for run in runs]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,20 +249,13 @@ class _Completed:
 
 
 class _Run:
-    """The state of one call of `train`."""
+    """The state of one training in a call of `train_together`."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        config: TrainConfig,
-        plan: SamplingPlan,
-        checkpoints: CheckpointFolder,
-        placement: Placement,
-        watcher: Watcher | None,
-    ) -> None:
-        self._trainer, self._config, self._plan = trainer, config, plan
-        self._checkpoints, self._placement, self._watcher = checkpoints, placement, watcher
-        self._peak = config.peak_learning_rate(placement.num_processes)
+    def __init__(self, training: Training, placement: Placement) -> None:
+        self._trainer, self._config, self._plan = training.trainer, training.config, training.plan
+        self._checkpoints, self._placement, self._watcher = training.checkpoints, placement, training.watcher
+        self._name, self._log = training.name, _NamedLog(logger, {"name": training.name})
+        self._peak = self._config.peak_learning_rate(placement.num_processes)
         self._known = _History(losses=_NO_LOSSES, fixed_batch_losses=_NO_LOSSES, snapshots=(), progress=())
         self._pending: list[Any] = []
         self._pending_looks: list[Any] = []
@@ -210,7 +269,7 @@ class _Run:
         """Goes on from the checkpoint that `resume_from_checkpoint` asks for, if there is one."""
         checkpoint = self._wanted_checkpoint()
         if checkpoint is None:
-            logger.info(
+            self._log.info(
                 "training from the initial rows; key %s%s", self._checkpoints.training_key[:12], self._nearest_other()
             )
         else:
@@ -236,10 +295,19 @@ class _Run:
         """Whether there is no step left to take."""
         return self.step >= self._config.max_train_steps or self._has_settled()
 
-    def take_step(self, batch: Batch) -> None:
-        """One optimizer step, and what is due after it: a progress line, a snapshot, a checkpoint."""
+    def next_step(self, batch: Batch) -> NextStep:
+        """What is to be done with the samples of the next step."""
         rate = learning_rate(self._config, step=self.step, peak=self._peak)
-        self._pending.append(self._trainer.step(batch, rate))
+        return NextStep(trainer=self._trainer, batch=batch, learning_rate=rate)
+
+    def note_step(self, loss: Any, rate: float) -> None:
+        """What is due after an optimizer step: a progress line, a snapshot, a checkpoint.
+
+        Args:
+            loss: the handle of the step's loss.
+            rate: its learning rate.
+        """
+        self._pending.append(loss)
         self.step += 1
         every = self._config.early_stopping_every
         looks = every > 0 and self.step % every == 0
@@ -259,7 +327,7 @@ class _Run:
         if self._watcher and self._watcher.wants_rows(self.step):
             self._watcher.see_rows(self.step, self._read().state.learned)
         if last and self.step < self._config.max_train_steps:
-            logger.info(
+            self._log.info(
                 "the loss of the fixed batch has settled: stopping after step %d, %d steps before the last",
                 *(self.step, self._config.max_train_steps - self.step),
             )
@@ -274,13 +342,13 @@ class _Run:
             return
         completed = next((c for c in reversed(tuple(self._completed)) if c.copy.done()), None)
         if completed is None:
-            logger.warning("%s before the first step was finished: start the same command again", cause)
+            self._log.warning("%s before the first step was finished: start the same command again", cause)
             return
         if completed.step > (self._saved_step or 0):
             self._save(completed.checkpoint())
         kept = f"kept as {self._last_checkpoint}" if completed.step else "nothing to keep yet"
         again = "" if self._config.resume_from_checkpoint == "latest" else ", with resume_from_checkpoint=latest,"
-        logger.warning(
+        self._log.warning(
             "%s after step %d of %d; %s: start the same command again%s to go on from there",
             *(cause, completed.step, self._config.max_train_steps, kept, again),
         )
@@ -290,11 +358,21 @@ class _Run:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         step = checkpoint.state.step
-        check_finite(checkpoint.losses, first_step=0, last_checkpoint=self._last_checkpoint)
-        check_finite_rows(checkpoint.state.rows, step=step, last_checkpoint=self._last_checkpoint)
+        with self._named_when_diverged():
+            check_finite(checkpoint.losses, first_step=0, last_checkpoint=self._last_checkpoint)
+            check_finite_rows(checkpoint.state.rows, step=step, last_checkpoint=self._last_checkpoint)
         if self._saved_step != step and self._placement.rank == 0:
             self._checkpoints.save(checkpoint)
         self._saved_step, self._last_checkpoint = step, self._checkpoints.uri_of(checkpoint)
+
+    @contextlib.contextmanager
+    def _named_when_diverged(self) -> Iterator[None]:
+        try:
+            yield
+        except DivergedError as error:
+            if not self._name:
+                raise
+            raise DivergedError(f"{self._name}: {error}") from error
 
     def _has_settled(self) -> bool:
         config = self._config
@@ -315,9 +393,9 @@ class _Run:
         self._last_checkpoint = self._checkpoints.uri_of(checkpoint)
         self._progress_from = self._line_from = (time.monotonic(), self.step)
         if self.finished:
-            logger.info("nothing to train: all %d steps are in %s", self.step, self._last_checkpoint)
+            self._log.info("nothing to train: all %d steps are in %s", self.step, self._last_checkpoint)
         else:
-            logger.info("resuming after step %d from %s", self.step, self._last_checkpoint)
+            self._log.info("resuming after step %d from %s", self.step, self._last_checkpoint)
 
     def _wanted_checkpoint(self) -> Checkpoint | None:
         wanted, most = self._config.resume_from_checkpoint, self._config.max_train_steps
@@ -358,7 +436,8 @@ class _Run:
         """Waits for the device; raises `DivergedError` when a loss read for the first time is not finite."""
         checkpoint = self._completed[-1].checkpoint()
         known = len(self._known.losses)
-        check_finite(checkpoint.losses[known:], first_step=known, last_checkpoint=self._last_checkpoint)
+        with self._named_when_diverged():
+            check_finite(checkpoint.losses[known:], first_step=known, last_checkpoint=self._last_checkpoint)
         if self._pending:
             self._known = _history_of(checkpoint)
             self._pending, self._pending_looks = [], []
@@ -373,7 +452,7 @@ class _Run:
         line = self._progress_line(checkpoint, rate, now)
         self._known = dataclasses.replace(self._known, progress=(*self._known.progress, line))
         self._completed[-1] = dataclasses.replace(self._completed[-1], known=self._known)
-        logger.info(
+        self._log.info(
             "step %*d/%d  loss %.4f  lr %.2e  %6.1f samples/s  mem %.2f GB  eta %s",
             len(str(total)),
             self.step,
@@ -401,6 +480,15 @@ class _Run:
             memory_bytes=self._trainer.memory_bytes(),
             fixed_batch_loss=float(looks[-1]) if len(looks) else math.nan,
         )
+
+
+class _NamedLog(logging.LoggerAdapter[logging.Logger]):
+    """A log whose lines begin with a training's name, where it has one."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """See `logging.LoggerAdapter.process`."""
+        name = str((self.extra or {}).get("name", "")).replace("%", "%%")
+        return (f"{name}: {msg}" if name else msg), kwargs
 
 
 def _history_of(checkpoint: Checkpoint) -> _History:

@@ -57,9 +57,10 @@ def from_array(values: np.ndarray) -> tuple[Metrics, ...]:
     )
 
 
-def to_json_lines(lines: Iterable[Metrics]) -> bytes:
-    """The lines as JSON, each an object of the numbers that are known."""
-    return "".join(json.dumps(line.known()) + "\n" for line in lines).encode()
+def to_json_lines(lines: Iterable[Metrics], word: str = "") -> bytes:
+    """The lines as JSON, each an object of the numbers that are known, after the word if one is given."""
+    named = {"word": word} if word else {}
+    return "".join(json.dumps({**named, **line.known()}) + "\n" for line in lines).encode()
 
 
 def from_json_lines(data: bytes) -> tuple[Metrics, ...]:

@@ -18,6 +18,7 @@ from components.flax_models.loading import load_text_encoder, load_unet, weight_
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train.flax.compiled_steps import compiler_for
 from components.train.flax.micro_batches import sizes_that_fit
+from components.train.flax.models import FrozenModels
 from components.train.flax.trainer import FlaxTrainer
 from components.train.frameworks import mistakes_with_flax
 from components.train.process import Built, Process, TrainerInputs
@@ -59,22 +60,31 @@ def _build(mesh: Mesh, inputs: TrainerInputs) -> Built:
     dtype, remat = weight_dtype(inputs.config.mixed_precision), inputs.config.gradient_checkpointing
     noise_schedule = load_noise_schedule(inputs.model)
     unet = load_unet(inputs.model, dtype=dtype, remat=remat)
-    check_channels(unet.config.in_channels, inputs.latents)
+    for word in inputs.words:
+        check_channels(unet.config.in_channels, word.latents)
     text_encoder = load_text_encoder(inputs.model, dtype=dtype, remat=remat)
     inputs.config.check_clip_skip(text_encoder.config.num_hidden_layers)
-    trainer = FlaxTrainer(
-        config=inputs.config,
-        latent_set=inputs.latents,
-        embedding=inputs.embedding,
-        prompt_ids=inputs.prompt_ids,
+    models = FrozenModels(
+        inputs.config,
         text_encoder=text_encoder,
         unet=unet,
         noise_schedule=noise_schedule,
         mesh=mesh,
+        first_id=inputs.words[0].embedding.token_ids[0],
+        scaling_factor=inputs.words[0].latents.scaling_factor,
         compile_lowered=compiler_for(mesh.devices.flat[0].platform, inputs.store),
     )
     return Built(
-        trainer=trainer,
+        trainers=[
+            FlaxTrainer(
+                config=word.config,
+                latent_set=word.latents,
+                embedding=word.embedding,
+                prompt_ids=word.prompt_ids,
+                models=models,
+            )
+            for word in inputs.words
+        ],
+        take_steps=models.take_steps,
         num_train_timesteps=noise_schedule.num_train_timesteps,
-        vocabulary_norm=trainer.vocabulary_norm,
     )

@@ -1,4 +1,8 @@
-"""One optimizer step as one compiled function: every device takes its samples, one sum goes around, AdamW follows."""
+"""One optimizer step as one compiled function: every device takes its samples, one sum goes around, AdamW follows.
+
+Words that are trained together share every pass of the models. A word's rows do not enter the others' losses, so that
+the gradient of the sum of the words' losses is each one's own.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +30,28 @@ Array = Any
 
 
 class Frozen(NamedTuple):
-    """What no step changes; the same on every device.
-
-    P pictures as they are and mirrored, latents [C, h, w]; the modules' weights are pytrees.
-    """
+    """What no step changes and all words share; the same on every device. The modules' weights are pytrees."""
 
     text_encoder: Any
     unet: Any
+    alphas_cumprod: Array  # float32 [timesteps]
+    timestep_weights: Array | None = None  # float32 [timesteps], where they differ
+
+
+class FrozenWord(NamedTuple):
+    """What no step changes of one word; the same on every device.
+
+    P pictures as they are and mirrored, latents [C, h, w].
+    """
+
     means: Array  # float32 [P, 2, C, h, w]
     stds: Array  # float32 [P, 2, C, h, w]
     prompt_ids: Array  # int32 [templates, t]
-    alphas_cumprod: Array  # float32 [timesteps]
-    timestep_weights: Array | None = None  # float32 [timesteps], where they differ
     norms: Array | None = None  # float32 [n, 1], where rows are held to them
 
 
 class Samples(NamedTuple):
-    """The samples of one step as [micro-batches, samples, ...], cut along the samples."""
+    """The samples of one word in one step as [micro-batches, samples, ...], cut along the samples."""
 
     picture: Array
     flipped: Array
@@ -53,7 +62,7 @@ class Samples(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a step changes: the rows, float32 [n, d], AdamW's state, and the rows' average if it is asked for.
+    """What a step changes of one word: the rows, float32 [n, d], AdamW's state, and the rows' average if asked for.
 
     The same on every device.
     """
@@ -64,7 +73,7 @@ class Trained(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """What changes from step to step beside the samples, float32 []."""
+    """What changes from step to step of one word beside the samples, float32 []."""
 
     learning_rate: Array
     ema_decay: Array | None
@@ -72,7 +81,7 @@ class Rates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepFunction:
-    """The mathematics of a step.
+    """The mathematics of a step; `words`, `trained`, `samples` and `rates` are tuples of the same words, in one order.
 
     Attributes:
         config: the loss, AdamW's betas, epsilon and decay, and what is done to gradient and rows.
@@ -91,75 +100,135 @@ class StepFunction:
     scaling_factor: float
     v_prediction: bool
 
-    def lower(self, frozen: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
+    def lower(self, frozen: Any, words: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
         """The step lowered for the shapes of its arguments, which may be abstract."""
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
         rates = Rates(learning_rate=rate, ema_decay=rate if self.config.ema_decay else None)
-        return self._lowered(self._step, frozen, trained, samples, rates)
+        return self._lowered(self._step, frozen, words, trained, samples, (rates,) * len(words))
 
-    def lower_loss(self, frozen: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
-        """The loss alone lowered for the shapes of its arguments: the global batch's mean, float32 []."""
-        return self._lowered(self._mean_loss, frozen, trained, samples)
+    def lower_loss(self, frozen: Any, words: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
+        """The losses alone lowered for the shapes of their arguments: each word's global batch's mean, float32 []."""
+        return self._lowered(self._mean_losses, frozen, words, trained, samples)
 
     def initial(self, rows: Any) -> Trained:
-        """The state before the first step."""
+        """The state of a word before the first step."""
         return Trained(rows=rows, adam=self._adam().init(rows), ema=rows if self.config.ema_decay else None)
 
-    def _step(self, frozen: Frozen, trained: Trained, samples: Samples, rates: Rates) -> tuple[Trained, jax.Array]:
-        """The state after the step and the global batch's mean loss, float32 []."""
+    def _step(
+        self,
+        frozen: Frozen,
+        words: tuple[FrozenWord, ...],
+        trained: tuple[Trained, ...],
+        samples: tuple[Samples, ...],
+        rates: tuple[Rates, ...],
+    ) -> tuple[tuple[Trained, ...], tuple[jax.Array, ...]]:
+        """The state of each word after the step, and its global batch's mean loss, float32 []."""
+        learn = jax.grad(self.losses, has_aux=True)
+        rows = tuple(each.rows for each in trained)
+        gradients, losses = self._mean_over_devices(learn, frozen, words, rows, samples)
+        updated = zip(words, trained, gradients, rates, strict=True)
+        return tuple(self._updated(*each) for each in updated), losses
+
+    def _updated(self, word: FrozenWord, trained: Trained, gradient: jax.Array, rates: Rates) -> Trained:
+        """The state of a word after the step that has found `gradient`, float32 [n, d]."""
         config = self.config
-        loss, gradient = self._mean_over_devices(jax.value_and_grad(self.loss), frozen, trained.rows, samples)
         gradient = controlled_gradient(config, gradient, trained.rows)
         direction, adam = self._adam().update(gradient, trained.adam)
         rows = trained.rows - rates.learning_rate * (direction + config.adam_weight_decay * trained.rows)
-        if frozen.norms is not None:
-            rows = norm_control(config, frozen.norms, rows)
+        if word.norms is not None:
+            rows = norm_control(config, word.norms, rows)
         ema = None
         if config.ema_decay:
             ema = rows + rates.ema_decay * (trained.ema - rows)
-            ema = ema if frozen.norms is None else norm_control(config, frozen.norms, ema)
-        return Trained(rows=rows, adam=adam, ema=ema), loss
+            ema = ema if word.norms is None else norm_control(config, word.norms, ema)
+        return Trained(rows=rows, adam=adam, ema=ema)
 
-    def _mean_loss(self, frozen: Frozen, trained: Trained, samples: Samples) -> jax.Array:
-        mean: jax.Array = self._mean_over_devices(self.loss, frozen, trained.rows, samples)
-        return mean
+    def _mean_losses(
+        self,
+        frozen: Frozen,
+        words: tuple[FrozenWord, ...],
+        trained: tuple[Trained, ...],
+        samples: tuple[Samples, ...],
+    ) -> tuple[jax.Array, ...]:
+        def only_losses(*arguments: Any) -> Any:
+            return self.losses(*arguments)[1]
+
+        rows = tuple(each.rows for each in trained)
+        means: tuple[jax.Array, ...] = self._mean_over_devices(only_losses, frozen, words, rows, samples)
+        return means
 
     def _mean_over_devices(
-        self, function: Callable[..., Any], frozen: Frozen, rows: jax.Array, samples: Samples
+        self,
+        function: Callable[..., Any],
+        frozen: Frozen,
+        words: tuple[FrozenWord, ...],
+        rows: tuple[jax.Array, ...],
+        samples: tuple[Samples, ...],
     ) -> Any:
-        """The mean of ``function(rows, frozen, micro-batch)``, a pytree, over all micro-batches of all devices."""
+        """The mean of ``function(rows, frozen, words, micro-batch)``, over all micro-batches of all devices."""
 
-        def mean_here(frozen: Frozen, rows: jax.Array, samples: Samples) -> Any:
-            def add(sums: Any, part: Samples) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, sums, function(rows, frozen, part)), None
+        def mean_here(
+            frozen: Frozen, words: tuple[FrozenWord, ...], rows: tuple[jax.Array, ...], samples: tuple[Samples, ...]
+        ) -> Any:
+            def add(sums: Any, part: tuple[Samples, ...]) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, sums, function(rows, frozen, words, part)), None
 
             first = jax.tree.map(lambda x: x[0], samples)
-            if len(samples.picture) == 1:
-                sums = function(rows, frozen, first)  # XLA for CPUs takes 1.6 times as long within a loop
+            count = len(samples[0].picture)
+            if count == 1:
+                sums = function(rows, frozen, words, first)  # XLA for CPUs takes 1.6 times as long within a loop
             else:
-                shapes = jax.eval_shape(function, rows, frozen, first)
+                shapes = jax.eval_shape(function, rows, frozen, words, first)
                 sums, _ = jax.lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), samples)
             # The one thing that devices tell each other.
-            return jax.lax.pmean(jax.tree.map(lambda x: x / len(samples.picture), sums), DATA)
+            return jax.lax.pmean(jax.tree.map(lambda x: x / count, sums), DATA)
 
-        in_specs = (P(), P(), P(None, DATA))
+        in_specs = (P(), P(), P(), P(None, DATA))
         return jax.shard_map(mean_here, mesh=self.mesh, in_specs=in_specs, out_specs=P(), check_vma=False)(
-            frozen, rows, samples
+            frozen, words, rows, samples
         )
 
-    def loss(self, rows: jax.Array, frozen: Frozen, samples: Samples) -> jax.Array:
-        """The mean error of the UNet's prediction over samples [b, ...], float32 []."""
+    def losses(
+        self,
+        rows: tuple[jax.Array, ...],
+        frozen: Frozen,
+        words: tuple[FrozenWord, ...],
+        samples: tuple[Samples, ...],
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """The sum of the words' losses and each of them, float32 []: the mean error over its samples, [b, ...]."""
+        asked = [self._denoising(frozen, *each) for each in zip(words, samples, strict=True)]
+        timestep = jnp.concatenate([each.timestep for each in samples])
+        prompt_ids = self._prompt_ids(rows, words, samples)
+        text_encoder, unet = self.text_encoder.module(frozen.text_encoder), self.unet.module(frozen.unet)
+        prompt = text_encoder(prompt_ids, jnp.concatenate(rows), self.first_id, clip_skip=self.config.clip_skip)
+        prediction = unet(jnp.concatenate([noisy for noisy, _ in asked]), timestep, prompt)
+        losses, start = [], 0
+        for (noisy, target), drawn in zip(asked, samples, strict=True):
+            own = prediction[start : start + len(noisy)]
+            start += len(noisy)
+            weights = None if frozen.timestep_weights is None else frozen.timestep_weights[drawn.timestep]
+            losses.append(mean_loss(self.config, own, target, weights))
+        return sum(losses[1:], losses[0]), tuple(losses)
+
+    def _denoising(self, frozen: Frozen, word: FrozenWord, samples: Samples) -> tuple[jax.Array, jax.Array]:
+        """Noisy latents of a word's samples, and what the UNet should predict of them, float32 [b, h, w, C]."""
         drawn = (samples.picture, samples.flipped)
-        latents = frozen.means[drawn] + frozen.stds[drawn] * samples.posterior_noise
+        latents = word.means[drawn] + word.stds[drawn] * samples.posterior_noise
         latents = _channels_last(latents * self.scaling_factor)
         noise, alpha = _channels_last(samples.diffusion_noise), frozen.alphas_cumprod[samples.timestep]
-        text_encoder, unet = self.text_encoder.module(frozen.text_encoder), self.unet.module(frozen.unet)
-        prompt_ids = frozen.prompt_ids[samples.template]
-        prompt = text_encoder(prompt_ids, rows, self.first_id, clip_skip=self.config.clip_skip)
-        prediction = unet(add_noise(latents, noise, alpha), samples.timestep, prompt)
         target = velocity(latents, noise, alpha) if self.v_prediction else noise
-        weights = None if frozen.timestep_weights is None else frozen.timestep_weights[samples.timestep]
-        return mean_loss(self.config, prediction, target, weights)
+        return add_noise(latents, noise, alpha), target
+
+    def _prompt_ids(
+        self, rows: tuple[jax.Array, ...], words: tuple[FrozenWord, ...], samples: tuple[Samples, ...]
+    ) -> jax.Array:
+        """The prompts of all samples, int32 [b, t], in which each word has the ids of its own rows among all rows."""
+        prompts, before = [], 0
+        for own_rows, word, drawn in zip(rows, words, samples, strict=True):
+            ids = word.prompt_ids[drawn.template]
+            prompts.append(jnp.where(ids >= self.first_id, ids + before, ids) if before else ids)
+            before += len(own_rows)
+        return jnp.concatenate(prompts)
 
     def _lowered(self, function: Callable[..., Any], *arguments: Any) -> jax.stages.Lowered:
         # Else TPUs multiply float32 by one pass of bfloat16, and GPUs as TF32.

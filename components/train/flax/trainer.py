@@ -1,37 +1,25 @@
-"""One optimizer step in JAX, on placeholder rows alone: what the training loop asks of a framework."""
+"""One word's part of a training in JAX, on placeholder rows alone: what the training loop asks of a framework."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from components.common.artifacts import InitialEmbedding, LatentSet
-from components.common.errors import LostProcessError
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
+from components.common.training.loop import NextStep
 from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
-from components.common.training.schedules import ema_decay
-from components.flax_models.clip_text import ClipTextEncoder
-from components.flax_models.devices import DATA
-from components.flax_models.loading import Loaded, replicated
-from components.flax_models.noise_schedule import NoiseSchedule
-from components.flax_models.unet import UNet
-from components.train.flax.micro_batches import OUT_OF_MEMORY, compiled_that_fits, memory_limit, sizes_that_fit
-from components.train.flax.objective import timestep_weights
+from components.flax_models.loading import replicated
+from components.train.flax.models import FrozenModels, noticing_lost_processes
 from components.train.flax.row_norms import mean_vocabulary_norm
-from components.train.flax.step import Frozen, Rates, Samples, StepFunction, Trained
-
-logger = logging.getLogger(__name__)
+from components.train.flax.step import FrozenWord, Trained
 
 TEXT_ENCODER = "text_encoder"
 
@@ -75,25 +63,10 @@ class FlaxStateCopy:
         return state, np.array([_to_numpy(loss) for loss in self.losses], np.float32)
 
 
-@contextlib.contextmanager
-def noticing_lost_processes() -> Iterator[None]:
-    """Runs what the processes do together: a failure that can come from another process is a `LostProcessError`."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or OUT_OF_MEMORY in str(error):
-            raise
-        raise LostProcessError(
-            f"the other processes do not answer ({error}): one of them has failed or was taken away, see its log; "
-            "start the same command again to go on"
-        ) from error
-
-
 class FlaxTrainer:
-    """Latents, frozen models and the rows on every device of the mesh; the gradient is averaged over all of them.
+    """Latents and rows of one word on every device of the mesh; the gradient is averaged over all of them.
 
-    The mathematics is that of `components.train.torch.trainer.TorchTrainer`, number for number (`tests/parity`). The
-    step is compiled once, when the first batch comes; the frozen weights are its arguments, not its constants.
+    The mathematics is that of `components.train.torch.trainer.TorchTrainer`, number for number (`tests/parity`).
     """
 
     def __init__(
@@ -103,108 +76,68 @@ class FlaxTrainer:
         latent_set: LatentSet,
         embedding: InitialEmbedding,
         prompt_ids: np.ndarray,
-        text_encoder: Loaded[ClipTextEncoder],
-        unet: Loaded[UNet],
-        noise_schedule: NoiseSchedule,
-        mesh: Mesh,
-        compile_lowered: Callable[[jax.stages.Lowered], jax.stages.Compiled] = jax.stages.Lowered.compile,
+        models: FrozenModels,
     ) -> None:
-        """Places everything that a step needs on the devices.
+        """Places everything of the word that a step needs on the devices.
 
         Args:
             config: batch size, optimizer and memory options.
             latent_set: all pictures; their latents must have one shape.
             embedding: the rows to start from.
             prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
-            text_encoder: the frozen text encoder.
-            unet: the frozen UNet.
-            noise_schedule: the model's training schedule.
-            mesh: the devices of all processes.
-            compile_lowered: compiles the step, or finds it compiled.
-
-        Raises:
-            ConfigError: when the batch cannot be shared equally among the devices.
+            models: the frozen models; other words may share them.
         """
-        self._config, self._mesh, self._compile_lowered = config, mesh, compile_lowered
-        self._sizes = sizes_that_fit(config, len(mesh.local_devices))
+        self._config, self._models = config, models
+        initial = embedding.rows[TEXT_ENCODER]
         means, stds = _stacked_latents(latent_set)
-        self._vocabulary_norm = mean_vocabulary_norm(text_encoder, embedding.token_ids[0])
-        norms = wanted_norms(config, embedding.rows[TEXT_ENCODER], self._vocabulary_norm)
-        host = Frozen(
-            text_encoder=text_encoder.weights,
-            unet=unet.weights,
+        self._vocabulary_norm = mean_vocabulary_norm(models.text_encoder, embedding.token_ids[0])
+        norms = wanted_norms(config, initial, self._vocabulary_norm)
+        host = FrozenWord(
             means=means,
             stds=stds,
             prompt_ids=prompt_ids.astype(np.int32),
-            alphas_cumprod=noise_schedule.alphas_cumprod,
-            timestep_weights=timestep_weights(config, noise_schedule),
             norms=None if norms is None else norms.astype(np.float32),
         )
-        self._frozen: Frozen = replicated(host, mesh)
-        self._function = StepFunction(
-            config=config,
-            mesh=mesh,
-            text_encoder=text_encoder,
-            unet=unet,
-            first_id=embedding.token_ids[0],
-            scaling_factor=latent_set.scaling_factor,
-            v_prediction=noise_schedule.prediction_type == "v_prediction",
-        )
-        self._trained: Trained = replicated(self._function.initial(embedding.rows[TEXT_ENCODER]), mesh)
-        self._micro_batch_size: int | None = None
-        self._compiled: jax.stages.Compiled | None = None
-        self._compiled_loss: jax.stages.Compiled | None = None
+        self.frozen: FrozenWord = replicated(host, models.mesh)
+        """What no step changes of the word."""
+        self.trained: Trained = replicated(models.function.initial(initial), models.mesh)
+        """What a step changes of the word."""
+        self.kept_size: int | None = None
+        """The micro-batch size that the state was trained with, where it is that of a checkpoint."""
 
     def step(self, batch: Batch, learning_rate: float) -> jax.Array:
         """One optimizer step over this process's samples; gives the mean loss, float32 [], of the global batch."""
-        if self._compiled is None:
-            self._compile(batch)
-        assert self._compiled is not None and self._micro_batch_size is not None
-        with noticing_lost_processes():
-            samples = self._placed(batch, self._micro_batch_size)
-            average = np.float32(ema_decay(self._config, step=batch.step)) if self._config.ema_decay else None
-            rates = replicated(Rates(learning_rate=np.float32(learning_rate), ema_decay=average), self._mesh)
-            self._trained, loss = self._compiled(self._frozen, self._trained, samples, rates)
-        return loss
+        return self._models.take_steps([NextStep(trainer=self, batch=batch, learning_rate=learning_rate)])[0]
 
     def loss_of(self, batch: Batch) -> jax.Array:
         """The mean loss, float32 [], of the global batch at the rows as they are."""
-        if self._compiled is None:
-            self._compile(batch)
-        assert self._micro_batch_size is not None
-        samples = self._placed(batch, self._micro_batch_size)
-        if self._compiled_loss is None:
-            lowered = self._function.lower_loss(self._frozen, self._trained, samples)
-            self._compiled_loss = self._compile_lowered(lowered)
-        loss: jax.Array = self._compiled_loss(self._frozen, self._trained, samples)
-        return loss
+        return self._models.loss_of(self, batch)
 
     def copy_state(self, step: int, losses: Sequence[jax.Array]) -> FlaxStateCopy:
         """What a step changes as it is after `step` steps, with the losses behind the handles; no waiting."""
         return FlaxStateCopy(
             step=step,
-            micro_batch_size=self._micro_batch_size and self._micro_batch_size // len(self._mesh.local_devices),
-            trained=self._trained,
+            micro_batch_size=self._models.micro_batch_size or self.kept_size,
+            trained=self.trained,
             losses=tuple(losses),
         )
 
     def write_state(self, state: TrainingState) -> None:
         """Makes what a step changes that of `state`, whose micro-batch size is the first that the next step tries."""
-        kept = (state.micro_batch_size or 0) * len(self._mesh.local_devices)
-        if kept in self._sizes:
-            self._sizes = self._sizes[self._sizes.index(kept) :]
-            self._compiled = None
+        if state.micro_batch_size is not None:
+            self.kept_size = state.micro_batch_size
+            self._models.forget_compiled()
         adam = optax.ScaleByAdamState(
             count=np.int32(state.step),
             mu=state.first_moment[TEXT_ENCODER],
             nu=state.second_moment[TEXT_ENCODER],
         )
         ema = state.learned[TEXT_ENCODER] if self._config.ema_decay else None
-        self._trained = replicated(Trained(rows=state.rows[TEXT_ENCODER], adam=adam, ema=ema), self._mesh)
+        self.trained = replicated(Trained(rows=state.rows[TEXT_ENCODER], adam=adam, ema=ema), self._models.mesh)
 
     def memory_bytes(self) -> int:
         """The most memory used so far: the first device's where it can tell, else the process's."""
-        stats = self._mesh.local_devices[0].memory_stats()
+        stats = self._models.mesh.local_devices[0].memory_stats()
         if stats and "peak_bytes_in_use" in stats:
             return int(stats["peak_bytes_in_use"])
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -217,33 +150,7 @@ class FlaxTrainer:
     @property
     def compiled(self) -> jax.stages.Compiled | None:
         """The compiled step, once there was one: its text, memory and cost can be read."""
-        return self._compiled
-
-    def _compile(self, batch: Batch) -> None:
-        def compile_size(size: int) -> jax.stages.Compiled:
-            samples = self._placed(batch, size)
-            return self._compile_lowered(self._function.lower(self._frozen, self._trained, samples))
-
-        limit = memory_limit(self._mesh)
-        self._micro_batch_size, self._compiled = compiled_that_fits(self._sizes, compile_size, limit)
-        logger.info("%d samples to a step of this process", len(batch))
-
-    def _placed(self, batch: Batch, size: int) -> Samples:
-        """This process's samples as its part of the global arrays [micro-batches, samples, ...]."""
-        sharding = NamedSharding(self._mesh, P(None, DATA))
-
-        def place(values: np.ndarray) -> jax.Array:
-            parts = values.reshape(-1, size, *values.shape[1:])
-            return jax.make_array_from_process_local_data(sharding, parts)
-
-        return Samples(
-            picture=place(batch.picture.astype(np.int32)),
-            flipped=place(batch.flipped.astype(np.int32)),
-            template=place(batch.template.astype(np.int32)),
-            timestep=place(batch.timestep.astype(np.int32)),
-            posterior_noise=place(batch.posterior_noise),
-            diffusion_noise=place(batch.diffusion_noise),
-        )
+        return self._models.compiled
 
 
 def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:

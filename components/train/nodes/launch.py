@@ -14,6 +14,7 @@ from components.common.artifacts import LearnedEmbedding
 from components.common.errors import ClusterError, TrainingError
 from components.common.logs import log_config, versions
 from components.common.training.stopping import answering_stop_signals
+from components.common.words import word_folders
 from components.train.command import TrainingCommand
 from components.train.nodes.cluster import Cluster
 from components.train.nodes.config import LaunchConfig
@@ -30,8 +31,8 @@ GONE_SECONDS = 300.0
 _TAIL_LINES = 100
 
 
-def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> LearnedEmbedding:
-    """The learned embedding that the TrainJob has written to `command.output`.
+def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> tuple[LearnedEmbedding, ...]:
+    """The learned embedding of each word that the TrainJob has written to `command.output`.
 
     SIGTERM, SIGHUP and Ctrl-C delete the TrainJob and end the process with the exit code of `InterruptedTraining`.
 
@@ -53,8 +54,9 @@ def launch_trainjob(config: LaunchConfig, command: TrainingCommand) -> LearnedEm
         made = obtain(cluster, job)
         follow(cluster, made)
     with tempfile.TemporaryDirectory(prefix="textual-inversion-") as scratch:
-        learned = LearnedEmbedding.read(fetched(command.output, Path(scratch)))
-    logger.info("learned %s in %d steps: %s", learned.placeholder_token, learned.steps, command.output)
+        learned = tuple(map(LearnedEmbedding.read, word_folders(fetched(command.output, Path(scratch)))))
+    for each in learned:
+        logger.info("learned %s in %d steps: %s", each.placeholder_token, each.steps, command.output)
     return learned
 
 

@@ -16,15 +16,16 @@ from torch.distributed.run import parse_args, run
 from components.common.artifacts import LearnedEmbedding
 from components.common.cli import TIMINGS_VARIABLE
 from components.common.errors import InterruptedTraining, TrainingError
+from components.common.words import word_folders
 from components.train.command import TrainingCommand
-from components.train.train import train
+from components.train.train import train_words
 
 MONITOR_SECONDS = 1.0
 """How often the launcher looks for a process that has failed: each time it walks through the modules of Python."""
 
 
-def train_on_every_gpu(command: TrainingCommand, num_processes: int = 0) -> LearnedEmbedding:
-    """The learned embedding, written to the folder `command.output` by one process for each GPU that is here.
+def train_on_every_gpu(command: TrainingCommand, num_processes: int = 0) -> tuple[LearnedEmbedding, ...]:
+    """The learned embedding of each word, written to `command.output` by one process for each GPU that is here.
 
     Args:
         command: what to train.
@@ -40,8 +41,8 @@ def train_on_every_gpu(command: TrainingCommand, num_processes: int = 0) -> Lear
         num_processes = torch.cuda.device_count() if command.accelerator == "gpu" else 1
     if num_processes > 1:
         _launch(command.arguments(), num_processes)
-        return LearnedEmbedding.read(Path(command.output))
-    return command.run(train)
+        return tuple(LearnedEmbedding.read(folder) for folder in word_folders(Path(command.output)))
+    return command.run(train_words)
 
 
 def _launch(arguments: Sequence[str], num_processes: int) -> None:

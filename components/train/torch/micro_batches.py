@@ -28,16 +28,17 @@ WAYS_TO_SAVE_MEMORY = (
 )
 
 
-def allowed_sizes(config: TrainConfig, share: int, kept: int | None) -> list[int]:
+def allowed_sizes(config: TrainConfig, share: int, kept: int | None, words: int = 1) -> list[int]:
     """The sizes that the configuration allows, largest first; each cuts `share` samples evenly.
 
     Args:
         config: says the smallest size, `train_batch_size`, and whether batches may be fused to larger ones.
         share: samples that this process takes in one optimizer step.
         kept: the size that a checkpoint was trained with. Where it is allowed it comes first, and no larger one is.
+        words: how many words these samples are of; a batch of each may be taken at once in any case.
     """
     smallest = config.train_batch_size
-    largest = share if config.fuse_micro_batches else smallest
+    largest = share if config.fuse_micro_batches else smallest * words
     sizes = [size for size in range(largest, smallest - 1, -1) if share % size == 0]
     return sizes[sizes.index(kept) :] if kept in sizes else sizes
 

@@ -20,6 +20,8 @@ from components.torch_models.loading import (
 )
 from components.train.process import Built, Process, TrainerInputs
 from components.train.torch.launcher import check_launcher, check_processes
+from components.train.torch.models import FrozenModels
+from components.train.torch.together import take_steps
 from components.train.torch.trainer import TorchTrainer
 
 
@@ -65,21 +67,28 @@ def _build(joined: Accelerator, inputs: TrainerInputs) -> Built:
     dtype = WEIGHT_DTYPES[inputs.config.mixed_precision]
     noise_scheduler = load_noise_scheduler(inputs.model)
     unet = load_unet(inputs.model, dtype=dtype, device=joined.device)
-    check_channels(unet.config.in_channels, inputs.latents)
+    for word in inputs.words:
+        check_channels(unet.config.in_channels, word.latents)
     text_encoder = load_text_encoder(inputs.model, dtype=dtype, device=joined.device)
     inputs.config.check_clip_skip(text_encoder.config.num_hidden_layers)
-    trainer = TorchTrainer(
-        config=inputs.config,
-        latent_set=inputs.latents,
-        embedding=inputs.embedding,
-        prompt_ids=inputs.prompt_ids,
+    models = FrozenModels(
+        inputs.config,
         text_encoder=text_encoder,
         unet=unet,
         noise_scheduler=noise_scheduler,
         accelerator=joined,
     )
     return Built(
-        trainer=trainer,
+        trainers=[
+            TorchTrainer(
+                config=word.config,
+                latent_set=word.latents,
+                embedding=word.embedding,
+                prompt_ids=word.prompt_ids,
+                models=models,
+            )
+            for word in inputs.words
+        ],
+        take_steps=take_steps,
         num_train_timesteps=noise_scheduler.config.num_train_timesteps,
-        vocabulary_norm=trainer.vocabulary_norm,
     )

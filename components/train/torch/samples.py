@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -38,10 +37,9 @@ class Samples:
     def __len__(self) -> int:
         return self.numbers.shape[1]
 
-    def parts(self, size: int) -> Iterator[Samples]:
-        """The samples in parts of `size`, without copies; the last may be smaller."""
-        for numbers, noise in zip(self.numbers.split(size, dim=1), self.noise.split(size, dim=1), strict=True):
-            yield Samples(numbers=numbers, noise=noise)
+    def part(self, chosen: slice) -> Samples:
+        """Some of the samples, without a copy."""
+        return Samples(numbers=self.numbers[:, chosen], noise=self.noise[:, chosen])
 
 
 def _sent(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -21,7 +21,7 @@ from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
 from components.train.flax import micro_batches
 from components.train.flax.micro_batches import compiled_that_fits, memory_needed, sizes_that_fit
-from components.train.flax.trainer import noticing_lost_processes
+from components.train.flax.models import noticing_lost_processes
 from tests import flax_runs as runs
 
 STEPS = 2

@@ -49,7 +49,7 @@ def test_training_is_followed_to_its_end(
 ) -> None:
     owner = attempt(1)
     kubernetes.scenario = training_of(command.output, "step 10/20  loss 0.3", "step 20/20  loss 0.2")
-    learned = launch_trainjob(make_config(), command)
+    (learned,) = launch_trainjob(make_config(), command)
     assert (learned.placeholder_token, learned.steps) == ("<cat-toy>", 3)
     (made,) = kubernetes.made
     assert made == train_job(make_config(run_id="run-1"), command, owner) and problem_of(made) is None
@@ -117,7 +117,7 @@ def test_complete_trainjob_of_an_earlier_attempt_is_the_result(
     kubernetes.put(job)
     kubernetes.condition(job["metadata"]["name"], "Complete", "AllJobsCompleted", "")
     write_learned(command.output)
-    assert launch_trainjob(make_config(), command).steps == 3
+    assert launch_trainjob(make_config(), command)[0].steps == 3
     assert [method for method, _ in kubernetes.requests if method not in ("GET", "POST")] == []
 
 
@@ -259,7 +259,7 @@ def test_lost_answer_makes_no_second_trainjob(
     with running(Proxy(kubernetes.url, losing="POST")) as proxy:
         kubeconfig = kubernetes.kubeconfig(tmp_path / "through-the-proxy", url=proxy.url)
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
-        assert launch_trainjob(make_config(), command).steps == 3
+        assert launch_trainjob(make_config(), command)[0].steps == 3
     assert kubernetes.count("POST", "trainjobs") == 2 and len(kubernetes.made) == 1
     assert "going on with it" in caplog.text and kubernetes.count("PATCH", "") == 0
 
@@ -273,7 +273,7 @@ def test_api_server_that_is_away_for_a_moment_is_asked_again(
         training_of(command.output)(server, name)
 
     kubernetes.scenario = play
-    assert launch_trainjob(make_config(), command).steps == 3
+    assert launch_trainjob(make_config(), command)[0].steps == 3
 
 
 def test_forgotten_version_is_looked_up_anew(kubernetes: KubernetesServer, command: TrainingCommand) -> None:
@@ -284,7 +284,7 @@ def test_forgotten_version_is_looked_up_anew(kubernetes: KubernetesServer, comma
         training_of(command.output)(server, name)
 
     kubernetes.scenario = play
-    assert launch_trainjob(make_config(), command).steps == 3
+    assert launch_trainjob(make_config(), command)[0].steps == 3
 
 
 @pytest.mark.parametrize(

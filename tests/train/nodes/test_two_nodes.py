@@ -24,7 +24,7 @@ from components.common.training.config import TrainConfig
 from components.import_base_model.importing import import_base_model
 from components.train.command import TrainingCommand
 from components.train.nodes.trainjob import train_job
-from components.train.train import train
+from components.train.train import train_words
 from tests import flax_runs
 from tests.servers import free_ports
 from tests.train.nodes.conftest import make_command, make_config
@@ -105,7 +105,7 @@ def check_two_nodes_learn_what_one_does(
     learned = LearnedEmbedding.read(fetched(command.output, folder / "learned"))
     twice = dataclasses.replace(CONFIG, train_batch_size=2 * CONFIG.train_batch_size)
     places = {"output": f"{command.output}-of-one", "checkpoint_root": f"{command.checkpoint_root}-of-one"}
-    dataclasses.replace(command, config=twice, **places).run(train)
+    dataclasses.replace(command, config=twice, **places).run(train_words)
     alone = LearnedEmbedding.read(fetched(places["output"], folder / "alone"))
 
     assert learned.training_key == alone.training_key and learned.steps == STEPS

@@ -16,6 +16,7 @@ from components.common.training.config import TrainConfig
 from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
 from components.common.training.run_artifacts import PARTS
 from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
+from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests.train.torch.conftest import make_inputs
 
@@ -38,10 +39,13 @@ class Models:
             latent_set=LatentSet.read(inputs["latent_set"]),
             embedding=embedding,
             prompt_ids=prompt_ids,
-            text_encoder=self.text_encoder,
-            unet=self.unet,
-            noise_scheduler=load_noise_scheduler(model),
-            accelerator=Accelerator(cpu=True),
+            models=FrozenModels(
+                TrainConfig(gradient_checkpointing=gradient_checkpointing),
+                text_encoder=self.text_encoder,
+                unet=self.unet,
+                noise_scheduler=load_noise_scheduler(model),
+                accelerator=Accelerator(cpu=True),
+            ),
         ).rows
         generator = torch.Generator().manual_seed(0)
         self._ids = torch.from_numpy(prompt_ids[:SAMPLES])

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
 from components.train.torch.graphed_unet import GraphedUNet
-from components.train.torch.trainer import _prepared
+from components.train.torch.models import prepared
 from tests.flax_runs import make_micro_model
 
 WIDTH = 32
@@ -59,7 +59,7 @@ def test_forward_and_backward_pass_need_nothing_of_the_host(
         raise AssertionError("a random generator's state cannot be read while kernels are recorded")
 
     unet, inputs = unet_and_inputs(micro_model, "meta")  # where a value that the host asks for is an error
-    predict = _prepared(unet, TrainConfig(gradient_checkpointing=gradient_checkpointing))
+    predict = prepared(unet, TrainConfig(gradient_checkpointing=gradient_checkpointing))
     monkeypatch.setattr(torch, "get_rng_state", refuse)
     with Devices() as devices:
         prediction = predict(*inputs)

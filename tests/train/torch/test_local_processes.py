@@ -63,7 +63,7 @@ def test_two_processes_learn_what_one_does(sd15_inputs: dict[str, Path], tmp_pat
     assert [json.loads(line)["step"] for line in timings.read_text().splitlines()] == ["train"]
 
     several = LearnedEmbedding.read(tmp_path / "two" / "learned")
-    alone = train_on_every_gpu(command(sd15_inputs, tmp_path / "one"))
+    (alone,) = train_on_every_gpu(command(sd15_inputs, tmp_path / "one"))
     expected, found = trajectory(alone), trajectory(several)
     movement = np.linalg.norm(expected[-1] - expected[0])
     difference = np.linalg.norm(found - expected, axis=(1, 2)).max()
