@@ -9,6 +9,7 @@ from typing import Any
 
 from components.common.errors import ConfigError
 from components.common.options import Config, Option, default_of, option_of, typed_fields
+from components.common.prompts import concept_name
 from components.common.training.config import TrainConfig
 from components.common.training.watch_config import WatchConfig
 from components.common.upstream_names import no_such_option
@@ -17,6 +18,7 @@ from components.ingest_images.config import PictureOptions
 from components.init_embedding.config import InitOptions
 from components.preflight.config import RunOptions
 from components.publish.config import PublishOptions
+from components.publish.destinations.config import DestinationOptions
 from components.train.config import TrainStepConfig
 from components.train.frameworks import FRAMEWORKS, framework_for, mistakes_with_flax
 from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY, LaunchConfig, NodesOptions
@@ -33,6 +35,7 @@ GROUPS: tuple[type[Config], ...] = (
     NodesOptions,
     EvaluateOptions,
     PublishOptions,
+    DestinationOptions,
 )
 """The configs whose fields a person sets."""
 
@@ -89,6 +92,7 @@ class CheckedOptions:
     nodes: NodesOptions
     evaluation: EvaluateOptions
     registry: PublishOptions
+    destinations: DestinationOptions
 
     @property
     def framework(self) -> str:
@@ -184,6 +188,9 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
     """What no config can see alone."""
     run, nodes = options.run, options.nodes
     yield from options.watching.mistakes_with(options.word.placeholder_token)
+    yield from options.destinations.mistakes_with(
+        options.registry.concept_name or concept_name(options.word.placeholder_token)
+    )
     try:
         options.launching().pod_accelerators(options.framework, run.accelerator)
     except ConfigError as error:

@@ -222,6 +222,8 @@ def _check_sources(options: CheckedOptions) -> _Sources:
                 num_inference_steps=options.evaluation.num_inference_steps,
             )
     attempt("storage_uri", _check_writable, run.storage)
+    if options.destinations.full_pipeline_uri:
+        attempt("full_pipeline_uri", _check_writable, options.destinations.full_pipeline_uri)
     wanted = options.training.resume_from_checkpoint
     attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
     if problems:
@@ -303,7 +305,7 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
         ),
         "train": options.training_step(cpu=trains.cpu, memory=trains.memory),
         "sample_and_score": EvaluateConfig(**vars(options.evaluation), accelerator=run.accelerator),
-        "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),
+        "publish": PublishConfig(**vars(options.registry), **vars(options.destinations), registry_uri=run.registry_uri),
     }
     texts: dict[str, Any] = {name: config.to_json() for name, config in configs.items()}
     return Checked(

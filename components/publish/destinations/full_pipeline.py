@@ -1,10 +1,12 @@
 """A complete diffusers folder with the word in it, for programs that load no learned embeddings.
 
-    <folder>/<concept>/<version>/textual_inversion.json   written first: which version and base model it is of
-    <folder>/<concept>/<version>/tokenizer/...            with the placeholder's tokens added
-    <folder>/<concept>/<version>/text_encoder/...         with their rows in the token table
-    <folder>/<concept>/<version>/unet/..., vae/...        as the base model has them
-    <folder>/<concept>/<version>/model_index.json         written last: the folder is whole
+    textual_inversion.json   written first: which version and base model it is of
+    tokenizer/...            with the placeholder's tokens added
+    text_encoder/...         with their rows in the token table
+    unet/..., vae/...        as the base model has them
+    model_index.json         written last: the folder is whole
+
+It is `<full_pipeline_uri>/<concept>/<version>`, or in the registry `<concept>/full-pipelines/<version>`.
 
 File by file, through the local disk: no file is held in memory, and what an earlier attempt has written stays.
 """
@@ -26,6 +28,7 @@ from components.common.base_model import ModelReference, download_file, human_si
 from components.common.errors import DestinationError, InputError, PreconditionError
 from components.common.registry.documents import from_document, to_document
 from components.common.registry.entry import RegistryEntry
+from components.common.registry.registry import store_of
 from components.common.sources.checks import read_object
 from components.common.storage import ObjectStore, open_store
 from components.common.storage.local_files import local_errors
@@ -51,7 +54,7 @@ class FullPipeline(Destination):
     name = "full-pipeline"
 
     def __init__(self, folder_uri: str, find_base_model: Callable[[RegistryEntry], ModelReference]) -> None:
-        """Takes the folder, and what finds the base model that a version was trained on."""
+        """Takes the folder, empty for the registry, and what finds the base model that a version was trained on."""
         self._folder_uri = folder_uri.rstrip("/")
         self._find_base_model = find_base_model
 
@@ -81,7 +84,9 @@ class FullPipeline(Destination):
         return store.uri
 
     def _uri(self, entry: RegistryEntry) -> str:
-        return f"{self._folder_uri}/{entry.concept}/{entry.version}"
+        if self._folder_uri:
+            return f"{self._folder_uri}/{entry.concept}/{entry.version}"
+        return f"{store_of(entry).uri}/full-pipelines/{entry.version}"
 
     def _claim(self, store: ObjectStore, entry: RegistryEntry, reference: ModelReference) -> None:
         content = {"bundle_digest": entry.bundle_digest, "base_model_digest": reference.digest}

@@ -12,7 +12,9 @@ from components.common.registry.registry import concept_store
 from components.common.registry.versions import publish_version
 from components.common.storage.retries import RETRY_SECONDS_VARIABLE
 from components.publish.bundle import make_bundle
+from components.publish.destinations.model_registry_client import TOKEN_PATH_VARIABLES, TOKEN_VARIABLE
 from tests.publish.conftest import REFERENCE, write_inputs
+from tests.publish.destinations.model_registry_server import ModelRegistryServer
 from tests.publish.destinations.writable_hub import WritableHub
 from tests.servers import running
 
@@ -41,4 +43,14 @@ def writable_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
     with running(WritableHub()) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def model_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelRegistryServer]:
+    """A Model Registry that holds nothing and asks for no token."""
+    monkeypatch.setenv(RETRY_SECONDS_VARIABLE, "5")
+    for variable in (TOKEN_VARIABLE, *TOKEN_PATH_VARIABLES):
+        monkeypatch.delenv(variable, raising=False)
+    with running(ModelRegistryServer()) as server:
         yield server

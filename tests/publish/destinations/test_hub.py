@@ -168,8 +168,16 @@ def test_push_when_the_hub_stays_away(publish: Publish, writable_hub: WritableHu
         push(publish())
 
 
-@pytest.mark.parametrize("body", ["<html>", "[]", '{"id": 3, "sha": null, "siblings": [{}]}', '{"name": {}}'])
-@pytest.mark.parametrize("path", ["/whoami", "/refs", "/models/someone/cat-toy"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/whoami", "<html>"),
+        ("/whoami", "[]"),
+        ("/refs", "[]"),
+        ("/refs", '{"branches": 3}'),
+        ("/models/someone/cat-toy", '{"id": 3, "sha": null, "siblings": [{}]}'),
+    ],
+)
 def test_push_when_an_answer_makes_no_sense_is_one_line(
     publish: Publish, writable_hub: WritableHub, path: str, body: str, monkeypatch: pytest.MonkeyPatch
 ):

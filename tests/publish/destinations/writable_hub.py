@@ -77,7 +77,9 @@ class WritableHub(LoopbackServer):
 
     def writes(self) -> list[str]:
         """What was changed so far, or tried to."""
-        return [path for method, path in self.requests if method in ("POST", "PUT", "DELETE") and "validate" not in path]
+        return [
+            path for method, path in self.requests if method in ("POST", "PUT", "DELETE") and "validate" not in path
+        ]
 
 
 class _Handler(QuietHandler):
