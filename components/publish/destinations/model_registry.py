@@ -39,9 +39,7 @@ class ModelRegistry(Destination):
 
     def plan(self, entry: RegistryEntry) -> str:
         """See `Destination.plan`."""
-        return (
-            f"registers version {entry.version} of the model {entry.concept} at {self._uri}, which lies at {entry.uri}"
-        )
+        return f"registers {entry.uri} as version {entry.version} of the model {entry.concept} at {self._uri}"
 
     def push(self, entry: RegistryEntry) -> str:
         """See `Destination.push`. The aliases of all versions there are brought into step as well."""
@@ -72,8 +70,8 @@ def _registered_model(client: Client, entry: RegistryEntry) -> Resource:
         return client.create("registered_models", content)
     if found.externalId not in (None, "", uri):
         raise DestinationError(
-            f"the Model Registry has a model {entry.concept} of {found.externalId}, expected {uri}: rename one of them, "
-            "or give another concept_name"
+            f"the Model Registry has a model {entry.concept} of {found.externalId}, expected {uri}: give another "
+            "concept_name"
         )
     return found
 

@@ -1,8 +1,8 @@
 """The REST API of a Kubeflow Model Registry, by `requests`: found, made or changed, one resource at a time.
 
-The token is the variable `MODEL_REGISTRY_TOKEN`, or in the file that `MODEL_REGISTRY_TOKEN_PATH` or, as Kubeflow sets it
-for pipelines, `KF_PIPELINES_SA_TOKEN_PATH` names; a server without authentication needs none. Certificates are checked
-against `REQUESTS_CA_BUNDLE` where it is set.
+The token is the variable `MODEL_REGISTRY_TOKEN`, or in the file that `MODEL_REGISTRY_TOKEN_PATH` names or, as Kubeflow
+sets it for pipelines, `KF_PIPELINES_SA_TOKEN_PATH`; a server without authentication needs none. Certificates are
+checked against `REQUESTS_CA_BUNDLE` where it is set.
 """
 
 from __future__ import annotations

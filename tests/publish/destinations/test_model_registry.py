@@ -9,6 +9,7 @@ from components.common.errors import DestinationError, StorageError, TextualInve
 from components.common.registry.entry import RegistryEntry
 from components.common.registry.registry import move_alias
 from components.publish.destinations.model_registry import ModelRegistry
+from components.publish.destinations.model_registry_client import TOKEN_PATH_VARIABLES, TOKEN_VARIABLE
 from tests.publish.destinations.model_registry_server import TOKEN, ModelRegistryServer
 from tests.publish.destinations.writable_hub import Fault
 
@@ -98,9 +99,7 @@ def test_push_when_the_model_there_is_of_another_registry(publish: Publish, mode
     assert not model_registry.versions
 
 
-@pytest.mark.parametrize(
-    "variable", ["MODEL_REGISTRY_TOKEN", "MODEL_REGISTRY_TOKEN_PATH", "KF_PIPELINES_SA_TOKEN_PATH"]
-)
+@pytest.mark.parametrize("variable", [TOKEN_VARIABLE, *TOKEN_PATH_VARIABLES])
 def test_push_with_a_token(
     publish: Publish,
     model_registry: ModelRegistryServer,
