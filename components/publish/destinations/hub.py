@@ -88,25 +88,35 @@ class _Push:
         address = f"{api.endpoint}/{repository}/tree/{tag}"
         if not api.repo_exists(repository):
             api.create_repo(repository, private=private, exist_ok=True)
-        tags = {each.name: each.target_commit for each in api.list_repo_refs(repository).tags}
-        if tag in tags:
-            if different := list(self._different(api.model_info(repository, revision=tag, files_metadata=True))):
-                raise DestinationError(
-                    f"{address} has other content than {self._entry.uri} ({', '.join(different[:3])}), expected a tag "
-                    "that never changes: delete the tag there, or give another hub_model_id"
-                )
-            logger.info("the Hub has it already: %s", address)
-            return address
-        numbers = [int(found[1]) for found in map(_TAG.fullmatch, tags) if found]
-        is_newest = self._entry.version > max(numbers, default=0)
-        branch = _MAIN if is_newest else f"version-{self._entry.version}"
-        if not is_newest:
-            api.create_branch(repository, branch=branch, exist_ok=True)
-        api.create_tag(repository, tag=tag, revision=self._commit(branch))
-        if not is_newest:
-            api.delete_branch(repository, branch=branch)
-        logger.info("the Hub has it now: %s", address)
+        refs = api.list_repo_refs(repository)
+        if tag in {each.name for each in refs.tags}:
+            self._check(tag, address)
+        else:
+            numbers = [int(found[1]) for found in (_TAG.fullmatch(each.name) for each in refs.tags) if found]
+            self._add_tag(tag, is_newest=self._entry.version > max(numbers, default=0))
+        if self._aside in {each.name for each in api.list_repo_refs(repository).branches}:
+            api.delete_branch(repository, branch=self._aside)
+        logger.info("the Hub has it: %s", address)
         return address
+
+    @property
+    def _aside(self) -> str:
+        """The branch on which a version is made that is older than what `main` shows."""
+        return f"version-{self._entry.version}"
+
+    def _check(self, tag: str, address: str) -> None:
+        found = self._api.model_info(self._repository, revision=tag, files_metadata=True)
+        if different := list(self._different(found)):
+            raise DestinationError(
+                f"{address} has other content than {self._entry.uri} ({', '.join(different[:3])}), expected a tag "
+                "that never changes: delete the tag there, or give another hub_model_id"
+            )
+
+    def _add_tag(self, tag: str, *, is_newest: bool) -> None:
+        if not is_newest:
+            self._api.create_branch(self._repository, branch=self._aside, exist_ok=True)
+        commit = self._commit(_MAIN if is_newest else self._aside)
+        self._api.create_tag(self._repository, tag=tag, revision=commit)
 
     def _commit(self, branch: str) -> str:
         """The commit at the head of a branch that has the version's files: the one that is there, or a new one."""

@@ -59,10 +59,7 @@ class _Handler(QuietHandler):
         self.registry.requests.append((self.command, self.path))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         address = urllib.parse.urlsplit(self.path)
-        faults = self.registry.faults
-        fault = next((f for f in faults if f.times and f.method == self.command and f.path in address.path), None)
-        if fault:
-            fault.times -= 1
+        fault = next((each for each in self.registry.faults if each.strikes(self.command, address.path)), None)
         if fault and not fault.late:
             return self._fail(fault)
         self._late = fault

@@ -67,6 +67,7 @@ def test_push_of_a_newer_version_replaces_what_an_older_one_brought_and_nothing_
 def test_push_of_an_older_version_leaves_the_newer_one_in_front(publish: Publish, writable_hub: WritableHub):
     first, second = publish(1), publish(2)
     push(second)
+    writable_hub.faults = [Fault("DELETE", "/branch/", 0)]
     push(first)
     repository = writable_hub.repositories["someone/cat-toy"]
     assert {**FIRST_FILES, **content(second)} == repository.files("main") == repository.files("v2")

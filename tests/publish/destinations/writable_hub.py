@@ -43,7 +43,7 @@ class Repository:
 
 @dataclasses.dataclass
 class Fault:
-    """What happens to the next `times` requests of this method whose path has this pattern.
+    """What happens to the next `times` requests of this method (any if empty) with this in their path, after `skip`.
 
     A status is answered with, 0 closes the connection without an answer; with `late` the request is done before.
     """
@@ -55,6 +55,16 @@ class Fault:
     times: int = 1
     late: bool = False
     body: str = ""
+    skip: int = 0
+
+    def strikes(self, method: str, path: str) -> bool:
+        if not self.times or self.method not in ("", method) or self.path not in path:
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        self.times -= 1
+        return True
 
 
 class WritableHub(LoopbackServer):
@@ -103,9 +113,7 @@ class _Handler(QuietHandler):
         self.hub.requests.append((self.command, self.path))
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urllib.parse.urlsplit(self.path).path
-        fault = next((f for f in self.hub.faults if f.times and f.method == self.command and f.path in path), None)
-        if fault:
-            fault.times -= 1
+        fault = next((each for each in self.hub.faults if each.strikes(self.command, path)), None)
         if fault and not fault.late:
             return self._fail(fault)
         self._late = fault
