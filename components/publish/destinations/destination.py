@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 from components.common.registry.entry import RegistryEntry
@@ -13,9 +14,11 @@ class Destination(abc.ABC):
 
     Attributes:
         name: by which a person asks for it: `hub`, `model-registry`, `full-pipeline`.
+        flags: what the command `push` is given to reach the same place.
     """
 
     name: ClassVar[str]
+    flags: Sequence[str]
 
     @abc.abstractmethod
     def plan(self, entry: RegistryEntry) -> str:

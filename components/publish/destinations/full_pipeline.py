@@ -57,6 +57,7 @@ class FullPipeline(Destination):
         """Takes the folder, empty for the registry, and what finds the base model that a version was trained on."""
         self._folder_uri = folder_uri.rstrip("/")
         self._find_base_model = find_base_model
+        self.flags = ["--full-pipeline-uri", folder_uri] if folder_uri else []
 
     def plan(self, entry: RegistryEntry) -> str:
         """See `Destination.plan`."""

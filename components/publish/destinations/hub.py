@@ -41,6 +41,7 @@ class Hub(Destination):
         """Takes `owner/name` or a name of the token's own user, empty for the concept's, and who may see a new one."""
         self._repository = repository
         self._private = private
+        self.flags = [*(["--hub-model-id", repository] if repository else []), f"--hub-private={private}".lower()]
 
     def plan(self, entry: RegistryEntry) -> str:
         """See `Destination.plan`."""

@@ -36,6 +36,7 @@ class ModelRegistry(Destination):
     def __init__(self, uri: str) -> None:
         """Takes the address of the server."""
         self._uri = uri.rstrip("/")
+        self.flags = ["--model-registry-uri", uri]
 
     def plan(self, entry: RegistryEntry) -> str:
         """See `Destination.plan`."""

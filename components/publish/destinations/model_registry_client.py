@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import requests
+import requests  # type: ignore[import-untyped]
 
 from components.common.errors import DestinationError
 from components.common.foreign_json import parse_json, record_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 
 from components.common.base_model import ModelReference
@@ -51,11 +52,11 @@ def push_everywhere(
         try:
             addresses[destination.name] = destination.push(entry)
         except TextualInversionError as error:
+            where = ["--registry-uri", registry_uri, "--to", destination.name, *destination.flags]
+            command = shlex.join(["registry", "push", entry.concept, str(entry.version), *where])
             mistakes.append(
                 f"version {entry.version} of {entry.concept} is published at {entry.uri}, but not at "
-                f"{destination.name}: {error}. Then retry this step, or: textual-inversion registry push "
-                f"{entry.concept} {entry.version} --registry-uri {registry_uri} --to {destination.name}, with the "
-                "options of the run"
+                f"{destination.name}: {error}. Then retry this step, or: textual-inversion {command}"
             )
     if mistakes and required:
         raise DestinationError(*mistakes)

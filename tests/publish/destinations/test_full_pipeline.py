@@ -11,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
+from components.common.artifacts import read_learned_embeds
 from components.common.base_model import CACHE_VARIABLE, ModelReference, find_reference
 from components.common.errors import BaseModelError, DestinationError
 from components.common.registry.entry import RegistryEntry
@@ -18,6 +19,9 @@ from components.common.registry.registry import concept_store
 from components.common.registry.versions import publish_version
 from components.common.storage import open_store
 from components.common.storage.addresses import local_path
+from components.common.tensors import as_float32
+from components.common.vocabulary import load_tokenizer
+from components.common.weights import token_table
 from components.flax_models.loading import load_text_encoder
 from components.import_base_model.importing import import_base_model
 from components.publish.bundle import make_bundle
@@ -29,10 +33,12 @@ WIDTH = json.loads((SPRITES / "text_encoder" / "config.json").read_text())["hidd
 PROMPT = "a photo of a <cat-toy> on grass"
 
 
-def published(folder: Path, base_model: Path, *, seed: int = 0) -> tuple[RegistryEntry, ModelReference]:
+def published(
+    folder: Path, base_model: Path, *, seed: int = 0, sdxl: bool = False
+) -> tuple[RegistryEntry, ModelReference]:
     """A version in the registry `folder`/registry, trained on a base model that is in the store `folder`/models."""
     reference = import_base_model(str(base_model), str(folder / "models"), folder / "reference")
-    inputs = write_inputs(folder / f"inputs-{seed}", reference=reference, width=WIDTH, seed=seed)
+    inputs = write_inputs(folder / f"inputs-{seed}", reference=reference, width=WIDTH, seed=seed, sdxl=sdxl)
     bundle = make_bundle(
         "", reference=reference, learned_embedding=inputs.learned_embedding, evaluation=inputs.evaluation
     )
@@ -78,6 +84,30 @@ def test_full_pipeline_is_read_by_the_flax_loader(tmp_path: Path):
     table = np.asarray(loaded.weights["embeddings"]["token_embedding"]["embedding"][...])
     rows = load_file(open_store(entry.uri).local_file("learned_embeds.safetensors"))["<cat-toy>"].numpy()
     assert np.array_equal(table[-2:], rows)
+
+
+def test_full_pipeline_of_two_text_encoders_has_the_rows_of_each(tmp_path: Path):
+    base_model, widths = tmp_path / "base_model", {"text_encoder": WIDTH, "text_encoder_2": 12}
+    shutil.copytree(SPRITES, base_model)
+    for part in ("tokenizer", "text_encoder"):
+        shutil.copytree(base_model / part, base_model / f"{part}_2")
+    weights = load_file(base_model / "text_encoder" / "model.safetensors")
+    narrow = {
+        key: value[:, :12].contiguous() for key, value in weights.items() if key.endswith("token_embedding.weight")
+    }
+    save_file(narrow, base_model / "text_encoder_2" / "model.safetensors")
+    index = json.loads((base_model / "model_index.json").read_text())
+    index |= {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "tokenizer_2": index["tokenizer"]}
+    (base_model / "model_index.json").write_text(json.dumps(index))
+    entry, reference = published(tmp_path, base_model, sdxl=True)
+    folder = push_to(tmp_path / "full", entry, reference)
+    rows = read_learned_embeds(open_store(entry.uri).local_file("learned_embeds.safetensors"))[1]
+    for encoder, width in widths.items():
+        _, table = token_table(folder / encoder)
+        found = as_float32(table.read(), table.dtype).reshape(table.shape)[-2:]
+        assert found.shape == (2, width) and np.allclose(found, rows[encoder], rtol=1e-3, atol=1e-6)
+        tokenizer = load_tokenizer(folder / encoder.replace("text_encoder", "tokenizer"))
+        assert tokenizer.convert_tokens_to_ids("<cat-toy>_1") == table.shape[0] - 1
 
 
 def test_full_pipeline_when_pushed_again_writes_nothing(tmp_path: Path):

@@ -65,7 +65,7 @@ def test_step_when_a_destination_fails_leaves_the_registry_right_and_completes_i
         run(config, inputs, tmp_path / "out")
     (mistake,) = error.value.mistakes
     assert "version 1 of cat-toy is published at file://" in mistake and "but not at hub: " in mistake
-    assert f"registry push cat-toy 1 --registry-uri {config.registry_uri} --to hub" in mistake
+    assert f"registry push cat-toy 1 --registry-uri {config.registry_uri} --to hub --hub-private=true" in mistake
     assert resolve(config.registry_uri, "cat-toy", "champion").version == 1
     assert len(model_registry.versions) == 1, "the others are reached all the same"
     assert not writable_hub.repositories["someone/cat-toy"].tags
