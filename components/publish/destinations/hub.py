@@ -181,6 +181,8 @@ def _problem(error: Exception) -> Exception | None:
     match error:
         case hub.OfflineModeIsEnabled():
             return DestinationError("HF_HUB_OFFLINE is set, expected the Hub to be asked: unset it")
+        case hub.HFValidationError():
+            return DestinationError(f"the Hub takes no such name ({one_line(error)}): give another hub_model_id")
         case hub.HfHubHTTPError():
             return _problem_of_answer(error, error.response.status_code)
         case RuntimeError() if isinstance(error.__cause__, Exception):  # of the upload of a large file

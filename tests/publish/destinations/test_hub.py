@@ -162,6 +162,11 @@ def test_push_when_the_token_cannot_write(publish: Publish, writable_hub: Writab
         push(publish())
 
 
+def test_push_when_the_hub_takes_no_such_name(publish: Publish, writable_hub: WritableHub):
+    with pytest.raises(DestinationError, match=r"takes no such name .*: give another hub_model_id"):
+        push(publish(), "größe")
+
+
 def test_push_when_the_hub_stays_away(publish: Publish, writable_hub: WritableHub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TEXTUAL_INVERSION_RETRY_SECONDS", "0.2")
     writable_hub.stop()

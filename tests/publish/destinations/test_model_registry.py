@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mr_openapi import ApiClient, Configuration, ModelRegistryServiceApi
+from mr_openapi.models.model_version import ModelVersion
 
 from components.common.errors import DestinationError, StorageError, TextualInversionError
 from components.common.registry.entry import RegistryEntry
@@ -34,6 +37,23 @@ def test_push_registers_model_version_and_artifact(publish: Publish, model_regis
     assert properties["lineage.plan_version"] == "1"
     assert properties["lineage.base_model_digest"] == entry.facts.lineage["base_model_digest"]
     assert (artifact["uri"], artifact["modelSourceId"], artifact["version"]) == (entry.uri, "run-1", version["id"])
+
+
+def test_what_was_registered_is_read_by_the_official_client(publish: Publish, model_registry: ModelRegistryServer):
+    entry = publish()
+    push(model_registry, entry)
+
+    async def read() -> tuple[ModelVersion, str | None]:
+        async with ApiClient(Configuration(host=model_registry.url)) as client:
+            service = ModelRegistryServiceApi(client)
+            model = await service.find_registered_model(name="cat-toy")
+            version = await service.find_model_version(name="1", parent_resource_id=model.id)
+            artifacts = await service.get_model_version_artifacts(version.id, page_size="9")
+            return version, artifacts.items[0].actual_instance.uri
+
+    version, uri = asyncio.run(read())
+    assert version.custom_properties["scores.after.clip_t"].actual_instance.double_value == 0.29
+    assert uri == entry.uri
 
 
 def test_push_when_it_is_there_already_writes_nothing(publish: Publish, model_registry: ModelRegistryServer):
