@@ -5,6 +5,7 @@ from __future__ import annotations
 from kfp import dsl, kubernetes
 
 from components.preflight.config import STORAGE_VARIABLE
+from components.publish.destinations.model_registry_client import TOKEN_VARIABLE
 
 OBJECT_STORE_SECRET = "mlpipeline-minio-artifact"
 """The secret from which Kubeflow Pipelines itself takes the key of an S3 object store."""
@@ -18,6 +19,9 @@ TRACKERS_SECRET = "textual-inversion-trackers"
 """Holds the keys of those who draw a training's curves elsewhere, of `TRACKERS_KEYS` those that are used."""
 
 TRACKERS_KEYS = ("WANDB_API_KEY", "COMET_API_KEY")
+
+MODEL_REGISTRY_SECRET = "textual-inversion-model-registry"
+"""Holds the token of a Kubeflow Model Registry that asks for one."""
 
 CONFIG_MAP = "textual-inversion-environment"
 """Holds environment variables, of `VARIABLES` those that the site needs."""
@@ -58,3 +62,8 @@ def in_namespace(task: dsl.PipelineTask) -> dsl.PipelineTask:
 def with_tracker_keys(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """The task with the keys of the trackers, where the namespace has them."""
     return kubernetes.use_secret_as_env(task, TRACKERS_SECRET, {key: key for key in TRACKERS_KEYS}, optional=True)
+
+
+def with_destination_keys(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """The task with the token of a Model Registry, where the namespace has one."""
+    return kubernetes.use_secret_as_env(task, MODEL_REGISTRY_SECRET, {TOKEN_VARIABLE: TOKEN_VARIABLE}, optional=True)

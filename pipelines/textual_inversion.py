@@ -18,7 +18,7 @@ from components.init_embedding.component import init_embedding
 from components.preflight.component import preflight
 from components.publish.component import publish
 from components.train.component import train
-from pipelines.environment import with_tracker_keys
+from pipelines.environment import with_destination_keys, with_tracker_keys
 from pipelines.form import takes_the_form
 from pipelines.resources import DAY, LIGHT, MEDIUM, WEEK, request, request_pod, share_memory
 
@@ -120,7 +120,7 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
         evaluation=judged.outputs["evaluation"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
     ).set_display_name("Publish if learned")
-    request(published, LIGHT).set_caching_options(False)
+    with_destination_keys(request(published, LIGHT).set_caching_options(False))
     return Outputs(
         base_model=model.outputs["reference"],
         learned_embedding=learned.outputs["learned_embedding"],

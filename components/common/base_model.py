@@ -43,7 +43,7 @@ from components.common.errors import (
     ObjectNotFoundError,
     StorageError,
 )
-from components.common.foreign_json import record_of
+from components.common.foreign_json import parse_json, record_of
 from components.common.storage import ObjectStore, open_store
 from components.common.storage.local_files import local_errors, locked_file, temporary_beside
 from components.common.storage.store import checked_key, run_parallel
@@ -173,6 +173,28 @@ def reference_from(content: Any, *, where: str) -> ModelReference:
         return record_of(ModelReference, content, files={name: ModelFile(*entry) for name, entry in entries.items()})
     except (ValueError, BaseModelError) as error:
         raise ArtifactError(f"{where} holds no reference to a base model ({error}): import the model again") from error
+
+
+def find_reference(store_uri: str, digest: str) -> ModelReference:
+    """The reference to the model of that digest in a store.
+
+    Raises:
+        BaseModelError: if the store has none.
+        StorageError: if the store cannot be read.
+    """
+    store = open_store(store_uri)
+    for info in store.list("references/"):
+        try:
+            reference = reference_from(parse_json(store.read(info.key)), where=store.uri_of(info.key))
+        except (ArtifactError, ValueError) as error:
+            logger.warning("passing over %s: %s", store.uri_of(info.key), error)
+            continue
+        if reference.digest == digest:
+            return dataclasses.replace(reference, store=store.uri)
+    raise BaseModelError(
+        f"found no base model with the digest {digest[:12]} in the model store {store.uri}: import it again, or name "
+        "the store that has it"
+    )
 
 
 def human_size(size: float) -> str:
@@ -332,20 +354,30 @@ def _fetch(files: Sequence[ModelFile], store: ObjectStore, cache: Path) -> None:
 
 
 def _fetch_one(file: ModelFile, store: ObjectStore, blob: Path) -> None:
-    uri = store.uri_of(blob_key(file.sha256))
     with temporary_beside(blob) as download:
-        try:
-            store.download_file(blob_key(file.sha256), download)
-        except ObjectNotFoundError as error:
-            raise ArtifactError(f"{uri}: the model store lacks this file: import the base model again") from error
-        if download.stat().st_size != file.size or sha256_of_file(download) != file.sha256:
-            raise ArtifactError(
-                f"{uri}: the content does not match its SHA-256 ({file.size} bytes expected):"
-                " import the base model again, which replaces it"
-            )
+        download_file(file, store, download)
         download.chmod(0o444)
         os.replace(download, blob)
     _stamp(blob, _status(blob))
+
+
+def download_file(file: ModelFile, store: ObjectStore, path: Path) -> None:
+    """Makes the local file `path` from a file of a model, read from its store and verified.
+
+    Raises:
+        ArtifactError: if the store lacks it or holds a damaged one.
+        StorageError: if the store cannot be read.
+    """
+    uri = store.uri_of(blob_key(file.sha256))
+    try:
+        store.download_file(blob_key(file.sha256), path)
+    except ObjectNotFoundError as error:
+        raise ArtifactError(f"{uri}: the model store lacks this file: import the base model again") from error
+    if path.stat().st_size != file.size or sha256_of_file(path) != file.sha256:
+        raise ArtifactError(
+            f"{uri}: the content does not match its SHA-256 ({file.size} bytes expected):"
+            " import the base model again, which replaces it"
+        )
 
 
 def _link(blob: Path, path: Path) -> None:

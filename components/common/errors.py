@@ -15,6 +15,7 @@
     │   ├── LostProcessError     another process of the training is gone; the last completed step is kept
     │   └── InterruptedTraining  exit code 143: asked to stop; the last completed step is kept
     ├── ClusterError             exit code 6: Kubernetes does not do what was asked
+    ├── DestinationError         exit code 7: a further destination lacks a version, which is in the registry
     └── StoppedRun               exit code 128 + the signal's number: a local run was asked to stop
 
 A message says what was found, what was expected, where, and what to do next.
@@ -104,6 +105,12 @@ class ClusterError(TextualInversionError):
     """Kubernetes does not do what was asked."""
 
     exit_code = 6
+
+
+class DestinationError(TextualInversionError):
+    """A further destination lacks a version, which is in the registry."""
+
+    exit_code = 7
 
 
 class StoppedRun(TextualInversionError):

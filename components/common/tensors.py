@@ -118,6 +118,15 @@ def as_float32(values: np.ndarray, stored_as: str) -> np.ndarray:
         return values.astype(np.float32)
 
 
+def from_float32(values: np.ndarray, stored_as: str) -> np.ndarray:
+    """The values, float32, rounded to the nearest of the safetensors type `stored_as`, as `STORED_AS` reads them."""
+    if stored_as == "BF16":
+        bits = np.ascontiguousarray(values, "<f4").view("<u4")
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")  # a tie goes to the even one
+    with np.errstate(over="ignore"):
+        return values.astype(STORED_AS[stored_as])
+
+
 def read_float32(file: Path) -> dict[str, np.ndarray]:
     """Every tensor of a safetensors file, float32, by key in order.
 

@@ -23,10 +23,7 @@ HINTS = {
     "set": "the pictures of images_uri are all for training: scoring_images_uri names those to score against",
     "power": "it is lr_power here",
     "validation_epochs": "it is validation_steps here",
-    "save_as_full_pipeline": "the base model is not published again: load_textual_inversion adds the word to it",
     "no_safe_serialization": "pickled files run code when they are loaded: words are published as safetensors",
-    "push_to_hub": "publishing is to the registry below storage_uri",
-    "hub_model_id": "publishing is to the registry below storage_uri, as concept_name",
     "hub_token": "everybody could read a token on a form: it is the environment variable HF_TOKEN, which pods have "
     "from the secret textual-inversion-hub-token",
     "use_auth_token": "it is the environment variable HF_TOKEN here",

@@ -18,6 +18,9 @@ _SHARD = re.compile(r"[^/\\]+\.safetensors")
 _BUFFER = re.compile(r"((text|vision)_model\.){0,2}embeddings\.position_ids")
 _BESIDE_TEXT = re.compile(r"vision_model\..*|visual_projection\..*|logit_scale")
 """What a whole CLIP model has beside its text encoder."""
+TOKEN_TABLES = ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
+"""Where CLIP text encoders keep the token table: transformers before 5.6, and from there on."""
+
 _SHOWN = 5
 _LONGEST_KEY = 256
 
@@ -124,6 +127,27 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     if left:
         raise BaseModelError(f"{indexes[0]} does not name {', '.join(sorted(left)[:_SHOWN])}: import the model again")
     return tensors
+
+
+def token_table(text_encoder: Path) -> tuple[str, StoredTensor]:
+    """The token table in the weights of the folder `text_encoder`, as it lies there, after its key.
+
+    Raises:
+        BaseModelError: when there are no such weights, or no table [rows, width] of floating point in them.
+    """
+    tensors = stored_tensors(text_encoder)
+    key = next((key for key in TOKEN_TABLES if key in tensors), None)
+    if key is None:
+        raise BaseModelError(
+            f"found no token table in {text_encoder}, expected {' or '.join(TOKEN_TABLES)}: is it a CLIP text encoder?"
+        )
+    table = tensors[key]
+    if table.dtype not in STORED_AS or len(table.shape) != 2:
+        raise BaseModelError(
+            f"{table.file}: {key} has dtype {table.dtype} and shape {list(table.shape)}, expected a table of "
+            f"{', '.join(STORED_AS)}"
+        )
+    return key, table
 
 
 def shards(index: Any) -> dict[str, str]:

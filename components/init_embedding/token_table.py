@@ -7,11 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from components.common.errors import BaseModelError
-from components.common.tensors import STORED_AS, as_float32
-from components.common.weights import stored_tensors
-
-KEYS = ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
-"""Where CLIP text encoders keep the table: transformers before 5.6, and from there on."""
+from components.common.tensors import as_float32
+from components.common.weights import token_table
 
 
 def read_token_row(text_encoder: Path, token_id: int) -> np.ndarray:
@@ -20,18 +17,7 @@ def read_token_row(text_encoder: Path, token_id: int) -> np.ndarray:
     Raises:
         BaseModelError: when the folder has no such weights or the table no such row.
     """
-    tensors = stored_tensors(text_encoder)
-    key = next((key for key in KEYS if key in tensors), None)
-    if key is None:
-        raise BaseModelError(
-            f"found no token table in {text_encoder}, expected {' or '.join(KEYS)}: is it a CLIP text encoder?"
-        )
-    table = tensors[key]
-    if table.dtype not in STORED_AS or len(table.shape) != 2:
-        raise BaseModelError(
-            f"{table.file}: {key} has dtype {table.dtype} and shape {list(table.shape)}, expected a table of "
-            f"{', '.join(STORED_AS)}"
-        )
+    key, table = token_table(text_encoder)
     rows, width = table.shape
     if not 0 <= token_id < rows:
         raise BaseModelError(

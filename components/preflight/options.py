@@ -19,6 +19,7 @@ from components.init_embedding.config import InitOptions
 from components.preflight.config import RunOptions
 from components.preflight.words import TOKEN, WordsOptions, in_word, values_by_word
 from components.publish.config import PublishOptions
+from components.publish.destinations.config import DestinationOptions
 from components.train.config import TrainStepConfig, mistakes_with_several_words
 from components.train.frameworks import FRAMEWORKS, framework_for, mistakes_with_flax
 from components.train.nodes.config import MODEL_CPU, MODEL_MEMORY, LaunchConfig, NodesOptions
@@ -35,6 +36,7 @@ GROUPS: tuple[type[Config], ...] = (
     NodesOptions,
     EvaluateOptions,
     PublishOptions,
+    DestinationOptions,
     WordsOptions,
 )
 """The configs whose fields a person sets."""
@@ -92,6 +94,7 @@ class CheckedOptions:
     nodes: NodesOptions
     evaluation: EvaluateOptions
     registry: PublishOptions
+    destinations: DestinationOptions
     more_words: WordsOptions
     others: tuple[CheckedOptions, ...] = ()
     """The same for each of `more_words`, as it would be alone."""
@@ -217,6 +220,9 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
     """What no config can see alone."""
     run, nodes = options.run, options.nodes
     yield from options.watching.mistakes_with(options.word.placeholder_token)
+    yield from options.destinations.mistakes_with(
+        options.registry.concept_name or concept_name(options.word.placeholder_token)
+    )
     try:
         options.launching().pod_accelerators(options.framework, run.accelerator)
     except ConfigError as error:
@@ -239,6 +245,11 @@ def _mistakes_between_words(options: CheckedOptions) -> Iterable[str]:
     if not options.others:
         return
     yield from mistakes_with_several_words(options.training, options.watching)
+    if repository := options.destinations.hub_model_id:
+        yield (
+            f"hub_model_id: found {repository!r} with more_words, expected nothing: each word goes to a repository "
+            "that is named as its concept"
+        )
     tokens, concepts = list(options.word.tokens), [_concept(options)]
     for word in options.others:
         where = in_word(word.word.placeholder_token)

@@ -257,6 +257,8 @@ def _check_sources(options: CheckedOptions) -> _Sources:
             sampler=options.evaluation.sampler,
         )
     attempt("storage_uri", _check_writable, run.storage)
+    if options.destinations.full_pipeline_uri:
+        attempt("full_pipeline_uri", _check_writable, options.destinations.full_pipeline_uri)
     wanted = options.training.resume_from_checkpoint
     attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
     if problems:
@@ -423,5 +425,5 @@ def _configs_of_word(options: CheckedOptions, sources: _WordSources, trains: Pod
             accelerator=run.accelerator,
             champion=dataclasses.asdict(sources.champion) if sources.champion else {},
         ),
-        "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),
+        "publish": PublishConfig(**vars(options.registry), **vars(options.destinations), registry_uri=run.registry_uri),
     }

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from components.common.base_model import read_reference
 from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.common.errors import ArtifactError, ObjectNotFoundError
 from components.common.printable import printable, visible
 from components.common.registry import registry
 from components.publish.config import PublishConfig
+from components.publish.destinations.command import add_push_command
+from components.publish.destinations.pushing import destinations_of, push_everywhere
 from components.publish.gallery.command import add_gallery_command
 from components.publish.publish import publish
 
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     verifying.add_argument("concept", nargs="?", help="the concept; without it, all concepts are verified")
 
     add_gallery_command(commands)
+    add_push_command(commands)
     _command(commands, "check", "prove that the registry can be written", _check)
     return parser
 
@@ -83,8 +87,9 @@ def _add_concept_and_version(parser: argparse.ArgumentParser) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
+    config = config_from_flags(PublishConfig, arguments)
     entry = publish(
-        config_from_flags(PublishConfig, arguments),
+        config,
         base_model=arguments.base_model,
         learned_embedding=arguments.learned_embedding,
         evaluation=arguments.evaluation,
@@ -92,6 +97,12 @@ def _publish(arguments: argparse.Namespace) -> None:
         force=arguments.force,
     )
     print(entry.uri)
+    destinations = destinations_of(config, lambda _: read_reference(arguments.base_model))
+    addresses = push_everywhere(
+        destinations, entry, registry_uri=config.registry_uri, required=config.destinations_required
+    )
+    for name, address in addresses.items():
+        print(f"{name}: {address}")
 
 
 def _list(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from components.common.champion import BETTER, NOT_WORSE
 from components.common.errors import ConfigError
 from components.common.options import Config, option
 from components.common.registry.names import check_alias, check_concept_name
+from components.publish.destinations.config import DestinationOptions
 
 ALWAYS, NEVER = "always", "never"
 
@@ -47,8 +48,8 @@ class PublishOptions(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PublishConfig(PublishOptions):
-    """What the step is told: where a concept is published, under which name, and by which run."""
+class PublishConfig(PublishOptions, DestinationOptions):
+    """What the step is told: where a concept is published, under which name, where else, and by which run."""
 
     registry_uri: str = option("folder of the registry: gs://bucket/folder, s3://bucket/folder or a local path")
     run_id: str = option("the run that publishes, kept as lineage; empty when there is none", "")
@@ -56,5 +57,6 @@ class PublishConfig(PublishOptions):
     def find_mistakes(self) -> Iterable[str]:
         """See `Config.find_mistakes`."""
         yield from super().find_mistakes()
+        yield from DestinationOptions.find_mistakes(self)
         if not self.registry_uri:
             yield f"registry_uri: found {self.registry_uri!r}, expected the folder of a registry"

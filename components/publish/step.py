@@ -10,8 +10,10 @@ from typing import Any
 
 from components.common.artifact_folder import write_artifact
 from components.common.artifacts import Evaluation
+from components.common.base_model import read_reference
 from components.common.printable import printable
 from components.publish.config import PublishConfig
+from components.publish.destinations.pushing import destinations_of, push_everywhere
 from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, publish_and_promote
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ def publish_if_learned(
         output: folder for the registry entry; without one, for the word that there is none and why.
 
     Raises:
+        DestinationError: when the version is published and a further destination that is required does not have it.
         ArtifactError: when an artifact, or what the registry holds already, is damaged.
         InputError: when the inputs do not belong together.
         StorageError: when the registry cannot be written.
@@ -73,6 +76,12 @@ def publish_if_learned(
     logger.info(
         "published %s as version %d of %s: %s", entry.facts.placeholder_token, entry.version, entry.concept, entry.uri
     )
+    addresses = push_everywhere(
+        destinations_of(config, lambda _: read_reference(base_model)),
+        entry,
+        registry_uri=config.registry_uri,
+        required=config.destinations_required,
+    )
     return Said(
         text=entry.uri if promotion.promoted else f"{entry.uri} {promotion.sentence}",
         metadata={
@@ -83,5 +92,6 @@ def publish_if_learned(
             "placeholder_token": entry.facts.placeholder_token,
             "promoted": promotion.promoted,
             "promotion": promotion.sentence,
+            **addresses,
         },
     )

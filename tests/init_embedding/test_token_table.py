@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from components.common.errors import BaseModelError
-from components.init_embedding.token_table import KEYS, read_token_row
+from components.common.weights import TOKEN_TABLES
+from components.init_embedding.token_table import read_token_row
 from tests.init_embedding.conftest import KEY, write_text_encoder
 
 
@@ -22,7 +23,7 @@ def random_table(rows: int = 50, width: int = 6) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((rows, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", TOKEN_TABLES)
 @pytest.mark.parametrize("token_id", [0, 17, 49])
 def test_row_when_float32_is_the_tables_own(key: str, token_id: int, tmp_path: Path) -> None:
     write_text_encoder(tmp_path, random_table(), key=key)

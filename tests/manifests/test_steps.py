@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from components.preflight.preflight import preflight
+from components.publish.destinations.model_registry_client import TOKEN_VARIABLE
 from pipelines.backend_rules import requests_that_do_not_fit
 from pipelines.compiling import COMPILED
 from pipelines.environment import (
@@ -15,6 +16,7 @@ from pipelines.environment import (
     CA_FOLDER,
     CONFIG_MAP,
     HUB_SECRET,
+    MODEL_REGISTRY_SECRET,
     OBJECT_STORE_KEYS,
     OBJECT_STORE_SECRET,
     TRACKERS_KEYS,
@@ -26,6 +28,9 @@ from tests.manifests.rendering import MANIFESTS, Object, find, pod_templates, re
 
 TRACKED = {"exec-train"}
 """The steps that have the keys of trackers."""
+
+REGISTERING = {"exec-publish"}
+"""The steps that have the token of a Model Registry."""
 
 
 @pytest.fixture(scope="module", params=sorted(file.name for file in COMPILED.glob("*.yaml")))
@@ -48,7 +53,9 @@ def test_step_starts_where_nothing_was_put(pods: dict[str, dict[str, Any]]):
     kinds = ("secretAsEnv", "configMapAsEnv", "configMapAsVolume")
     for name, pod in pods.items():
         sources = [source for kind in kinds for source in pod[kind]]
-        assert len(sources) == 4 + (name in TRACKED) and all(source["optional"] is True for source in sources), name
+        assert len(sources) == 4 + (name in TRACKED | REGISTERING) and all(
+            source["optional"] is True for source in sources
+        ), name
 
 
 def test_step_has_the_variables_of_its_site(pods: dict[str, dict[str, Any]]):
@@ -58,6 +65,7 @@ def test_step_has_the_variables_of_its_site(pods: dict[str, dict[str, Any]]):
             OBJECT_STORE_SECRET: OBJECT_STORE_KEYS,
             HUB_SECRET: {"HF_TOKEN": "HF_TOKEN"},
             **({TRACKERS_SECRET: {key: key for key in TRACKERS_KEYS}} if name in TRACKED else {}),
+            **({MODEL_REGISTRY_SECRET: {TOKEN_VARIABLE: TOKEN_VARIABLE}} if name in REGISTERING else {}),
         }, name
         [environment] = pod["configMapAsEnv"]
         assert environment["configMapName"] == CONFIG_MAP

@@ -237,3 +237,10 @@ def test_nodes_are_told_to_the_training_step_when_there_are_several():
     assert checked().training_step(cpu="4", memory="16Gi").nodes is None
     nodes = checked(num_nodes=2, queue="team").training_step(cpu="4", memory="16Gi").nodes
     assert nodes is not None and (nodes.num_nodes, nodes.queue, nodes.memory_per_node) == (2, "team", "16Gi")
+
+
+@pytest.mark.parametrize("name", [{"concept_name": "Größe"}, {"placeholder_token": "<größe>"}])
+def test_concept_that_the_hub_takes_for_no_name_needs_a_repository(name: dict[str, str]):
+    with pytest.raises(ConfigError, match=r"hub_model_id: found nothing for the concept '.*größe'"):
+        checked(**{key: value.lower() for key, value in name.items()}, push_to_hub=True)
+    assert checked(**name, push_to_hub=True, hub_model_id="team/size").destinations.hub_model_id == "team/size"

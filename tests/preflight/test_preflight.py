@@ -231,6 +231,17 @@ def test_preflight_refuses_storage_that_cannot_be_written(given: dict[str, Any],
         preflight(given)
 
 
+def test_publishing_is_told_of_further_destinations_which_are_tried_as_far_as_can_be(
+    given: dict[str, Any], tmp_path: Path
+):
+    full = {**given, "save_as_full_pipeline": "true", "full_pipeline_uri": str(tmp_path / "full")}
+    assert told(preflight(full), "publish")["full_pipeline_uri"] == str(tmp_path / "full")
+    shutil.rmtree(tmp_path / "full")
+    (tmp_path / "full").write_text("a file where the folder is to be")
+    with pytest.raises(StorageError, match=r"full_pipeline_uri: .*full"):
+        preflight(full)
+
+
 @pytest.fixture
 def given_for_tpus(given: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a run on TPUs."""

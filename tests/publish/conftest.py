@@ -45,6 +45,7 @@ def write_inputs(
     reference: ModelReference = REFERENCE,
     training: Mapping[str, Any] | None = None,
     judged: Judged | None = None,
+    width: int = 8,
 ) -> Inputs:
     """Artifacts of an embedding whose rows depend on `seed`, with an evaluation of just this embedding.
 
@@ -56,7 +57,7 @@ def write_inputs(
         evaluation=folder / "evaluation",
     )
     generator = np.random.default_rng(seed)
-    widths = {"text_encoder": 8, "text_encoder_2": 12} if sdxl else {"text_encoder": 8}
+    widths = {"text_encoder": width, "text_encoder_2": 12} if sdxl else {"text_encoder": width}
     rows = {name: generator.normal(size=(2, width)).astype(np.float32) for name, width in widths.items()}
     write_reference(reference, inputs.base_model)
     learned = LearnedEmbedding(

@@ -41,6 +41,11 @@ def concept_store(registry_uri: str, concept: str) -> ObjectStore:
     return open_store(f"{registry_uri.rstrip('/')}/{concept}")
 
 
+def store_of(entry: RegistryEntry) -> ObjectStore:
+    """The store of the concept that a version is of."""
+    return open_store(entry.uri.removesuffix(f"/{versions.version_key(entry.version)}"))
+
+
 def list_concepts(registry_uri: str) -> list[str]:
     """The names of the concepts in a registry, sorted."""
     matches = (_CONCEPT_OF_KEY.fullmatch(item.key) for item in open_store(registry_uri).list())

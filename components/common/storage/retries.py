@@ -21,20 +21,33 @@ More where storage may be away for longer, as during an upgrade of the cluster; 
 """
 DEFAULT_RETRY_SECONDS = 90.0
 """Longer than a small storage server takes to restart."""
+STORAGE_ADVICE = (
+    "Check that the storage server is up and that its address (STORAGE_EMULATOR_HOST, AWS_ENDPOINT_URL) is right"
+)
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 10.0
 
 Result = TypeVar("Result")
 
 
+def _no_wait(error: Exception) -> float:
+    return 0.0
+
+
 def with_retries(
-    uri: str, operation: Callable[[int], Result], translate: Callable[[Exception], Exception | None]
+    uri: str,
+    operation: Callable[[int], Result],
+    translate: Callable[[Exception], Exception | None],
+    *,
+    asked_wait: Callable[[Exception], float] = _no_wait,
+    advice: str = STORAGE_ADVICE,
 ) -> Result:
     """What `operation(attempt)` returns, tried again while its failures are transient.
 
     Attempts are counted from 1. Waits grow exponentially with jitter, and each one is a line in the log.
     `translate` gives None for a transient failure, the error to raise instead for any other, or the same
-    error to leave it as it is.
+    error to leave it as it is. `asked_wait` gives the seconds that the server wants to be left alone for, and `advice`
+    is what to do when the time is spent.
 
     Raises:
         StorageError: if the time that `retry_seconds` allows is spent.
@@ -55,12 +68,11 @@ def with_retries(
                 raise
             if problem is not None:
                 raise problem from error
-            wait = delay * random.uniform(0.5, 1.0)
+            wait = max(delay * random.uniform(0.5, 1.0), asked_wait(error))
             if time.monotonic() + wait > deadline:
                 raise StorageError(
                     f"{uri}: no usable answer in {allowed:g} s and {attempt} attempts, the last one"
-                    f" failed with: {one_line(error)}. Check that the storage server is up and that its"
-                    " address (STORAGE_EMULATOR_HOST, AWS_ENDPOINT_URL) is right, then run the step again"
+                    f" failed with: {one_line(error)}. {advice}, then run the step again"
                 ) from error
             logger.warning("%s: %s; attempt %d, next in %.1f s", uri, one_line(error), attempt, wait)
         time.sleep(wait)
