@@ -382,10 +382,10 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
     by_word = [_configs_of_word(word, found, trains) for word, found in zip(options.words, sources.words, strict=True)]
     texts: dict[str, Any] = {name: config.to_json() for name, config in imports.items()}
     texts |= {name: config_text([configs[name] for configs in by_word]) for name in by_word[0]}
-    for name, text in texts.items():
+    for told_step, text in texts.items():
         if (length := len(text.encode())) > LONGEST_CONFIG:
             raise ConfigError(
-                f"more_words: found {length} bytes that the step {name} would be told of {len(by_word)} words, "
+                f"more_words: found {length} bytes that the step {told_step} would be told of {len(by_word)} words, "
                 f"expected at most {LONGEST_CONFIG}: take fewer words in a run, or shorter prompts"
             )
     return Checked(

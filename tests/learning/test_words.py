@@ -98,32 +98,40 @@ def assert_alike(found: Sequence[LearnedEmbedding], expected: Sequence[LearnedEm
 
 
 @pytest.fixture(scope="module")
-def whole(framework: str, joint: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an uninterrupted training of both words."""
-    folder = tmp_path_factory.mktemp(framework)
-    together(framework, folder, joint, **RICH)
-    return folder
-
-
-def learned_in(folder: Path) -> list[LearnedEmbedding]:
-    return [LearnedEmbedding.read(each) for each in word_folders(folder / "learned")]
+def apart(
+    framework: str, inputs: tuple[dict[str, Path], ...], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[LearnedEmbedding]]:
+    """What each word learns alone, and the folder of both trainings."""
+    folder = tmp_path_factory.mktemp(f"{framework}-apart")
+    return folder, alone(framework, folder, inputs, **RICH)
 
 
 def test_each_word_is_what_it_learns_alone(
-    framework: str, whole: Path, inputs: tuple[dict[str, Path], ...], tmp_path: Path
+    framework: str, apart: tuple[Path, list[LearnedEmbedding]], joint: dict[str, Path], tmp_path: Path
 ) -> None:
-    assert_alike(learned_in(whole), alone(framework, tmp_path, inputs, **RICH))
+    together(framework, tmp_path, joint, **RICH)
+    assert_alike([LearnedEmbedding.read(each) for each in word_folders(tmp_path / "learned")], apart[1])
 
 
-def test_resumed_words_are_bit_identical(framework: str, whole: Path, joint: dict[str, Path], tmp_path: Path) -> None:
-    together(framework, tmp_path, joint, **{**RICH, "max_train_steps": 2})
-    for resumed, expected in zip(together(framework, tmp_path, joint, **RICH), learned_in(whole), strict=True):
+def test_word_that_was_begun_alone_goes_on_with_the_others_and_ends_before_them(
+    framework: str, apart: tuple[Path, list[LearnedEmbedding]], joint: dict[str, Path], tmp_path: Path
+) -> None:
+    kept = tmp_path / "checkpoints" / apart[1][0].training_key
+    kept.mkdir(parents=True)
+    shutil.copy(apart[0] / PROPERTIES[0] / "checkpoints" / kept.name / "step-00000002.safetensors", kept)
+    assert_alike(together(framework, tmp_path, joint, **RICH), apart[1])
+
+
+def test_resumed_words_are_bit_identical(joint: dict[str, Path], tmp_path: Path) -> None:
+    whole = together("torch", tmp_path / "whole", joint, **RICH)
+    together("torch", tmp_path / "parts", joint, **{**RICH, "max_train_steps": 2})
+    for resumed, expected in zip(together("torch", tmp_path / "parts", joint, **RICH), whole, strict=True):
         np.testing.assert_array_equal(resumed.rows[ENCODER], expected.rows[ENCODER])
         np.testing.assert_array_equal(resumed.losses, expected.losses)
 
 
 def test_each_word_stops_where_it_stops_alone(
-    framework: str, joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
+    joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
 ) -> None:
     stopping = {
         **trainings.SHORT,
@@ -133,20 +141,9 @@ def test_each_word_stops_where_it_stops_alone(
         "early_stopping_min_gain": 0.001,
         "max_train_steps": 8,
     }
-    found = together(framework, tmp_path, joint, **stopping)
-    assert_alike(found, alone(framework, tmp_path, inputs, **stopping))
+    found = together("torch", tmp_path, joint, **stopping)
+    assert_alike(found, alone("torch", tmp_path, inputs, **stopping))
     assert found[0].steps != found[1].steps
-
-
-def test_word_that_was_trained_alone_is_not_trained_again(
-    joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
-) -> None:
-    first = trainings.run("torch", tmp_path / "first", inputs[0], TrainConfig(**RICH))
-    shutil.copytree(tmp_path / "first" / "checkpoints", tmp_path / "checkpoints")
-    found = together("torch", tmp_path, joint, **RICH)
-    np.testing.assert_array_equal(found[0].rows[ENCODER], first.rows[ENCODER])
-    alone_too = trainings.run("torch", tmp_path / "second", inputs[1], TrainConfig(**RICH, learnable_property="style"))
-    assert_alike(found, [first, alone_too])
 
 
 def test_each_word_is_what_it_learns_alone_when_two_processes_share_its_batch(

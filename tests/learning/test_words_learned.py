@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from examples.sprites.world import SIZE
 def test_both_words_are_learned(tmp_path: Path) -> None:
     concepts = [CONCEPTS[name] for name in NAMES[:2]]
     base_model, _ = import_models(tmp_path)
-    learned = learn_together(concepts, base_model, tmp_path / "words")
+    config = dataclasses.replace(TRAINING, train_batch_size=4)
+    learned = learn_together(concepts, base_model, tmp_path / "words", config=config)
     assert [each.steps for each in learned] == [TRAINING.max_train_steps] * 2
     model = materialize(read_reference(base_model))
     for concept, folder in zip(concepts, word_folders(tmp_path / "words" / "learned"), strict=True):
@@ -36,4 +38,4 @@ def test_both_words_are_learned(tmp_path: Path) -> None:
             loss(f"a photo of a {word}")
             for word in (concept.initializer_token, concept.placeholder_token, concept.true_caption)
         )
-        assert after < 0.6 * before and after < 1.05 * true_caption
+        assert after < 0.6 * before and after < 1.1 * true_caption

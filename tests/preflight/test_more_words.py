@@ -166,8 +166,8 @@ def test_sources_of_all_words_are_told_at_once(given: dict[str, Any], others: st
 
 
 def test_more_than_a_step_can_be_told_is_refused(given: dict[str, Any], others: str):
-    words = {f"<w{number}>": {"images_uri": others} for number in range(4)}
-    prompts = ["a {} " + "very " * 30] * 200
+    words = {f"<w{number}>": {"images_uri": others} for number in range(2)}
+    prompts = ["a {} " + "photo " * 15] * 450
     preflight({**given, "evaluation_prompts": prompts})
     with pytest.raises(ConfigError, match=r"more_words: found \d+ bytes that the step sample_and_score would be told"):
         preflight({**given, "evaluation_prompts": prompts, "more_words": words})
