@@ -15,6 +15,7 @@ from components.common.registry.aliases import (
     read_alias,
     roll_back_alias,
     set_alias,
+    take_alias,
 )
 from components.common.storage import ObjectStore, open_store
 from tests.publish.faulty_store import MortalStore
@@ -51,6 +52,25 @@ def test_advance_alias_when_its_version_was_rolled_back(store: ObjectStore) -> N
     roll_back_alias(store, "champion")
     assert advance_alias(store, "champion", 2).version == 1
     assert advance_alias(store, "champion", 3) == Alias(version=3, previous=(1,), newest=3)
+
+
+def test_take_alias_moves_it_from_the_version_that_was_judged_against_only(local: ObjectStore) -> None:
+    assert take_alias(local, "champion", 1, judged_against=0) == Alias(version=1, newest=1)
+    assert take_alias(local, "champion", 2, judged_against=1) == Alias(version=2, previous=(1,), newest=2)
+    for version, judged_against in ((2, 1), (3, 1), (3, 0), (1, 2)):
+        assert take_alias(local, "champion", version, judged_against=judged_against).version == 2
+
+
+def test_take_alias_when_somebody_else_moves_it_between_look_and_write(local: ObjectStore) -> None:
+    advance_alias(local, "champion", 1)
+
+    class Overtaken(MortalStore):
+        def write(self, key: str, data: bytes, **condition: object) -> str:
+            set_alias(local, "champion", 7)
+            return super().write(key, data, **condition)  # type: ignore[arg-type]
+
+    assert take_alias(Overtaken(local, writes=9), "champion", 8, judged_against=1).version == 7
+    assert read_alias(local, "champion") == Alias(version=7, previous=(1,), newest=7)
 
 
 def test_set_alias_moves_backwards_too(store: ObjectStore) -> None:

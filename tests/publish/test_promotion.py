@@ -19,6 +19,7 @@ from components.common.registry.registry import concept_store, list_versions, mo
 from components.publish import publish as step
 from components.publish.__main__ import main
 from components.publish.config import PublishConfig
+from components.publish.promotion import why_not
 from components.publish.publish import ENTRY_KIND, ENTRY_VERSION
 from components.publish.step import Said, publish_if_learned
 from tests.publish.conftest import Inputs, judged_against
@@ -43,7 +44,7 @@ def registry(tmp_path: Path, make_inputs: Make) -> str:
 
 
 @pytest.mark.parametrize(
-    ("promote_if", "judged", "promoted"),
+    ("promote_if", "judged", "may_move"),
     [
         ("not_worse", judged_against(1), True),
         ("not_worse", judged_against(1, clip_i=-0.02), False),
@@ -51,25 +52,34 @@ def registry(tmp_path: Path, make_inputs: Make) -> str:
         ("better", judged_against(1), False),
         ("better", judged_against(1, clip_i=0.02), True),
         ("better", judged_against(1, clip_t=0.02), False),
+        ("better", judged_against(0), True),
         ("always", judged_against(1, clip_i=-0.5), True),
         ("never", judged_against(1, clip_i=0.5), False),
+        ("never", None, False),
         ("not_worse", None, True),
     ],
 )
-def test_alias_moves_as_promote_if_says_and_the_version_is_there_in_any_case(
-    promote_if: str, judged: Judged | None, promoted: bool, registry: str, make_inputs: Make, tmp_path: Path
+def test_verdict_decides_as_promote_if_says(promote_if: str, judged: Judged | None, may_move: bool) -> None:
+    refusal = why_not(promote_if, "champion", judged)
+    assert refusal.startswith("" if may_move else f"champion is not moved, for promote_if is {promote_if}")
+    assert bool(refusal) is not may_move
+    assert may_move or judged is None or judged.sentence in refusal
+
+
+@pytest.mark.parametrize(
+    ("gain", "promote_if"), [(0.02, "better"), (-0.02, "not_worse"), (-0.02, "always"), (1, "never")]
+)
+def test_version_is_published_in_any_case_and_the_answer_says_why_the_alias_stays(
+    gain: float, promote_if: str, registry: str, make_inputs: Make, tmp_path: Path
 ) -> None:
-    said = publish(make_inputs(seed=2, judged=judged), registry, tmp_path / "out", promote_if=promote_if)
+    inputs, promoted = make_inputs(seed=2, judged=judged_against(1, clip_i=gain)), promote_if in ("better", "always")
+    said = publish(inputs, registry, tmp_path / "out", promote_if=promote_if)
     assert [entry.version for entry in list_versions(registry, "cat-toy")] == [1, 2]
     assert champion(registry) == (2 if promoted else 1)
     assert said.metadata["promoted"] is promoted
     address, _, why = said.text.partition(" ")
     assert address == said.metadata["entry_uri"]
     assert why == ("" if promoted else said.metadata["promotion"])
-    if not promoted:
-        assert f"champion is not moved, for promote_if is {promote_if}" in why
-    if judged:
-        assert judged.sentence in said.metadata["promotion"]
 
 
 def test_version_that_loses_says_why_wherever_one_looks(
