@@ -48,7 +48,7 @@ class UNet(nnx.Module):
 
         Args:
             latents: noisy latents, [b, h, w, in_channels].
-            timesteps: int32 [b].
+            timesteps: int32 or float32 [b].
             prompt: the prompt's hidden states, [b, t, cross_attention_dim].
         """
         x, prompt = self.conv_in(latents.astype(self.dtype)), prompt.astype(self.dtype)

@@ -7,8 +7,9 @@ training picture with light edits of itself (its mirror image, its middle nine t
 everybody would call a copy; and no less than the greatest cosine of a training picture with another real picture, one
 of training or of scoring, for what is no nearer than these is another picture of the same thing. Published work has
 fixed thresholds for one model (arXiv 2212.03860 for SSCD), which say nothing of another. On the tiny world, whose
-scorer sees little but the kind of thing, edits alone called 20 to 100% of the scoring pictures copies; with other real
-pictures 0 to 8% of what the true caption draws are called so, which are none, and all copies with a little noise.
+scorer sees little but the kind of thing, edits and training pictures alone called 20 to 100% of the scoring pictures
+copies, and 33 to 92% of what the true caption draws, which are none; with the scoring pictures 0 to 8% of the latter,
+and still every copy with a little noise.
 """
 
 from __future__ import annotations

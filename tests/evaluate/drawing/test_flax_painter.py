@@ -193,3 +193,12 @@ def test_pictures_and_losses_equal_torch_without_the_last_layers(
     assert our_loss == pytest.approx(their_loss, rel=1e-4)
     painters[1].write_rows({runs.TEXT_ENCODER: rows})
     assert painters[1].held_out_loss(pictures, PROMPTS[0]) != pytest.approx(their_loss, rel=1e-3)
+
+
+def test_sampler_and_precision_are_those_that_are_asked_for() -> None:
+    painter = FlaxPainter(SPRITES, mesh=mesh_for("cpu"), sampler="dpm-solver++", precision="bf16")
+    expected = {"scheduler": "DPMSolverMultistepScheduler", "precision": "bfloat16"}
+    assert {name: painter.settings[name] for name in expected} == expected
+    assert painter.widen()
+    assert {name: painter.settings[name] for name in expected} == {**expected, "precision": "float32"}
+    assert not painter.widen(), "there is nothing wider"
