@@ -20,12 +20,28 @@ class Metric:
 METRICS = {
     "clip_i": Metric(name="CLIP-I", meaning="likeness of the samples to the training pictures"),
     "clip_t": Metric(name="CLIP-T", meaning="likeness of each sample to its prompt"),
+    "dino": Metric(name="DINO", meaning="likeness in detail"),
+    "adherence": Metric(
+        name="prompt left", meaning="likeness to the prompt with the initializer word in the learned word's place"
+    ),
+    "diversity": Metric(name="diversity", meaning="how much samples of one prompt differ"),
+    "memorised": Metric(
+        name="copies",
+        meaning="share of samples that are as near to a training picture as a copy; lower is better",
+    ),
+    "flagged": Metric(
+        name="flagged",
+        meaning="share of samples that the safety checker objects to, shown blurred; lower is better",
+    ),
 }
 """The scores, in the order in which they are shown."""
+
+HIGHER_IS_BETTER = "Higher is better where nothing else is said."
 
 VARIANTS = {
     "before": "before training",
     "after": "learned concept",
+    "champion": "the champion then",
     "true_caption": "true caption instead",
     "real": "the pictures themselves",
 }

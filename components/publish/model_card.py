@@ -16,7 +16,7 @@ from components.common.markdown import cell, code, escaped, picture, table
 from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
 from components.common.registry.entry import Facts
-from components.common.score_labels import METRICS, VARIANTS, in_order
+from components.common.score_labels import HIGHER_IS_BETTER, METRICS, VARIANTS, in_order
 from components.common.usage import usage_script, usual_prompt
 
 TAGS = ("textual_inversion", "text-to-image", "diffusers")
@@ -182,7 +182,7 @@ def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
         rows.append([label, *("" if v is None else f"{v:.3f}" for v in values)])
     header = ["", *(METRICS[name].name if name in METRICS else cell(name) for name in metrics)]
     legend = [f"{METRICS[name].name}: {METRICS[name].meaning}." for name in metrics if name in METRICS]
-    parts = ["## Scores", table(header, rows), " ".join([*legend, "Higher is better."]) if legend else ""]
+    parts = ["## Scores", table(header, rows), " ".join([*legend, HIGHER_IS_BETTER]) if legend else ""]
     if settings:
         parts.append(_details("How the samples were drawn and scored", settings))
     return "\n\n".join(part for part in parts if part)
