@@ -93,4 +93,4 @@ def test_report_is_printed_dark_on_white(browser, report):
         )
     finally:
         browser.print_on_paper(False)
-    assert paper == "rgb(255, 255, 255)rgb(28, 27, 34)"
+    assert paper == "rgb(255, 255, 255) rgb(28, 27, 34) exact", "bars and dots are backgrounds"
