@@ -26,13 +26,17 @@ METRICS = {
     ),
     "diversity": Metric(name="diversity", meaning="how much samples of one prompt differ"),
     "memorised": Metric(
-        name="copies", meaning="share of samples that are as near to a training picture as a copy; lower is better"
+        name="copies",
+        meaning="share of samples that are as near to a training picture as a copy; lower is better",
     ),
     "flagged": Metric(
-        name="flagged", meaning="share of samples that the safety checker objects to, shown blurred; lower is better"
+        name="flagged",
+        meaning="share of samples that the safety checker objects to, shown blurred; lower is better",
     ),
 }
 """The scores, in the order in which they are shown."""
+
+HIGHER_IS_BETTER = "Higher is better where nothing else is said."
 
 VARIANTS = {
     "before": "before training",

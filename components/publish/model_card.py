@@ -16,7 +16,7 @@ from components.common.markdown import cell, code, escaped, picture, table
 from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
 from components.common.registry.entry import Facts
-from components.common.score_labels import METRICS, VARIANTS, in_order
+from components.common.score_labels import HIGHER_IS_BETTER, METRICS, VARIANTS, in_order
 from components.common.usage import usage_script, usual_prompt
 
 TAGS = ("textual_inversion", "text-to-image", "diffusers")
@@ -188,7 +188,7 @@ def _scores(facts: Facts, settings: Mapping[str, Any]) -> str:
     parts = [
         "## Scores",
         table(header, rows),
-        " ".join([*legend, "Higher is better where nothing else is said."]) if legend else "",
+        " ".join([*legend, HIGHER_IS_BETTER]) if legend else "",
         escaped(str(facts.lineage.get(CHAMPION_VERDICT, ""))),
     ]
     if settings:

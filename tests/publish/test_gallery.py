@@ -230,6 +230,22 @@ def test_gallery_shows_what_is_damaged_and_the_rest(tmp_path: Path) -> None:
     assert rendered.count("<script>") == 1 and EVIL in text
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("hf://owner/model@main", "owner/model"),
+        ("/data/sprites/base_model/", "sprites/base_model"),
+        ("s3://bucket/models/sd15", "models/sd15"),
+        ("", "unknown"),
+        (7, "7"),
+    ],
+)
+def test_gallery_names_the_base_model(address: object, name: str, tmp_path: Path) -> None:
+    facts = dataclasses.replace(small_bundle().facts, lineage={"base_model": address})
+    publish_version(concept_store(str(tmp_path), "cat-toy"), dataclasses.replace(small_bundle(), facts=facts), "run")
+    assert [a["data-model"] for a in Elements(render_gallery(str(tmp_path))).all("details")] == [name]
+
+
 def test_gallery_folds_what_is_old(tmp_path: Path) -> None:
     for number in range(7):
         publish_version(concept_store(str(tmp_path), "cat-toy"), small_bundle(str(number)), "run")

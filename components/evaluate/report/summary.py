@@ -8,7 +8,7 @@ from typing import Any
 
 from components.common.artifacts import Evaluation, LearnedEmbedding
 from components.common.markdown import cell, code, escaped, table
-from components.common.score_labels import METRICS, VARIANTS, in_order, metric, variant_label
+from components.common.score_labels import HIGHER_IS_BETTER, METRICS, VARIANTS, in_order, metric, variant_label
 from components.evaluate.report.training import chosen_options
 
 
@@ -49,8 +49,9 @@ def _scores(evaluation: Evaluation) -> str:
     before, after = scores.get("before", {}), scores.get("after", {})
     gains = {name: after[name] - before[name] for name in metrics if name in before and name in after}
     rows.append(["**gain**", *(f"**{gains[m]:+.3f}**" if m in gains else "" for m in metrics)])
-    legend = (f"{metric(name).name}: {metric(name).meaning}." for name in metrics if metric(name).meaning)
-    return f"{table(['', *(escaped(metric(name).name) for name in metrics)], rows)}\n\n{' '.join(legend)}".rstrip()
+    legend = [f"{metric(name).name}: {metric(name).meaning}." for name in metrics if metric(name).meaning]
+    header = ["", *(escaped(metric(name).name) for name in metrics)]
+    return f"{table(header, rows)}\n\n{' '.join([*legend, HIGHER_IS_BETTER])}"
 
 
 def _number(values: Mapping[str, float], intervals: Mapping[str, Any], name: str) -> str:

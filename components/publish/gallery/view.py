@@ -207,8 +207,8 @@ def _date(entry: RegistryEntry) -> str:
 
 def _model(facts: Facts) -> str:
     """`owner/name` of the Hub without revision, and the last two parts of any other address."""
-    source = str(facts.lineage.get("base_model", "")) or "unknown"
-    return _short("/".join(source.partition("://")[2].split("@")[0].rstrip("/").split("/")[-2:]) or source)
+    address = str(facts.lineage.get("base_model", "")).rpartition("://")[2].partition("@")[0].rstrip("/")
+    return _short("/".join(address.split("/")[-2:])) or "unknown"
 
 
 def _scores(facts: Facts) -> tuple[ScoreView, ...]:

@@ -89,9 +89,8 @@ def test_report_is_printed_dark_on_white(browser, report):
     browser.open(report, scheme="dark")
     browser.print_on_paper(True)
     try:
-        paper = browser.value_of(
-            "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.body).color"
-        )
+        names = "backgroundColor, color, printColorAdjust"
+        paper = browser.value_of(f"(({{{names}}}) => [{names}].join(' '))(getComputedStyle(document.body))")
     finally:
         browser.print_on_paper(False)
-    assert paper == "rgb(255, 255, 255)rgb(28, 27, 34)"
+    assert paper == "rgb(255, 255, 255) rgb(28, 27, 34) exact", "bars and dots are backgrounds"

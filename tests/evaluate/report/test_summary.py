@@ -20,7 +20,8 @@ def evaluation(**changes) -> Evaluation:
         reasons=(),
         scores={
             "before": {"clip_i": 0.41, "clip_t": 0.30},
-            "after": {"clip_i": 0.78, "clip_t": 0.29, "dino": 0.5},
+            "after": {"clip_i": 0.78, "clip_t": 0.29, "sharpness_x": 0.5},
+            "older": {"clip_i": 0.1},
             "champion": {"clip_i": 0.7, "clip_t": 0.2},
         },
         settings={
@@ -54,10 +55,11 @@ def test_summary_tells_verdict_scores_and_what_was_chosen(learned: LearnedEmbedd
     assert "<h1><code>&lt;cat-toy&gt;</code>: ✓ accepted</h1>" in page
     assert "Learned in 200 steps from “toy”; its vector is 2.6 times as long" in page
     assert rows(summary_markdown(evaluation(), learned)) == [
-        "CLIP-I | CLIP-T | dino",
+        "CLIP-I | CLIP-T | sharpness x",
         "before training | 0.410 | 0.300",
         "learned concept | 0.780 (0.750 to 0.810) | 0.290 | 0.500",
-        "champion | 0.700 | 0.200",
+        "the champion then | 0.700 | 0.200",
+        "older | 0.100",
         "**gain** | **+0.370** | **-0.010**",
         "option | here | default",
         "`max_train_steps` | `200` | `5000`",
