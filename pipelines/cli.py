@@ -18,6 +18,7 @@ from components.common.options import mistake_of_text
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options, known_options
+from components.publish.commands import add_registry_commands
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.form import as_form
 from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus
@@ -89,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", help="draw pictures of learned concepts", description=sample_command.__doc__)
     add_sample_flags(sample)
     sample.set_defaults(command=sample_command)
+
+    registry = commands.add_parser(
+        "registry", help="look after the published concepts", description=registry_command.__doc__
+    )
+    add_registry_commands(registry.add_subparsers(required=True, metavar="COMMAND"))
+    registry.set_defaults(command=registry_command)
     return parser
 
 
@@ -138,6 +145,16 @@ def sample_command(arguments: argparse.Namespace) -> int:
     configure_logging()
     files = draw(request_from(arguments), arguments.concept, arguments.base_model, arguments.out)
     print("\n".join(map(_shown, files)))
+    return 0
+
+
+def registry_command(arguments: argparse.Namespace) -> int:
+    """Looks after a registry: what there is, where its aliases point, whether it is sound, and what goes.
+
+    A registry is the folder `registry` below a run's storage_uri; with `textual-inversion run` that is OUT/storage.
+    """
+    configure_logging()
+    arguments.run(arguments)
     return 0
 
 
