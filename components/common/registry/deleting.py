@@ -30,7 +30,7 @@ from components.common.storage.store import run_parallel
 from components.common.training import beside
 from components.common.training.checkpoints import CHECKPOINT_KEY
 
-TRAINING_KEY = re.compile("[0-9a-f]{64}")
+_TRAINING_KEY = re.compile("[0-9a-f]{64}")
 _ATTEMPTS = 10
 _SHOWN = 3
 
@@ -92,7 +92,7 @@ def plan_deletion(registry_uri: str, concept: str, storage_uri: str = "") -> Del
     if not folders and not names and not any(made.values()):
         raise ObjectNotFoundError(f"found nothing of {concept} in the registry {registry_uri}")
     runs = sorted({*map(_run_of, ever)} - {""})
-    nameless = folders.keys() - {entry.version for entry in entries}
+    nameless = folders.keys() - tombstones.keys() - {entry.version for entry in entries}
     return Deletion(
         concept=concept,
         store=store,
@@ -222,7 +222,7 @@ def _unknown(nameless: Collection[int], runs: Collection[str], trainings: Collec
 def _training_of(version: RegistryEntry | Tombstone) -> str:
     """The training key of a version; empty where its manifest names none."""
     key = _fact(version, "training_key")
-    return key if TRAINING_KEY.fullmatch(key) else ""
+    return key if _TRAINING_KEY.fullmatch(key) else ""
 
 
 def _run_of(version: RegistryEntry | Tombstone) -> str:
