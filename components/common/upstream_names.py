@@ -24,7 +24,7 @@ HINTS = {
     "power": "it is lr_power here",
     "validation_epochs": "it is validation_steps here",
     "save_as_full_pipeline": "the base model is not published again: load_textual_inversion adds the word to it",
-    "no_safe_serialization": "pickled files run code when they are loaded: words are published as safetensors",
+    "no_safe_serialization": "it is also_bin here: the pickled file, which can run code, comes beside safetensors",
     "push_to_hub": "publishing is to the registry below storage_uri",
     "hub_model_id": "publishing is to the registry below storage_uri, as concept_name",
     "hub_token": "everybody could read a token on a form: it is the environment variable HF_TOKEN, which pods have "

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
-from components.common.learned_files import read_existing_embedding
+from components.common.learned_files import read_embedding_for_run
+from components.common.model_license import license_of
 from components.common.sources.models import open_source
 from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
@@ -101,7 +102,17 @@ class _Sources:
     base_model_bytes: int
     scorer_revision: str
     scorer_bytes: int
+    initializer_embedding: str
     initializer_embedding_sha256: str
+    base_model_license: str
+
+    def resolved(self, options: CheckedOptions) -> CheckedOptions:
+        """The options, in which stands what the sources say: a version's file for an alias, a licence for none."""
+        return dataclasses.replace(
+            options,
+            word=dataclasses.replace(options.word, initializer_embedding=self.initializer_embedding),
+            registry=dataclasses.replace(options.registry, license=options.registry.license or self.base_model_license),
+        )
 
 
 def preflight(
@@ -136,7 +147,8 @@ def preflight(
             *(training.early_stopping_min_steps, training.max_train_steps),
         )
     images = training_images or {name: image(name) for name in TRAINING_IMAGES}
-    checked = _given_to_steps(options, _check_sources(options), images)
+    sources = _check_sources(options)
+    checked = _given_to_steps(sources.resolved(options), sources, images)
     logger.info("sources: all of them are there, and %s can be written", options.run.storage)
     for name in ("encoding", "training", "evaluation"):
         cpu, memory, accelerators, resource = (
@@ -189,7 +201,9 @@ def _check_sources(options: CheckedOptions) -> _Sources:
     base_model, scorer = attempt("base_model", open_source, run.base_model), attempt("scorer", open_source, run.scorer)
     existing = None
     if options.word.initializer_embedding:
-        existing = attempt("initializer_embedding", read_existing_embedding, options.word.initializer_embedding)
+        existing = attempt(
+            "initializer_embedding", read_embedding_for_run, options.word.initializer_embedding, run.registry_uri
+        )
     base_model_bytes = base_model and attempt(
         "base_model",
         check_model_files,
@@ -221,6 +235,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
                 accelerator=run.accelerator,
                 num_inference_steps=options.evaluation.num_inference_steps,
             )
+    license_name = base_model and attempt("base_model", license_of, base_model)
     attempt("storage_uri", _check_writable, run.storage)
     wanted = options.training.resume_from_checkpoint
     attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
@@ -235,7 +250,9 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         base_model_bytes=base_model_bytes or 0,
         scorer_revision=scorer.revision,
         scorer_bytes=scorer_bytes or 0,
+        initializer_embedding=existing.address if existing else "",
         initializer_embedding_sha256=existing.sha256 if existing else "",
+        base_model_license=license_name or "",
     )
 
 

@@ -57,6 +57,8 @@ def publish(
         learned_embedding=learned_embedding,
         evaluation=evaluation,
         force=force,
+        also_bin=config.also_bin,
+        license_name=config.license,
     )
     store = concept_store(config.registry_uri, bundle.concept)
     entry = publish_version(store, bundle, config.run_id)

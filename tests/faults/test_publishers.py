@@ -86,6 +86,6 @@ def test_publisher_and_collector_overtake_each_other(
     count_faults(at, f"moments of a publisher beside a collector on {uri[:2]}://")
 
 
-def test_concept_is_deleted(uri: str, count_faults: CountFaults) -> None:
-    check_that_a_concept_is_deleted(uri)
-    count_faults(1, f"deletion of a concept on {uri[:2]}://")
+def test_concept_is_deleted_on_a_server(gcs_bucket_uri: str, count_faults: CountFaults) -> None:
+    check_that_a_concept_is_deleted(gcs_bucket_uri)
+    count_faults(1, "deletion of a concept on gs://")
