@@ -29,14 +29,15 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def torch_file(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The file of contiguous float32 tensors of two dimensions [n, d] by name, the same bytes for the same tensors.
+    """The file of float32 tensors of two dimensions [n, d] by name, the same bytes for the same tensors.
 
     Raises:
         ValueError: when a tensor has another number of dimensions.
     """
-    elements = [np.ascontiguousarray(tensor, "<f4") for tensor in tensors.values()]
+    names = sorted(tensors)
+    elements = [np.ascontiguousarray(tensors[name], "<f4") for name in names]
     files = {
-        "data.pkl": _pickled(dict(zip(tensors, elements, strict=True))),
+        "data.pkl": _pickled(dict(zip(names, elements, strict=True))),
         "byteorder": b"little",
         **{f"data/{index}": tensor.tobytes() for index, tensor in enumerate(elements)},
         "version": b"3\n",
