@@ -14,12 +14,15 @@ CARD = "README.md"
 LARGEST_CARD = 256 * 2**10
 """Bytes of a card that is read."""
 
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_NAME = "[a-z0-9][a-z0-9.-]{0,63}"
+_FRONT_MATTER = re.compile(rb"\s*---\r?\n(.*?)\n---\s", re.DOTALL)
+_LINE = re.compile(rf"^license:[ \t]*([\"']?)({_NAME})\1[ \t]*\r?$".encode(), re.MULTILINE)
+"""As the Hub writes it; all of YAML is not read, since the card is somebody else's and may be made to be slow."""
 
 
 def is_license(name: str) -> bool:
     """Whether a licence can be called so on the Hub: `creativeml-openrail-m`, `apache-2.0`, `other`."""
-    return _LICENSE.fullmatch(name) is not None
+    return re.fullmatch(_NAME, name) is not None
 
 
 def license_of(source: ModelSource) -> str:
@@ -30,13 +33,8 @@ def license_of(source: ModelSource) -> str:
     """
     if CARD not in source.files or source.files[CARD].size > LARGEST_CARD:
         return ""
-    from huggingface_hub.repocard import metadata_load
-    from yaml import YAMLError
-
     with tempfile.TemporaryDirectory() as scratch:
-        card = source.fetch(CARD, Path(scratch))
-        try:
-            found = (metadata_load(card) or {}).get("license")
-        except (YAMLError, ValueError, RecursionError):  # a card is for people, and no run fails because of it
-            return ""
-    return found if isinstance(found, str) and is_license(found) else ""
+        card = source.fetch(CARD, Path(scratch)).read_bytes()
+    front_matter = _FRONT_MATTER.match(card)
+    found = front_matter and _LINE.search(front_matter[1])
+    return found[2].decode() if found else ""
