@@ -171,6 +171,21 @@ def test_publisher_at_any_moment_of_a_deletion_leaves_no_torn_version(tmp_path: 
     assert at > 3
 
 
+def test_publisher_that_mends_a_version_while_it_is_deleted_leaves_no_torn_one(tmp_path: Path) -> None:
+    for at in itertools.count():
+        uri = f"{tmp_path}/{at}"
+        publish(uri, "cat-toy", "one")
+        store = registry.concept_store(uri, "cat-toy")
+        store.write("versions/1/manifest.json", b"damaged")
+        mending = OvertakenStore(store, at=at, meanwhile=lambda uri=uri: delete_version(uri, "cat-toy", 1))
+        entry = publish_version(mending, bundle("one"), "run-2")
+        assert registry.verify(uri, "cat-toy") == []
+        if not mending.was_overtaken:
+            break
+        assert entry.version == 2
+    assert at > 2
+
+
 def test_interrupted_deletion_goes_on(tmp_path: Path) -> None:
     uri = str(tmp_path)
     publish(uri, "cat-toy", "one")

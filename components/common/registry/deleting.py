@@ -216,7 +216,7 @@ def _unknown(nameless: Collection[int], runs: Collection[str], trainings: Collec
         yield f"the training of version {', '.join(map(str, sorted(nameless)))}, which has no sound manifest"
     if runs:
         yield f"what Kubeflow Pipelines keeps of the runs {', '.join(runs)}"
-    yield "the pictures it was learned from, and copies: on the Hub, in other stores, on other machines"
+    yield "the pictures it was learned from; curves in a logging_dir or with a tracker; copies, as on the Hub"
 
 
 def _training_of(version: RegistryEntry | Tombstone) -> str:
