@@ -1,4 +1,4 @@
-"""The command `textual-inversion`: runs the pipeline here, compiles it for a cluster, draws what was learned."""
+"""The command `textual-inversion`: runs the pipeline here, compiles it, draws and looks after what was learned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from components.common.options import mistake_of_text
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options, known_options
-from components.publish.commands import add_registry_commands
+from components.publish.registry_parser import add_registry_commands
 from pipelines.compiling import COMPILED, compile_all
 from pipelines.form import as_form
 from pipelines.local_accelerators import check_accelerator_is_here, stand_in_environment, visible_gpus

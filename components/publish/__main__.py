@@ -7,9 +7,9 @@ from pathlib import Path
 
 from components.common.cli import CommandParser, add_config_flags, config_from_flags, step_boundary
 from components.common.registry import registry
-from components.publish.commands import add_command, add_registry_commands
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
+from components.publish.registry_parser import add_command, add_registry_commands
 
 _REFERENCE_HELP = "folder of the base model's reference that the embedding was trained on"
 
