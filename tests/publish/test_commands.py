@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from components.publish import __main__ as step
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
 from pipelines import cli
-from tests.publish.conftest import Inputs
+from tests.publish.conftest import Inputs, write_inputs
 from tests.publish.faulty_store import Killed, MortalStore
 from tests.publish.test_versions import make_bundle
 
@@ -32,17 +33,26 @@ def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPa
     return dict(action.choices)
 
 
-@pytest.fixture
-def made(make_inputs: Callable[..., Inputs]) -> list[Inputs]:
-    return [make_inputs(seed=seed, training={"learning_rate": seed / 100}) for seed in (1, 2)]
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Inputs]:
+    folder = tmp_path_factory.mktemp("made")
+    return [write_inputs(folder / str(n), seed=n, training={"learning_rate": n / 100}) for n in (1, 2)]
 
 
-@pytest.fixture
-def storage_uri(made: list[Inputs], tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def shared_storage_uri(made: list[Inputs], tmp_path_factory: pytest.TempPathFactory) -> str:
     """Storage whose registry has two versions: the first is champion, the second a candidate."""
+    folder = tmp_path_factory.mktemp("shared")
     for inputs, alias in zip(made, ("champion", "candidate"), strict=True):
-        config = PublishConfig(registry_uri=f"{tmp_path}/storage/registry", registry_alias=alias, run_id=f"run-{alias}")
-        publish(config, output=tmp_path / "out", **vars(inputs))
+        config = PublishConfig(registry_uri=f"{folder}/storage/registry", registry_alias=alias, run_id=f"run-{alias}")
+        publish(config, output=folder / "out", **vars(inputs))
+    return f"{folder}/storage"
+
+
+@pytest.fixture
+def storage_uri(shared_storage_uri: str, tmp_path: Path) -> str:
+    """The same, of this test alone."""
+    shutil.copytree(shared_storage_uri, tmp_path / "storage")
     return f"{tmp_path}/storage"
 
 
