@@ -48,6 +48,8 @@ def fill(storage_uri: str) -> None:
         set_alias(registry.concept_store(uri, "cat-toy"), "champion", version)
     with pytest.raises(Killed):
         publish_version(MortalStore(open_store(f"{uri}/cat-toy"), writes=2), make_bundle("half"), "run-half")
+    for name in ("unet/weights", "vae/weights"):
+        open_store(f"{uri}/cat-toy").write(f"full-pipelines/1/{name}", b"")
     publish(uri, "twin", "shared")
     publish(uri, "heir", "heir", initializer_embedding=f"{open_store(uri).uri}/cat-toy/versions/1/x.safetensors")
     checkpoints = open_store(f"{storage_uri}/checkpoints")
@@ -71,7 +73,11 @@ def check_that_a_concept_is_deleted(storage_uri: str) -> None:
     assert keys_of(open_store(storage_uri)) == before
     told = "\n".join(plan.deleted)
     assert [f"version {number}," in told for number in (1, 2, 3)] == [True] * 3
-    assert "alias champion" in told and f"training, 4 objects: {checkpoints.uri_of(key_of('one'))}" in told
+    assert (
+        "2 objects beside them: " in told
+        and "alias champion" in told
+        and f"training, 4 objects: {checkpoints.uri_of(key_of('one'))}" in told
+    )
     assert plan.kept == (
         f"training {key_of('shared')}: version 1 of twin was learned in it, too",
         "version 1 of heir, which started from cat-toy",
@@ -162,7 +168,7 @@ def test_publisher_at_any_moment_of_a_deletion_leaves_no_torn_version(tmp_path: 
         try:
             delete_concept(dataclasses.replace(plan, store=overtaken))
         except Exception as error:
-            assert "somebody publishes into it" in str(error)
+            assert "somebody writes into it" in str(error)
         publish(uri, "cat-toy", "one")
         assert registry.verify(uri, "cat-toy") == []
         assert len(registry.list_versions(uri, "cat-toy")) == 1

@@ -31,6 +31,7 @@ from components.common.training import beside
 from components.common.training.checkpoints import CHECKPOINT_KEY
 
 _TRAINING_KEY = re.compile("[0-9a-f]{64}")
+_OWN_FOLDERS = ("versions/", "aliases/")
 _ATTEMPTS = 10
 _SHOWN = 3
 
@@ -44,6 +45,7 @@ class Deletion:
         store: of the concept.
         checkpoints: of the checkpoints, where the storage of runs was named.
         checkpoint_keys: what is deleted there.
+        other_keys: what is deleted of the concept's folder beside versions and aliases.
         deleted: what is deleted, a phrase and an address each.
         kept: what belongs to it and stays, and why.
         unknown: what there may be of it where nobody has looked.
@@ -53,6 +55,7 @@ class Deletion:
     store: ObjectStore
     checkpoints: ObjectStore | None
     checkpoint_keys: tuple[str, ...]
+    other_keys: tuple[str, ...]
     deleted: tuple[str, ...]
     kept: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -91,6 +94,7 @@ def plan_deletion(registry_uri: str, concept: str, storage_uri: str = "") -> Del
     made = {key: _objects_of(checkpoints, key) for key in trainings if checkpoints and key not in shared}
     if not folders and not names and not any(made.values()):
         raise ObjectNotFoundError(f"found nothing of {concept} in the registry {registry_uri}")
+    other_keys = [info.key for info in store.list() if not info.key.startswith(_OWN_FOLDERS)]
     runs = sorted({*map(_run_of, ever)} - {""})
     nameless = folders.keys() - tombstones.keys() - {entry.version for entry in entries}
     return Deletion(
@@ -98,12 +102,17 @@ def plan_deletion(registry_uri: str, concept: str, storage_uri: str = "") -> Del
         store=store,
         checkpoints=checkpoints,
         checkpoint_keys=tuple(key for keys in made.values() for key in keys),
+        other_keys=tuple(other_keys),
         deleted=(
             *(
                 f"version {number}, {_counted(objects, 'object')}: {store.uri_of(version_key(number))}"
                 for number, objects in folders.items()
             ),
             *(f"alias {name}: {store.uri_of(aliases.alias_key(name))}" for name in names),
+            *(
+                f"{_counted(keys, 'object')} beside them: {store.uri_of(name)}"
+                for name, keys in _by_first_part(other_keys).items()
+            ),
             *(
                 f"training, {_counted(keys, 'object')}: {checkpoints.uri_of(training)}"
                 for training, keys in made.items()
@@ -134,11 +143,12 @@ def delete_concept(deletion: Deletion) -> None:
         _bury_whatever_is_there(store, number)
     for objects in objects_by_version(store).values():
         clear(store, objects)
+    run_parallel(store.delete, [(key,) for key in deletion.other_keys])
     left = [info.key for info in store.list() if not info.key.endswith(f"/{MANIFEST}")]
     if left:
         raise StorageError(
             f"found {', '.join(map(store.uri_of, left[:_SHOWN]))} after {deletion.concept} was deleted: somebody "
-            "publishes into it, or put there what is none of a registry's; look for it, and delete the concept again"
+            "writes into it; look for who does, and delete the concept again"
         )
 
 
@@ -204,6 +214,13 @@ def _objects_of(checkpoints: ObjectStore, training: str) -> list[str]:
     """The keys of a training's checkpoints, and of what lies beside them; of what is called otherwise, none."""
     keys = (info.key for info in checkpoints.list(f"{training}/"))
     return [key for key in keys if CHECKPOINT_KEY.fullmatch(key) or beside.training_of(key)]
+
+
+def _by_first_part(keys: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        found.setdefault(key.partition("/")[0], []).append(key)
+    return found
 
 
 def _unknown(nameless: Collection[int], runs: Collection[str], trainings: Collection[str]) -> Iterable[str]:
