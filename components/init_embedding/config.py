@@ -29,7 +29,7 @@ class InitOptions(Config):
 
     initializer_embedding: str = option(
         "a learned embedding to start from instead of words: the address of a .safetensors file of diffusers, "
-        "AUTOMATIC1111 or ComfyUI, or registry:CONCEPT@ALIAS_OR_VERSION of the own registry; initializer_token is "
+        "AUTOMATIC1111 or ComfyUI, or registry:CONCEPT@ALIAS_OR_VERSION of the run's registry; initializer_token is "
         "then only what samples are scored by",
         "",
     )
