@@ -1,4 +1,4 @@
-"""The command `textual-inversion`: runs the pipeline here, compiles it for a cluster, draws what was learned."""
+"""The command `textual-inversion`: runs the pipeline here, compiles it, draws and looks after what was learned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from components.common.options import mistake_of_text
 from components.common.printable import printable
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options, known_options
-from components.publish.gallery.command import add_gallery_command
+from components.publish.registry_parser import add_registry_commands
 from pipelines.cluster.commands import add_cluster_commands
 from pipelines.compiling import COMPILED, PIPELINE, compile_all
 from pipelines.concepts_file import read_fleet
@@ -101,10 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     add_cluster_commands(commands)
 
     registry = commands.add_parser(
-        "registry", help="look after published concepts", description=registry_command.__doc__
+        "registry", help="look after the published concepts", description=registry_command.__doc__
     )
+    add_registry_commands(registry.add_subparsers(required=True, metavar="COMMAND"))
     registry.set_defaults(command=registry_command)
-    add_gallery_command(registry.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
@@ -183,7 +183,10 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
 
 def registry_command(arguments: argparse.Namespace) -> int:
-    """Looks after the concepts that were published into a registry."""
+    """Looks after a registry: what there is, where its aliases point, whether it is sound, and what goes.
+
+    A registry is the folder `registry` below a run's storage_uri; with `textual-inversion run` that is OUT/storage.
+    """
     configure_logging()
     arguments.run(arguments)
     return 0

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
 from pathlib import Path
 
 from components.common.artifact_folder import sha256_of_file
-from components.common.artifacts import Rows, read_learned_embeds
+from components.common.artifacts import LEARNED_EMBEDS, Rows, read_learned_embeds
 from components.common.errors import ArtifactError, BaseModelError, InputError, ObjectNotFoundError
+from components.common.registry.registry import resolve
 from components.common.storage import open_store, split_uri
 
 PICKLED = (".pt", ".bin", ".pth", ".ckpt")
 """Suffixes of files that can run code when they are read."""
+
+PUBLISHED = "registry:"
+"""What the address of a concept of the run's own registry begins with: `registry:CONCEPT@ALIAS_OR_VERSION`."""
+
+_PUBLISHED = re.compile(rf"{PUBLISHED}(?P<concept>[^/@]+)@(?P<which>[^/@]+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,39 @@ class ExistingEmbedding:
                 f"initializer_embedding: {self.address} has rows of {_told(found)}, expected {_told(widths)} as the "
                 "base model has: take an embedding that was learned on a model of its kind"
             )
+
+
+def mistakes_of_published(address: str) -> list[str]:
+    """What is wrong with an address that begins as one in the run's own registry."""
+    if address.startswith(PUBLISHED) and not _PUBLISHED.fullmatch(address):
+        return [f"found {address!r}, expected {PUBLISHED}CONCEPT@ALIAS_OR_VERSION, such as {PUBLISHED}cat-toy@champion"]
+    return []
+
+
+def read_embedding_for_run(address: str, registry_uri: str) -> ExistingEmbedding:
+    """The embedding at `address`, of which an alias in the run's own registry is followed to a version's file.
+
+    A version never changes, so the address in what is returned is of the same bytes for whoever reads it later.
+
+    Raises:
+        InputError: when there is none, or it is no such file, or damaged.
+        ObjectNotFoundError: when there is no such alias or version.
+        StorageError: when it cannot be read.
+    """
+    published = _PUBLISHED.fullmatch(address)
+    if not published:
+        return read_existing_embedding(address)
+    try:
+        entry = resolve(registry_uri, published["concept"], published["which"])
+    except ArtifactError as error:
+        raise InputError(str(error)) from error
+    existing = read_existing_embedding(f"{entry.uri}/{LEARNED_EMBEDS}")
+    if LEARNED_EMBEDS not in entry.files or entry.files[LEARNED_EMBEDS].sha256 != existing.sha256:
+        raise InputError(
+            f"{existing.address} does not match the manifest of its version, which is damaged: publish the same "
+            "embedding again, which mends it, or start from another version"
+        )
+    return existing
 
 
 def fetch_learned_embeds(address: str, folder: Path) -> Path:

@@ -67,7 +67,7 @@ TEMPLATES = {"object": OBJECT_TEMPLATES, "style": STYLE_TEMPLATES}
 _PLACEHOLDER = re.compile(r"[^\s,]+")
 _BRACKETED = re.compile(r"<(?P<name>\w(?:[\w.-]*\w)?)>")
 _SUFFIX = "-concept"
-_ORDINARY = re.compile(rf"[^\W_]+({_SUFFIX})*")
+_ORDINARY = re.compile(rf"([^\W_]+|_+)({_SUFFIX})*")
 _LONGEST_NAME = 100  # as a registry allows
 _LONGEST_NAME_BYTES = 200  # file systems allow 255, and suffixes follow
 _LONGEST_READABLE_BYTES = 60
@@ -119,8 +119,9 @@ def concept_name(placeholder_token: str) -> str:
 def trigger_word(placeholder_token: str) -> str:
     """The name of the file to install in AUTOMATIC1111 and ComfyUI, which is the word to write in a prompt there.
 
-    It is `concept_name`, but never a word of letters and digits alone: those programs would put the concept
-    wherever a prompt uses that word. So `<star>` is `star-concept` (and `<star-concept>` is `star-concept-concept`).
+    It is `concept_name`, but never a word of letters and digits, or underscores, alone: those programs would put the
+    concept wherever a prompt uses that word. So `<star>` is `star-concept` (and `<star-concept>` is
+    `star-concept-concept`).
     """
     name = concept_name(placeholder_token)
     return f"{name}{_SUFFIX}" if _ORDINARY.fullmatch(name) else name

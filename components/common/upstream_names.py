@@ -23,7 +23,7 @@ HINTS = {
     "set": "the pictures of images_uri are all for training: scoring_images_uri names those to score against",
     "power": "it is lr_power here",
     "validation_epochs": "it is validation_steps here",
-    "no_safe_serialization": "pickled files run code when they are loaded: words are published as safetensors",
+    "no_safe_serialization": "it is also_bin here: the pickled file, which can run code, comes beside safetensors",
     "hub_token": "everybody could read a token on a form: it is the environment variable HF_TOKEN, which pods have "
     "from the secret textual-inversion-hub-token",
     "use_auth_token": "it is the environment variable HF_TOKEN here",

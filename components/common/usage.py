@@ -50,15 +50,35 @@ def usage_script(
         ]
     else:
         lines.append(f'pipeline.load_textual_inversion("{LEARNED_EMBEDS}")')
-    settings = f"num_inference_steps={num_inference_steps}, guidance_scale={guidance_scale:g}"
     if clip_skip:
-        settings += f", clip_skip={clip_skip}"
         lines += [
             'if not hasattr(pipeline.text_encoder, "text_model"):  # as of transformers 5.6',
             '    object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)',
         ]
-    lines.append(f'pipeline({literal(prompt)}, {settings}).images[0].save("picture.png")')
+    lines.append(
+        drawing_line(
+            prompt, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, clip_skip=clip_skip
+        )
+    )
     return "\n".join(lines)
+
+
+def drawing_line(
+    prompt: str, *, num_inference_steps: int, guidance_scale: float, clip_skip: int = 0, negative_prompt: str = ""
+) -> str:
+    """The last line of a script: it draws `picture.png`.
+
+    Args:
+        prompt: what to draw.
+        num_inference_steps: denoising steps.
+        guidance_scale: weight of guidance.
+        clip_skip: how many of the text encoder's last layers the concept was learned without.
+        negative_prompt: what to keep out of the picture, such as a placeholder.
+    """
+    negative = f", negative_prompt={literal(negative_prompt)}" if negative_prompt else ""
+    settings = f"num_inference_steps={num_inference_steps}, guidance_scale={guidance_scale:g}"
+    skipped = f", clip_skip={clip_skip}" if clip_skip else ""
+    return f'pipeline({literal(prompt)}{negative}, {settings}{skipped}).images[0].save("picture.png")'
 
 
 def _loading(kind: str, reference: ModelReference) -> list[str]:

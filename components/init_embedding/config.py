@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from components.common.errors import ConfigError
+from components.common.learned_files import PUBLISHED, mistakes_of_published
 from components.common.options import Config, option
 from components.common.prompts import placeholder_tokens
 from components.common.start_word import AUTO
@@ -28,7 +29,8 @@ class InitOptions(Config):
 
     initializer_embedding: str = option(
         "a learned embedding to start from instead of words: the address of a .safetensors file of diffusers, "
-        "AUTOMATIC1111 or ComfyUI; initializer_token is then only what samples are scored by",
+        "AUTOMATIC1111 or ComfyUI, or registry:CONCEPT@ALIAS_OR_VERSION of the run's registry; initializer_token is "
+        "then only what samples are scored by",
         "",
     )
 
@@ -40,6 +42,8 @@ class InitOptions(Config):
             yield str(error)
         if not self.initializer_token:
             yield f"initializer_token: found {self.initializer_token!r}, expected a word such as toy"
+        for mistake in mistakes_of_published(self.initializer_embedding):
+            yield f"initializer_embedding: {mistake}"
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -64,3 +68,12 @@ class InitConfig(InitOptions):
     initializer_embedding_sha256: str = option(
         "SHA-256 that the embedding must still have, from the preflight step; empty: any", ""
     )
+
+    def find_mistakes(self) -> Iterable[str]:
+        """See `Config.find_mistakes`."""
+        yield from super().find_mistakes()
+        if self.initializer_embedding.startswith(PUBLISHED):
+            yield (
+                f"initializer_embedding: found {self.initializer_embedding!r}, expected the address of a file: the "
+                "preflight step of a run follows an alias, `textual-inversion registry show` says where it leads"
+            )

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from components.common import run_storage
 from components.common.accelerators import (
     NODE_SELECTOR_MEANING,
     RESOURCE_MEANING,
@@ -151,17 +152,14 @@ class RunOptions(Config):
     @property
     def models_uri(self) -> str:
         """Where base models are kept, by what is in them."""
-        return self._below("models")
+        return run_storage.models_uri(self.storage)
 
     @property
     def checkpoints_uri(self) -> str:
         """Where training keeps its checkpoints, by what determines them."""
-        return self._below("checkpoints")
+        return run_storage.checkpoints_uri(self.storage)
 
     @property
     def registry_uri(self) -> str:
         """Where concepts are published."""
-        return self._below("registry")
-
-    def _below(self, name: str) -> str:
-        return f"{self.storage.rstrip('/')}/{name}"
+        return run_storage.registry_uri(self.storage)

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from components.common.champion import ChampionAddress
 from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
 from components.common.images import TRAINING_IMAGES, image
-from components.common.learned_files import read_existing_embedding
+from components.common.learned_files import read_embedding_for_run
+from components.common.model_license import license_of
 from components.common.options import Config
 from components.common.sources.models import ModelSource, open_source
 from components.common.sources.picture_listing import fingerprint_images
@@ -106,8 +107,17 @@ class _WordSources:
 
     images_fingerprint: str
     scoring_images_fingerprint: str
+    initializer_embedding: str
     initializer_embedding_sha256: str
     champion: ChampionAddress | None
+
+    def resolved(self, options: CheckedOptions, base_model_license: str) -> CheckedOptions:
+        """The options, in which stands what the sources say: a version's file for an alias, a licence for none."""
+        return dataclasses.replace(
+            options,
+            word=dataclasses.replace(options.word, initializer_embedding=self.initializer_embedding),
+            registry=dataclasses.replace(options.registry, license=options.registry.license or base_model_license),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +131,7 @@ class _Sources:
     base_model_bytes: int
     scorer_revision: str
     scorer_bytes: int
+    base_model_license: str
     dino_revision: str
     beside_scorer_bytes: int
     words: tuple[_WordSources, ...]
@@ -158,7 +169,8 @@ def preflight(
             *(training.early_stopping_min_steps, training.max_train_steps),
         )
     images = training_images or {name: image(name) for name in TRAINING_IMAGES}
-    checked = _given_to_steps(options, _check_sources(options), images)
+    sources = _check_sources(options)
+    checked = _given_to_steps(options, sources, images)
     logger.info("sources: all of them are there, and %s can be written", options.run.storage)
     for name in ("encoding", "training", "evaluation"):
         cpu, memory, accelerators, resource = (
@@ -256,6 +268,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
             num_inference_steps=options.evaluation.num_inference_steps,
             sampler=options.evaluation.sampler,
         )
+    license_name = base_model and attempt("base_model", license_of, base_model)
     attempt("storage_uri", _check_writable, run.storage)
     if options.destinations.full_pipeline_uri:
         attempt("full_pipeline_uri", _check_writable, options.destinations.full_pipeline_uri)
@@ -270,6 +283,7 @@ def _check_sources(options: CheckedOptions) -> _Sources:
         base_model_bytes=base_model_bytes or 0,
         scorer_revision=scorer.revision,
         scorer_bytes=scorer_bytes or 0,
+        base_model_license=license_name or "",
         dino_revision=dino.revision if dino else "",
         beside_scorer_bytes=sum(size or 0 for size in beside),
         words=tuple(words),
@@ -295,7 +309,7 @@ def _check_word_sources(
     champion = attempt("storage_uri", find_champion, run.registry_uri, registry, options.word.placeholder_token)
     existing = None
     if address := options.word.initializer_embedding:
-        existing = attempt("initializer_embedding", read_existing_embedding, address, where=where)
+        existing = attempt("initializer_embedding", read_embedding_for_run, address, run.registry_uri, where=where)
     if base_model is not None:
         attempt(
             "base_model",
@@ -311,6 +325,7 @@ def _check_word_sources(
     return _WordSources(
         images_fingerprint=images or "",
         scoring_images_fingerprint=scoring_images or "",
+        initializer_embedding=existing.address if existing else "",
         initializer_embedding_sha256=existing.sha256 if existing else "",
         champion=champion,
     )
@@ -379,7 +394,10 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
             **_safety_checker(options, sources),
         ),
     }
-    by_word = [_configs_of_word(word, found, trains) for word, found in zip(options.words, sources.words, strict=True)]
+    by_word = [
+        _configs_of_word(found.resolved(word, sources.base_model_license), found, trains)
+        for word, found in zip(options.words, sources.words, strict=True)
+    ]
     texts: dict[str, Any] = {name: config.to_json() for name, config in imports.items()}
     texts |= {name: config_text([configs[name] for configs in by_word]) for name in by_word[0]}
     for told_step, text in texts.items():

@@ -1,7 +1,8 @@
 """The files of a version: the embedding under the names that programs look for, and what explains it.
 
     learned_embeds.safetensors   diffusers' default name
-    <trigger>.safetensors        the same bytes: in AUTOMATIC1111 and ComfyUI the file's name is the word
+    learned_embeds.bin           the same rows as torch.save writes them, where that was asked for
+    <trigger>.safetensors        the same bytes as the first: in AUTOMATIC1111 and ComfyUI the file's name is the word
     token_identifier.txt         the placeholder       } as the diffusers example script writes them
     type_of_concept.txt          object or style       }
     README.md                    the model card
@@ -19,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.numpy
+
 from components.common.artifact_folder import read_artifact
 from components.common.artifacts import (
     LEARNED_EMBEDS,
@@ -33,7 +36,8 @@ from components.common.errors import InputError
 from components.common.prompts import concept_name as concept_name_of
 from components.common.prompts import trigger_word
 from components.common.registry.entry import Bundle, Facts
-from components.publish.model_card import CHAMPION_VERDICT, CardSample, model_card
+from components.publish.model_card import CHAMPION_VERDICT, LEARNED_EMBEDS_BIN, CardSample, model_card
+from components.publish.torch_file import torch_file
 
 _FROM_EMBEDDING = (LEARNED_EMBEDS, TOKEN_IDENTIFIER, TYPE_OF_CONCEPT)
 SHOWN_SAMPLES = 4
@@ -47,6 +51,8 @@ def make_bundle(
     learned_embedding: Path,
     evaluation: Path,
     force: bool = False,
+    also_bin: bool = False,
+    license_name: str = "",
 ) -> Bundle:
     """The bundle of an evaluated embedding.
 
@@ -56,6 +62,8 @@ def make_bundle(
         learned_embedding: folder of the `LearnedEmbedding` artifact.
         evaluation: folder of the `Evaluation` artifact.
         force: take an embedding that the evaluation did not accept.
+        also_bin: add the rows as a file that torch reads without safetensors.
+        license_name: the licence that the model card names; empty names none.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or something else.
@@ -74,7 +82,15 @@ def make_bundle(
         lineage=_lineage(learned, judged, reference),
     )
     samples = _shown_samples(evaluation)
-    card = model_card(facts, learned=learned, reference=reference, settings=judged.settings, samples=samples)
+    card = model_card(
+        facts,
+        learned=learned,
+        reference=reference,
+        settings=judged.settings,
+        samples=samples,
+        has_bin=also_bin,
+        license_name=license_name,
+    )
     from_evaluation = [
         Evaluation.REPORT,
         Evaluation.SCORES,
@@ -82,6 +98,8 @@ def make_bundle(
     ]
     files = {name: (learned_embedding / name).read_bytes() for name in _FROM_EMBEDDING}
     files[f"{trigger_word(learned.placeholder_token)}.safetensors"] = files[LEARNED_EMBEDS]
+    if also_bin:
+        files[LEARNED_EMBEDS_BIN] = torch_file(safetensors.numpy.load(files[LEARNED_EMBEDS]))
     files |= {name: (evaluation / name).read_bytes() for name in from_evaluation}
     files |= {"config.json": _config(learned, judged, reference, samples), "README.md": card.encode()}
     return Bundle(concept=concept_name or concept_name_of(learned.placeholder_token), facts=facts, files=files)

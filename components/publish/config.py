@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from components.common.champion import BETTER, NOT_WORSE
 from components.common.errors import ConfigError
+from components.common.model_license import is_license
 from components.common.options import Config, option
 from components.common.registry.names import check_alias, check_concept_name
 from components.publish.destinations.config import DestinationOptions
@@ -24,7 +25,19 @@ class PublishOptions(Config):
         "the concept's folder in the registry; empty takes the placeholder without its brackets", ""
     )
     registry_alias: str = option(
-        "alias moved to the new version unless it points at a newer one; empty moves none", "champion"
+        "alias moved to the new version unless it points at a newer one; empty moves none; candidate leaves it to a "
+        "person to promote the candidate to champion",
+        "champion",
+    )
+    also_bin: bool = option(
+        "publish learned_embeds.bin, too, for programs that read no safetensors; it is pickled, which can run code "
+        "when it is loaded",
+        False,
+    )
+    license: str = option(
+        "licence of the word, as the Hugging Face Hub calls it, such as creativeml-openrail-m; empty takes that of the "
+        "base model where its card names one",
+        "",
     )
     promote_if: str = option(
         "when the alias moves, by how the samples compare with those of the version that it points at, from the same "
@@ -45,6 +58,11 @@ class PublishOptions(Config):
                     check(value)
             except ConfigError as error:
                 yield str(error)
+        if self.license and not is_license(self.license):
+            yield (
+                f"license: found {self.license!r}, expected what the Hugging Face Hub calls it, such as "
+                "creativeml-openrail-m or other"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,14 @@ from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
 from components.common.registry.entry import Facts
 from components.common.score_labels import HIGHER_IS_BETTER, METRICS, VARIANTS, in_order
-from components.common.usage import usage_script, usual_prompt
+from components.common.usage import drawing_line, usage_script, usual_prompt
 
 TAGS = ("textual_inversion", "text-to-image", "diffusers")
 CHAMPION_VERDICT = "champion_verdict"
 """Where the lineage has how the version compares with the one that was the champion when it was judged."""
+
+LEARNED_EMBEDS_BIN = "learned_embeds.bin"
+"""What the diffusers example script called the file before there was safetensors."""
 
 _LOSSES_AVERAGED = 50
 _PICTURE_WIDTH = 256
@@ -49,6 +52,8 @@ def model_card(
     reference: ModelReference,
     settings: Mapping[str, Any],
     samples: Sequence[CardSample],
+    has_bin: bool = False,
+    license_name: str = "",
 ) -> str:
     """The model card as Markdown with YAML front matter; pictures are named relative to the card.
 
@@ -58,15 +63,18 @@ def model_card(
         reference: the base model it was trained on.
         settings: how the samples were drawn and scored.
         samples: the pictures to show.
+        has_bin: whether the rows are published as a pickled file, too.
+        license_name: the licence, as the Hub calls it; empty names none.
     """
     parts = [
-        _front_matter(facts, reference, samples),
+        _front_matter(facts, reference, samples, license_name),
         f"# Textual inversion: {code(facts.placeholder_token)}",
         _introduction(facts, learned, reference),
         _warning(facts),
         _pictures(samples),
         "## How to use it",
         _usage(facts, learned, reference, settings, samples),
+        _about_pickle() if has_bin else "",
         _scores(facts, settings),
         _training(learned),
         _lineage(facts),
@@ -74,9 +82,11 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(facts: Facts, reference: ModelReference, samples: Sequence[CardSample]) -> str:
+def _front_matter(facts: Facts, reference: ModelReference, samples: Sequence[CardSample], license_name: str) -> str:
     """YAML; a JSON string is a YAML string, so whatever a prompt holds is quoted right."""
     lines = ["---"]
+    if license_name:
+        lines.append(f"license: {literal(license_name)}")
     if reference.hub_repository:
         lines.append(f"base_model: {literal(reference.hub_repository)}")
     tags = [f"- {tag}" for tag in TAGS]
@@ -138,15 +148,16 @@ def _usage(
     token, trigger = facts.placeholder_token, trigger_word(facts.placeholder_token)
     usual = usual_prompt(facts.learnable_property, token)
     prompt = next((sample.prompt for sample in samples if token in sample.prompt), usual)
+    drawing = {name: settings[name] for name in ("num_inference_steps", "guidance_scale")}
     script = usage_script(
         reference,
         is_sdxl="text_encoder_2" in learned.rows,
         placeholder_token=token,
         prompt=prompt,
-        num_inference_steps=settings["num_inference_steps"],
-        guidance_scale=settings["guidance_scale"],
         clip_skip=learned.clip_skip,
+        **drawing,
     )
+    negative = drawing_line("a photo of a garden", negative_prompt=token, clip_skip=learned.clip_skip, **drawing)
     file = code(f"{trigger}.safetensors")
     return "\n\n".join(
         [
@@ -157,8 +168,19 @@ def _usage(
             "word's name the file would change every prompt that has that word.",
             f"**ComfyUI**: put {file} into `models/embeddings/` and write {code('embedding:' + trigger)} in "
             f"the prompt: {code(prompt.replace(token, 'embedding:' + trigger))}.",
+            "**As a negative embedding** it keeps out of a picture what it stands for: write the word in the negative "
+            "prompt, in diffusers by this last line:",
+            f"```python\n{negative}\n```",
             *_clip_skip(learned),
         ]
+    )
+
+
+def _about_pickle() -> str:
+    return (
+        f"**Programs that read no safetensors**: {code(LEARNED_EMBEDS_BIN)} has the same rows, pickled. A pickled file "
+        "can run code when it is loaded: take the other files where you can, and read this one by "
+        f"{code(f'torch.load({LEARNED_EMBEDS_BIN!r}, weights_only=True)')}."
     )
 
 

@@ -92,6 +92,8 @@ def publish_and_promote(
         learned_embedding=learned_embedding,
         evaluation=evaluation,
         force=force,
+        also_bin=config.also_bin,
+        license_name=config.license,
     )
     store = concept_store(config.registry_uri, bundle.concept)
     judged = judged_in(Evaluation.read(evaluation).settings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,10 @@ from components.common.prompts import (
     trigger_word,
 )
 from components.publish.config import PublishConfig
+
+SPRITES = Path(__file__).parents[2] / "examples" / "sprites"
+CLIP_PIECE = re.compile(r"[^\W\d_]+|\d|(?:[^\w\s]|_)+")
+"""What CLIP's tokenizers split a text into before anything else: no entry of a vocabulary goes beyond a piece."""
 
 
 @pytest.mark.parametrize("templates", [OBJECT_TEMPLATES, STYLE_TEMPLATES])
@@ -71,6 +77,7 @@ def test_placeholder_tokens_when_there_is_no_vector_refuses(number: int) -> None
         ("<x>", "x", "x-concept"),
         ("<猫>", "猫", "猫-concept"),
         ("<star-concept>", "star-concept", "star-concept-concept"),
+        ("<__>", "__", "__-concept"),
         ("sks", "sks-6557b92f", "sks-6557b92f"),
         ("<a/b>", "a-b-afd64b49", "a-b-afd64b49"),
         ("<🐱>", "cat-face-c4f2e38e", "cat-face-c4f2e38e"),
@@ -83,7 +90,18 @@ def test_names_when_made_are_readable_and_stay_as_they_are(token: str, name: str
 ODD_PLACEHOLDERS = [
     *("<🐱>", "<🐶>", "<★>", "<☆>", "🐱", "{}", "*", "<*>", "S*", "S+", "<<>>", "<>", "<.hidden>", "<hidden.>"),
     *("<../../etc/passwd>", "<etc-passwd>", "<a/b>", "<a-b>", "<a+b>", "a-b", "<cat->", "<cat>", "cat", "<<cat>>"),
-    *("C++", "<C#>", "<con>", "<star>", "<star-concept>", "<star-concept-concept>", "<concept>", "<learned_embeds>"),
+    *(
+        "C++",
+        "<C#>",
+        "<con>",
+        "<star>",
+        "<star-concept>",
+        "<star-concept-concept>",
+        "<concept>",
+        "<learned_embeds>",
+        "<_>",
+        "<__>",
+    ),
     *("<猫>", "<犬>", "<caf\u00e9>", "<cafe\u0301>", "\ud7ff", "<👨‍👩‍👧>", "<👨‍👩‍👦>"),
     *("<" + letter * length + end + ">" for letter in "a猫" for length in (66, 67, 100, 101, 300) for end in ("", "b")),
 ]
@@ -104,5 +122,13 @@ def test_concept_name_when_made_is_one_that_a_registry_takes(token: str) -> None
 
 
 @pytest.mark.parametrize("token", ODD_PLACEHOLDERS)
-def test_trigger_word_when_made_is_no_word_of_letters_and_digits(token: str) -> None:
-    assert not trigger_word(token).isalnum()
+def test_trigger_word_when_made_is_several_pieces_for_every_tokenizer_of_clip(token: str) -> None:
+    assert len(CLIP_PIECE.findall(trigger_word(token))) > 1
+
+
+def test_trigger_word_when_the_placeholder_is_a_word_of_the_vocabulary_is_none() -> None:
+    vocabulary = json.loads((SPRITES / "base_model" / "tokenizer" / "vocab.json").read_text(encoding="utf-8"))
+    words = {key.removesuffix("</w>") for key in vocabulary} - {""}
+    assert {"toy", "circle", "_", "7"} <= words
+    assert not words & {trigger_word(f"<{word}>") for word in words}
+    assert len({trigger_word(f"<{word}>") for word in words}) == len(words)

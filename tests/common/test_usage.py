@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
 from components.common.base_model import ModelFile, ModelReference
-from components.common.usage import usage_script
+from components.common.usage import drawing_line, usage_script
 from components.import_base_model.importing import import_base_model
+from tests.tiny_models import make_tiny_sdxl
 
 MODEL = Path(__file__).parents[2] / "examples" / "sprites" / "base_model"
 PARTS = ("text_encoder", "unet", "vae")
@@ -91,6 +92,61 @@ def test_script_with_clip_skip_draws_another_picture(tmp_path: Path) -> None:
         assert (", clip_skip=1)" in script) is bool(clip_skip)
         pictures.append(run(script.replace("import torch\n", "import torch; torch.manual_seed(0)\n", 1), tmp_path))
     assert np.abs(pictures[0].astype(int) - pictures[1].astype(int)).max() > 3
+
+
+def draw_here(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """The picture that a script draws in a folder, run in this process."""
+    monkeypatch.chdir(folder)
+    exec(compile(script.replace("import torch\n", "import torch; torch.manual_seed(0)\n", 1), "script", "exec"), {})
+    with Image.open(folder / "picture.png") as picture:
+        return np.asarray(picture).astype(int)
+
+
+def with_last_line(script: str, line: str) -> str:
+    return "\n".join([*script.splitlines()[:-1], line])
+
+
+@pytest.mark.filterwarnings("ignore:`torch_dtype` is deprecated:FutureWarning")
+def test_script_that_keeps_a_concept_out_draws_another_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = import_base_model(str(MODEL), str(tmp_path / "store"), tmp_path / "reference")
+    write_concept(tmp_path, vectors=2)
+    settings = {"num_inference_steps": 2, "guidance_scale": 2.5}
+    script = usage_script(reference, is_sdxl=False, placeholder_token="<x>", prompt="a circle", **settings)
+    pictures = [
+        draw_here(
+            with_last_line(script, drawing_line("a circle", negative_prompt=negative, **settings)),
+            tmp_path,
+            monkeypatch,
+        )
+        for negative in ("", "<x>", "circle")
+    ]
+    assert [np.abs(pictures[1] - other).max() > 3 for other in pictures] == [True, False, True]
+
+
+@pytest.mark.filterwarnings("ignore:`torch_dtype` is deprecated:FutureWarning")
+def test_script_of_sdxl_draws_the_concept_and_keeps_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_tiny_sdxl(tmp_path / "model")
+    reference = ModelReference(
+        source=str(model),
+        repository=model.as_uri(),
+        revision="abc",
+        kind="diffusion",
+        variant="",
+        store="/store",
+        files={"model_index.json": ModelFile(sha256="ab" * 32, size=1)},
+    )
+    generator = np.random.default_rng(0)
+    rows = {name: generator.normal(0, 3, (2, 32)).astype(np.float32) for name in ("text_encoder", "text_encoder_2")}
+    (tmp_path / LEARNED_EMBEDS).write_bytes(learned_embeds_bytes("<x>", rows, {}))
+    settings = {"num_inference_steps": 1, "guidance_scale": 2.5}
+    script = usage_script(reference, is_sdxl=True, placeholder_token="<x>", prompt="a <x>", **settings)
+    last_lines = [
+        script.splitlines()[-1],
+        drawing_line("a toy", **settings),
+        drawing_line("a toy", negative_prompt="<x>", **settings),
+    ]
+    with_it, without, kept_out = (draw_here(with_last_line(script, line), tmp_path, monkeypatch) for line in last_lines)
+    assert np.abs(with_it - without).max() > 0 and np.abs(kept_out - without).max() > 0
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,11 @@ def test_existing_embedding_when_it_does_not_fit_is_refused(reference: Path, tmp
         start_from(reference, tmp_path / "old.pt", vectors=1)
 
 
+def test_alias_of_a_registry_is_refused_by_the_step_itself() -> None:
+    with pytest.raises(ConfigError, match="preflight step of a run follows an alias"):
+        InitConfig(placeholder_token="<x>", initializer_token="toy", initializer_embedding="registry:cat-toy@champion")
+
+
 def test_digest_when_words_are_the_start_is_that_of_earlier_releases(reference: Path) -> None:
     initialize(reference)
     manifest = json.loads((reference.parent / "out" / "artifact.json").read_text())

@@ -16,6 +16,7 @@ import safetensors.numpy
 from PIL import Image
 
 from components.common.artifact_folder import sha256_of_file
+from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
 from components.common.errors import (
     BaseModelError,
     ConfigError,
@@ -25,6 +26,10 @@ from components.common.errors import (
     TokenError,
 )
 from components.common.images import image
+from components.common.registry.aliases import advance_alias
+from components.common.registry.entry import Bundle, Facts, RegistryEntry
+from components.common.registry.registry import concept_store
+from components.common.registry.versions import publish_version
 from components.common.storage import open_store
 from components.evaluate.config import EvaluateConfig
 from components.init_embedding.config import InitConfig
@@ -131,6 +136,58 @@ def test_existing_embedding_is_read_and_held_against_the_model(given: dict[str, 
     for name, why in (("old.pt", "is pickled"), ("nowhere.safetensors", "nowhere.safetensors")):
         with pytest.raises((InputError, StorageError), match=f"initializer_embedding: .*{why}"):
             preflight({**given, "initializer_embedding": str(tmp_path / name)})
+
+
+def publish_rows(storage_uri: str, value: float) -> RegistryEntry:
+    """A version of the concept `dot` in the registry of this storage, which becomes its champion."""
+    store = concept_store(f"{storage_uri}/registry", "dot")
+    data = learned_embeds_bytes("<dot>", {"text_encoder": np.full((1, 96), value, np.float32)}, {})
+    facts = Facts(
+        placeholder_token="<dot>",
+        learnable_property="object",
+        tokens=("<dot>",),
+        passed=True,
+        reasons=(),
+        scores={},
+        lineage={},
+    )
+    entry = publish_version(store, Bundle(concept="dot", facts=facts, files={LEARNED_EMBEDS: data}), "run")
+    advance_alias(store, "champion", entry.version)
+    return entry
+
+
+def test_alias_to_start_from_is_followed_to_a_file_that_never_changes(given: dict[str, Any]):
+    start = {**given, "initializer_embedding": "registry:dot@champion"}
+    with pytest.raises(StorageError, match=r"initializer_embedding: found no alias 'champion' of .*: none"):
+        preflight(start)
+    seen = []
+    for value in (0.5, 0.25):
+        entry = publish_rows(given["storage_uri"], value)
+        word = told(preflight(start), "add_the_new_word")
+        assert word["initializer_embedding"] == f"{entry.uri}/{LEARNED_EMBEDS}"
+        assert word["initializer_embedding_sha256"] == entry.files[LEARNED_EMBEDS].sha256
+        seen.append(word)
+    assert seen[0] != seen[1]
+    first = {**given, "initializer_embedding": "registry:dot@1"}
+    assert told(preflight(first), "add_the_new_word") == seen[0]
+    for which, why in (("staging", "whose aliases are: champion"), ("7", "which has versions 1 to 2")):
+        with pytest.raises(StorageError, match=f"initializer_embedding: found no .*{why}"):
+            preflight({**given, "initializer_embedding": f"registry:dot@{which}"})
+    for address in ("registry:dot", "registry:@champion", "registry:a/b@c"):
+        with pytest.raises(ConfigError, match=r"initializer_embedding: found .* expected registry:CONCEPT@"):
+            preflight({**given, "initializer_embedding": address})
+    open_store(entry.uri).write(LEARNED_EMBEDS, open_store(entry.uri).read(LEARNED_EMBEDS)[:-4] + b"\0\0\0\0")
+    with pytest.raises(InputError, match=r"initializer_embedding: .*does not match the manifest of its version"):
+        preflight(start)
+
+
+def test_licence_of_the_base_model_is_that_of_the_word_unless_another_is_given(given: dict[str, Any], tmp_path: Path):
+    assert told(preflight(given), "publish")["license"] == ""
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: openrail++\n---\n")
+    assert told(preflight(given), "publish")["license"] == ""
+    (tmp_path / "model" / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
+    assert told(preflight(given), "publish")["license"] == "creativeml-openrail-m"
+    assert told(preflight({**given, "license": "mit"}), "publish")["license"] == "mit"
 
 
 def test_early_stopping_that_cannot_come_is_warned_of(given: dict[str, Any], caplog: pytest.LogCaptureFixture):

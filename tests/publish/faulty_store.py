@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from components.common.storage import ObjectInfo, ObjectStore
@@ -49,3 +50,30 @@ class MortalStore(ObjectStore):
 
     def download_file(self, key: str, path: Path) -> None:
         self._store.download_file(key, path)
+
+
+class OvertakenStore(MortalStore):
+    """The real `store`, where somebody else does something just before the change number `at`: a write or a delete."""
+
+    def __init__(self, store: ObjectStore, *, at: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__(store, writes=10**6)
+        self._before = at
+        self._meanwhile = meanwhile
+
+    def write(self, key: str, data: bytes, *, if_version: str | None = None, if_absent: bool = False) -> str:
+        self._count()
+        return super().write(key, data, if_version=if_version, if_absent=if_absent)
+
+    def delete(self, key: str) -> None:
+        self._count()
+        super().delete(key)
+
+    @property
+    def was_overtaken(self) -> bool:
+        """Whether there was a change of that number."""
+        return self._before < 0
+
+    def _count(self) -> None:
+        if self._before == 0:
+            self._meanwhile()
+        self._before -= 1

@@ -1,19 +1,30 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-from collections.abc import Callable
+import os
+import pickletools
+import re
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from safetensors.numpy import load
 
 from components.common.artifacts import Evaluation, LearnedEmbedding, Sample
 from components.common.errors import ArtifactError, InputError
 from components.common.registry.entry import Bundle
 from components.publish.bundle import make_bundle
+from components.publish.torch_file import torch_file
 from tests.publish.conftest import REFERENCE, Inputs
 
+SPRITES = Path(__file__).parents[2] / "examples" / "sprites" / "base_model"
 OTHER_REFERENCE = dataclasses.replace(REFERENCE, files={"x.json": next(iter(REFERENCE.files.values()))})
 
 
@@ -46,6 +57,114 @@ def test_bundle_holds_the_files_that_programs_look_for(inputs: Inputs) -> None:
     config = json.loads(files["config.json"])
     assert (config["steps"], config["training"]["learning_rate"]) == (3000, 5e-4)
     assert config["base_model"]["revision"] == REFERENCE.revision
+
+
+def rows_of(inputs: Inputs) -> list[np.ndarray]:
+    rows = LearnedEmbedding.read(inputs.learned_embedding).rows
+    return [rows[name] for name in sorted(rows)]
+
+
+def loaded_as_numpy(loaded: Mapping[str, torch.Tensor]) -> list[tuple[str, np.ndarray]]:
+    return [(name, tensor.numpy()) for name, tensor in loaded.items()]
+
+
+@pytest.mark.parametrize("sdxl", [False, True])
+def test_bin_when_asked_for_has_the_rows_as_torch_reads_them_without_running_code(
+    sdxl: bool, make_inputs: Callable[..., Inputs]
+) -> None:
+    inputs = make_inputs(sdxl=sdxl)
+    files = bundle_of(inputs, also_bin=True).files
+    assert "learned_embeds.bin" not in bundle_of(inputs).files
+    loaded = torch.load(io.BytesIO(files["learned_embeds.bin"]), weights_only=True)
+    assert list(loaded) == sorted(load(files["learned_embeds.safetensors"]))
+    in_order = [loaded[key] for key in (("clip_l", "clip_g") if sdxl else loaded)]
+    for row, expected in zip(in_order, rows_of(inputs), strict=True):
+        assert row.dtype == torch.float32 and row.is_contiguous()
+        np.testing.assert_array_equal(row.numpy(), expected)
+    assert torch_file(dict(reversed(loaded_as_numpy(loaded)))) == files["learned_embeds.bin"]
+    card = files["README.md"].decode()
+    assert "A pickled file can run code when it is loaded" in card
+    assert "pickled" not in bundle_of(inputs).files["README.md"].decode()
+
+
+def test_bin_has_what_automatic1111_lets_through(make_inputs: Callable[..., Inputs]) -> None:
+    """The names in the archive and in its pickle that its `modules/safe.py` allows."""
+    names = re.compile(r"[^/]+/((data/\d+)|version|byteorder|\.data/serialization_id|(data\.pkl))")
+    globals_ = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"}
+    data = bundle_of(make_inputs(sdxl=True), also_bin=True).files["learned_embeds.bin"]
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert all(names.fullmatch(name) for name in archive.namelist())
+        pickled = archive.read("archive/data.pkl")
+    assert {argument for opcode, argument, _ in pickletools.genops(pickled) if opcode.name == "GLOBAL"} == globals_
+
+
+def in_automatic1111(name: str, data: bytes) -> tuple[str, list[np.ndarray]]:
+    """The word and the rows of a file in `embeddings/`: `modules/textual_inversion/textual_inversion.py`."""
+    word, extension = os.path.splitext(name)
+    if extension == ".safetensors":
+        tensors = safetensors.torch.load(data)
+    else:
+        assert extension in (".bin", ".pt")
+        tensors = torch.load(io.BytesIO(data), weights_only=True)
+    if "clip_g" in tensors and "clip_l" in tensors:
+        return word, [tensors["clip_l"].numpy(), tensors["clip_g"].numpy()]
+    assert len(tensors) == 1, "embedding file has multiple terms in it"
+    [rows] = tensors.values()
+    return word, [(rows if rows.dim() > 1 else rows.unsqueeze(0)).numpy()]
+
+
+def in_comfyui(files: Mapping[str, bytes], prompt: str) -> list[np.ndarray]:
+    """The rows of the one embedding in a prompt, from `models/embeddings/`: `comfy/sd1_clip.py`, `load_embed`."""
+    [word] = [word for word in prompt.split(" ") if word.startswith("embedding:")]
+    name = word.removeprefix("embedding:").strip("\n").strip(",")
+    found = next(name + extension for extension in (".safetensors", ".pt", ".bin") if name + extension in files)
+    tensors = (
+        safetensors.torch.load(files[found])
+        if found.endswith(".safetensors")
+        else torch.load(io.BytesIO(files[found]), weights_only=True)
+    )
+    keys = [key for key in ("clip_l", "clip_g") if key in tensors] or list(tensors)[:1]
+    return [tensors[key].numpy() for key in keys]
+
+
+@pytest.mark.parametrize("sdxl", [False, True])
+@pytest.mark.parametrize("placeholder", ["<cat-toy>", "<star>", "<🐱>", "sks"])
+def test_other_programs_find_the_rows_by_the_word_in_the_card(
+    placeholder: str, sdxl: bool, make_inputs: Callable[..., Inputs]
+) -> None:
+    inputs = make_inputs(placeholder=placeholder, sdxl=sdxl)
+    files = bundle_of(inputs, also_bin=True).files
+    card = files["README.md"].decode()
+    [file] = re.findall(r"put `([^`]+)` into `embeddings/`", card)
+    word, rows = in_automatic1111(file, files[file])
+    assert f"write `{word}`, the file's name, in the prompt: `a photo of a {word}`" in card
+    np.testing.assert_equal(rows, rows_of(inputs))
+    [prompt] = re.findall(r"write `embedding:[^`]+` in the prompt: `([^`]+)`", card)
+    np.testing.assert_equal(in_comfyui(files, prompt), rows_of(inputs))
+    for extension in (".bin", ".safetensors"):
+        np.testing.assert_equal(in_automatic1111("x" + extension, files[f"learned_embeds{extension}"])[1], rows)
+
+
+def test_bin_is_loaded_by_diffusers(tmp_path: Path) -> None:
+    from diffusers.loaders import TextualInversionLoaderMixin
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    class Loader(TextualInversionLoaderMixin):
+        """What of a pipeline loads embeddings."""
+
+        components: ClassVar[dict[str, object]] = {}
+        hf_device_map = None
+        tokenizer = CLIPTokenizer.from_pretrained(SPRITES / "tokenizer")
+        text_encoder = CLIPTextModel.from_pretrained(SPRITES / "text_encoder", dtype=torch.float32)
+
+    loader = Loader()
+    width = loader.text_encoder.get_input_embeddings().weight.shape[1]
+    rows = np.random.default_rng(3).normal(size=(2, width)).astype(np.float32)
+    (tmp_path / "learned_embeds.bin").write_bytes(torch_file({"<cat-toy>": rows}))
+    loader.load_textual_inversion(tmp_path, weight_name="learned_embeds.bin", use_safetensors=False)
+    ids = loader.tokenizer.convert_tokens_to_ids(["<cat-toy>", "<cat-toy>_1"])
+    with torch.no_grad():
+        np.testing.assert_array_equal(loader.text_encoder.get_input_embeddings().weight[ids].numpy(), rows)
 
 
 def test_bundle_facts_say_where_it_comes_from(inputs: Inputs) -> None:

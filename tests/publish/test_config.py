@@ -26,3 +26,10 @@ def test_alias_when_it_would_be_taken_for_a_version() -> None:
 def test_registry_uri_when_empty() -> None:
     with pytest.raises(ConfigError, match="registry_uri"):
         PublishConfig(registry_uri=" ")
+
+
+def test_licence_is_called_as_on_the_hub() -> None:
+    assert PublishConfig(registry_uri="gs://b/r", license="cc-by-nc-4.0").license == "cc-by-nc-4.0"
+    for name in ("Apache 2.0", "Mit", "-x", "a" * 65):
+        with pytest.raises(ConfigError, match=r"license: found .*, expected what the Hugging Face Hub calls it"):
+            PublishConfig(registry_uri="gs://b/r", license=name)

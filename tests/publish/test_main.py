@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,16 +44,19 @@ def test_commands_of_a_version_s_life(command: Command, make_inputs: Callable[..
     for seed in (1, 2):
         address = command("publish", *flags_of(make_inputs(seed=seed), tmp_path), "--run-id", f"run-{seed}")
         assert address == f"file://{tmp_path}/registry/cat-toy/versions/{seed}\n"
-    assert command("list", *registry) == "cat-toy\n"
-    lines = command("list", "cat-toy", *registry).splitlines()
-    assert [line.split()[0] for line in lines] == ["1", "2"]
+    header, concept, total = command("list", *registry).splitlines()
+    assert concept.split()[:3] == ["cat-toy", "<cat-toy>", "2"] and concept.endswith("champion 2")
+    assert (header.index("ALIASES"), total) == (concept.index("champion"), "1 concept, 2 versions")
+    header, *lines, total = command("list", "cat-toy", *registry).splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2"] and total == "2 versions of cat-toy"
     assert ["champion" in line for line in lines] == [False, True]
-    assert "clip_i 0.780  clip_t 0.290" in lines[0]
-    shown = json.loads(command("show", "cat-toy", "champion", *registry))
+    assert [line.index("0.780") for line in lines] == [header.index("CLIP_I")] * 2
+    shown = json.loads(command("show", "cat-toy", "champion", "--json", *registry))
     assert (shown["uri"], shown["lineage"]["run_id"]) == (address.strip(), "run-2")
+    assert re.search(rf"(?m)^address +{re.escape(address.strip())}$", command("show", "cat-toy", "champion", *registry))
     assert command("rollback", "cat-toy", *registry) == "1\n"
     assert command("promote", "cat-toy", "2", "--alias", "staging", *registry) == "2\n"
-    assert json.loads(command("show", "cat-toy", "champion", *registry))["concept_version"] == 1
+    assert json.loads(command("show", "cat-toy", "champion", "--json", *registry))["concept_version"] == 1
     fetched = command("fetch", "cat-toy", "staging", "--output", tmp_path / "fetched", *registry)
     assert (Path(fetched.strip()) / "cat-toy.safetensors").is_file()
 
@@ -63,7 +67,7 @@ def test_publish_when_forced(command: Command, make_inputs: Callable[..., Inputs
         command("publish", *flags)
     assert stop.value.code == 2
     command("publish", *flags, "--force")
-    assert command("list", "cat-toy", "--registry-uri", tmp_path / "registry").rstrip().endswith("(forced)")
+    assert command("list", "cat-toy", "--registry-uri", tmp_path / "registry").splitlines()[1].endswith("(forced)")
 
 
 def test_list_when_there_is_nothing(command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,9 +20,9 @@ FP16 = dataclasses.replace(REFERENCE, variant="fp16")
 ODD = '<a`b"\\|*_>'
 
 
-def card_of(inputs: Inputs, reference: ModelReference = REFERENCE) -> str:
+def card_of(inputs: Inputs, reference: ModelReference = REFERENCE, **options: str) -> str:
     bundle = make_bundle(
-        "", reference=reference, learned_embedding=inputs.learned_embedding, evaluation=inputs.evaluation
+        "", reference=reference, learned_embedding=inputs.learned_embedding, evaluation=inputs.evaluation, **options
     )
     return bundle.files["README.md"].decode()
 
@@ -33,8 +33,9 @@ def rendered(card: str) -> str:
 
 
 def script_of(card: str) -> str:
-    (script,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    script, negative = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     ast.parse(script)
+    ast.parse(negative)
     return script
 
 
@@ -48,6 +49,20 @@ def test_card_is_read_by_the_hub_library(inputs: Inputs) -> None:
         "text": "a <cat-toy> with a city | river in the background",
         "output": {"url": "samples/0009-after.png"},
     }
+
+
+def test_card_names_the_licence_when_there_is_one(inputs: Inputs) -> None:
+    assert "license" not in ModelCard(card_of(inputs)).data.to_dict()
+    card = card_of(inputs, license_name="creativeml-openrail-m")
+    assert ModelCard(card).data.to_dict()["license"] == "creativeml-openrail-m"
+
+
+def test_card_says_how_to_draw_without_what_it_stands_for(make_inputs: Callable[..., Inputs]) -> None:
+    card = card_of(make_inputs(training={"clip_skip": 1}))
+    assert (
+        'pipeline("a photo of a garden", negative_prompt="<cat-toy>", num_inference_steps=50, guidance_scale=7.5, '
+        'clip_skip=1).images[0].save("picture.png")' in card
+    )
 
 
 def test_card_when_the_base_model_is_not_on_the_hub(make_inputs: Callable[..., Inputs]) -> None:

@@ -52,6 +52,11 @@ class Alias:
         return Alias(version=self.previous[0], previous=self.previous[1:], newest=self.newest)
 
 
+def alias_key(name: str) -> str:
+    """The key of an alias."""
+    return f"aliases/{name}.json"
+
+
 def read_alias(store: ObjectStore, name: str) -> Alias:
     """Where the alias points.
 
@@ -144,7 +149,7 @@ def set_alias(store: ObjectStore, name: str, version: int) -> Alias:
     except ArtifactError as error:
         logger.warning("%s; it is written anew", error)
         alias = Alias(version=version, newest=version)
-        store.write(_key(name), _document(alias))
+        store.write(alias_key(name), _document(alias))
         return alias
 
 
@@ -180,7 +185,7 @@ def _change(store: ObjectStore, name: str, change: Callable[[Alias | None], Alia
         if wanted == found:
             return wanted
         try:
-            store.write(_key(name), _document(wanted), if_version=token, if_absent=token is None)
+            store.write(alias_key(name), _document(wanted), if_version=token, if_absent=token is None)
         except PreconditionError:
             continue
         logger.info("%s points at version %d now", _uri(store, name), wanted.version)
@@ -196,7 +201,7 @@ def _document(alias: Alias) -> bytes:
 
 
 def _read(store: ObjectStore, name: str) -> tuple[Alias, str]:
-    data, token = store.read_versioned(_key(name))
+    data, token = store.read_versioned(alias_key(name))
     uri = _uri(store, name)
     return record_from(_KIND, Alias, from_document(_KIND, data, uri), uri), token
 
@@ -206,4 +211,4 @@ def _key(name: str) -> str:
 
 
 def _uri(store: ObjectStore, name: str) -> str:
-    return store.uri_of(_key(name))
+    return store.uri_of(alias_key(name))

@@ -118,7 +118,14 @@ class RegistryEntry:
 
     def to_bytes(self) -> bytes:
         """The manifest as it is stored."""
-        content = {
+        return to_document(_KIND, self._content())
+
+    def as_json(self) -> dict[str, Any]:
+        """The address and what the manifest says, as JSON values."""
+        return {"uri": self.uri, **self._content()}
+
+    def _content(self) -> dict[str, Any]:
+        return {
             "concept": self.concept,
             "concept_version": self.version,
             "created": self.created,
@@ -126,7 +133,6 @@ class RegistryEntry:
             **self.facts.as_json(),
             "files": {name: dataclasses.asdict(record) for name, record in sorted(self.files.items())},
         }
-        return to_document(_KIND, content)
 
     @classmethod
     def from_bytes(cls, data: bytes, uri: str) -> RegistryEntry:

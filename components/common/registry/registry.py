@@ -28,7 +28,7 @@ from components.common.storage import ObjectStore, open_store
 from components.common.storage.local_files import local_errors
 from components.common.storage.store import run_parallel
 
-_CONCEPT_OF_KEY = re.compile(r"([^/]+)/versions/[1-9][0-9]*/(?:claim|manifest)\.json")
+_OF_KEY = re.compile(r"(?P<concept>[^/]+)/versions/(?P<number>[1-9][0-9]*)/(?P<name>.+)")
 
 
 def concept_store(registry_uri: str, concept: str) -> ObjectStore:
@@ -47,9 +47,27 @@ def store_of(entry: RegistryEntry) -> ObjectStore:
 
 
 def list_concepts(registry_uri: str) -> list[str]:
-    """The names of the concepts in a registry, sorted."""
-    matches = (_CONCEPT_OF_KEY.fullmatch(item.key) for item in open_store(registry_uri).list())
-    return sorted({match.group(1) for match in matches if match})
+    """The names of the concepts in a registry, sorted; those of which only tombstones are left are none any more."""
+
+    def is_there(concept: str, files: dict[int, set[str]]) -> bool:
+        complete = {number for number, names in files.items() if MANIFEST in names}
+        is_claimed = any("claim.json" in names for names in files.values())
+        return is_claimed or complete > versions.read_tombstones(concept_store(registry_uri, concept)).keys()
+
+    return [concept for concept, files in _files_of_concepts(registry_uri).items() if is_there(concept, files)]
+
+
+def list_concept_folders(registry_uri: str) -> list[str]:
+    """The names of all concepts of which a registry holds anything, sorted; see `list_concepts`."""
+    return list(_files_of_concepts(registry_uri))
+
+
+def _files_of_concepts(registry_uri: str) -> dict[str, dict[int, set[str]]]:
+    """The names of the files by version number and concept."""
+    found: dict[str, dict[int, set[str]]] = {}
+    for match in filter(None, (_OF_KEY.fullmatch(item.key) for item in open_store(registry_uri).list())):
+        found.setdefault(match["concept"], {}).setdefault(int(match["number"]), set()).add(match["name"])
+    return dict(sorted(found.items()))
 
 
 def list_versions(registry_uri: str, concept: str) -> list[RegistryEntry]:
@@ -87,7 +105,7 @@ def verify(registry_uri: str, concept: str) -> list[str]:
     """
     store = concept_store(registry_uri, concept)
     damages: list[str] = []
-    for number in versions.claimed_numbers(store):
+    for number in sorted(set(versions.claimed_numbers(store)) - versions.read_tombstones(store).keys()):
         try:
             versions.read_claim(store, number)
         except (ObjectNotFoundError, ArtifactError) as error:
@@ -106,6 +124,21 @@ def verify(registry_uri: str, concept: str) -> list[str]:
         except (ObjectNotFoundError, ArtifactError) as error:
             damages.append(f"alias {name}: {error}")
     return damages
+
+
+def read_file(entry: RegistryEntry, name: str) -> bytes:
+    """The bytes of a version's file, once they were checked against its manifest.
+
+    Raises:
+        ArtifactError: when it is missing, damaged, or none of the version's.
+    """
+    if name not in entry.files:
+        raise ArtifactError(
+            f"{entry.uri} has no file {name}, expected one as this project publishes it: use another one"
+        )
+    data = _read_file(store := open_store(entry.uri), name)
+    entry.files[name].check(data, store.uri_of(name))
+    return data
 
 
 def _damaged_files(entry: RegistryEntry) -> list[str]:
@@ -164,7 +197,9 @@ def move_alias(registry_uri: str, concept: str, alias: str, version_or_alias: in
     check_alias(alias)
     store = concept_store(registry_uri, concept)
     entry = versions.read_entry(store, _number(store, version_or_alias))
-    return aliases.set_alias(store, alias, entry.version)
+    moved = aliases.set_alias(store, alias, entry.version)
+    versions.read_entry(store, entry.version)  # who deletes it in between looks at the aliases before or after this
+    return moved
 
 
 def rollback(registry_uri: str, concept: str, alias: str) -> Alias:

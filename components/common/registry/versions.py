@@ -9,6 +9,9 @@ digest and goes on there. Every object is a pure function of the claim and the b
 write the same, and what is found damaged or missing is written again.
 
 A damaged document stops nothing but its own version: claim and manifest stand in for each other.
+
+Where a tombstone stands for the manifest (see `tombstones.py`), the version is gone and its number stays taken. A
+publisher that finds one, be it at its very last write, begins again with another number.
 All functions take the store of one concept, `<registry_uri>/<concept>`.
 """
 
@@ -23,11 +26,18 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from components.common.errors import ArtifactError, InputError, ObjectNotFoundError, PreconditionError
+from components.common.errors import (
+    ArtifactError,
+    InputError,
+    ObjectNotFoundError,
+    PreconditionError,
+    StorageError,
+)
 from components.common.prompts import concept_name
 from components.common.registry.documents import from_document, record_from, to_document
 from components.common.registry.entry import MANIFEST, Bundle, FileRecord, RegistryEntry
-from components.common.storage import ObjectStore
+from components.common.registry.tombstones import Tombstone, tombstone_in, write_or_mend
+from components.common.storage import ObjectInfo, ObjectStore
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +47,11 @@ _KIND = "registry-claim"
 _CLAIM = "claim.json"
 _TAKEN_KEY = re.compile(rf"versions/([1-9][0-9]*)/(?:{re.escape(_CLAIM)}|{re.escape(MANIFEST)})")
 _MANIFEST_KEY = re.compile(rf"versions/([1-9][0-9]*)/{re.escape(MANIFEST)}")
+_OBJECT_KEY = re.compile(r"versions/([1-9][0-9]*)/.+")
 _READERS = 16
+_ATTEMPTS = 10
+RENEWED_AFTER = datetime.timedelta(hours=1)
+"""Age of a claim from which on who completes its version writes it again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +71,22 @@ def version_key(number: int, name: str = "") -> str:
 def claimed_numbers(store: ObjectStore) -> list[int]:
     """The version numbers that are taken, published or not yet, lowest first."""
     return _numbers_of(_TAKEN_KEY, store)
+
+
+def objects_by_version(store: ObjectStore) -> dict[int, list[ObjectInfo]]:
+    """What lies in the folder of each version number, lowest number first, whatever state it is in."""
+    found: dict[int, list[ObjectInfo]] = {}
+    for info in store.list("versions/"):
+        if match := _OBJECT_KEY.fullmatch(info.key):
+            found.setdefault(int(match.group(1)), []).append(info)
+    return dict(sorted(found.items()))
+
+
+def read_tombstones(store: ObjectStore) -> dict[int, Tombstone]:
+    """The tombstones by the version numbers that they stand for, lowest first."""
+    numbers = _numbers_of(_MANIFEST_KEY, store)
+    found = zip(numbers, _read_all(_tombstone, store, numbers), strict=True)
+    return {number: tombstone for number, tombstone in found if tombstone}
 
 
 def read_claim(store: ObjectStore, number: int) -> Claim:
@@ -82,15 +112,12 @@ def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
     """The published version of that number.
 
     Raises:
-        ObjectNotFoundError: when it is not published, or not yet.
+        ObjectNotFoundError: when it is not published, or not yet, or no more.
         ArtifactError: when its manifest is damaged.
     """
     uri = store.uri_of(version_key(number))
     try:
-        entry = RegistryEntry.from_bytes(store.read(version_key(number, MANIFEST)), uri)
-        if entry.version != number:
-            raise ArtifactError(f"{uri}/{MANIFEST} is of version {entry.version}: restore it from a backup")
-        return entry
+        data = store.read(version_key(number, MANIFEST))
     except ObjectNotFoundError:
         if store.exists(version_key(number, _CLAIM)):
             claim = read_claim(store, number)
@@ -101,6 +128,12 @@ def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
         numbers = claimed_numbers(store)
         known = f"versions {numbers[0]} to {numbers[-1]}" if numbers else "no versions"
         raise ObjectNotFoundError(f"found no version {number} at {store.uri}, which has {known}") from None
+    if tombstone := tombstone_in(data, uri):
+        raise ObjectNotFoundError(f"version {number} at {uri} was deleted at {tombstone.buried}: use another one")
+    entry = RegistryEntry.from_bytes(data, uri)
+    if entry.version != number:
+        raise ArtifactError(f"{uri}/{MANIFEST} is of version {entry.version}: restore it from a backup")
+    return entry
 
 
 def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> RegistryEntry:
@@ -109,10 +142,22 @@ def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> Registry
     Raises:
         InputError: when all versions of the concept were published with other placeholders.
         ArtifactError: when claim and manifest of the version are of different bundles.
-        StorageError: when the registry cannot be written.
+        StorageError: when the registry cannot be written, or others keep deleting what this step writes.
     """
     _check_placeholder(store, bundle)
-    number, claim = claim_version(store, bundle, run_id)
+    for _ in range(_ATTEMPTS):
+        number, claim = claim_version(store, bundle, run_id)
+        if entry := _complete_version(store, bundle, number, claim):
+            return entry
+        logger.warning("version %d of %s was deleted meanwhile: it takes another number", number, bundle.concept)
+    raise StorageError(
+        f"{store.uri}: {_ATTEMPTS} versions were deleted while this step wrote them: look for what deletes them, then "
+        "run it again"
+    )
+
+
+def _complete_version(store: ObjectStore, bundle: Bundle, number: int, claim: Claim) -> RegistryEntry | None:
+    """The entry of the bundle under its number, published now or before; None when the version was buried meanwhile."""
     lineage = {**bundle.facts.lineage, "run_id": claim.run_id}
     entry = RegistryEntry(
         uri=store.uri_of(version_key(number)),
@@ -129,12 +174,15 @@ def publish_version(store: ObjectStore, bundle: Bundle, run_id: str) -> Registry
             f"{entry.uri}/{MANIFEST} is of other content than {_CLAIM} beside it stands for: something else writes "
             "into the registry; delete the one that is wrong and publish again"
         )
+    if not published:
+        _renew(store, number, claim)
     for name, data in sorted(bundle.files.items()):
-        _write_or_mend(store, version_key(number, name), data)
+        write_or_mend(store, version_key(number, name), data)
     if published:
         logger.info("version %d of %s is published already: %s", number, bundle.concept, entry.uri)
         return published
-    _write_or_mend(store, version_key(number, MANIFEST), entry.to_bytes())
+    if not write_or_mend(store, version_key(number, MANIFEST), entry.to_bytes()):
+        return None
     logger.info("published version %d of %s: %s", number, bundle.concept, entry.uri)
     return entry
 
@@ -148,7 +196,7 @@ def mend_files(store: ObjectStore, entry: RegistryEntry, bundle: Bundle) -> None
     logger.info("version %d of %s has this embedding already: %s", entry.version, entry.concept, entry.uri)
     for name, data in sorted(bundle.files.items()):
         if entry.files.get(name) == FileRecord.of(data):
-            _write_or_mend(store, version_key(entry.version, name), data)
+            write_or_mend(store, version_key(entry.version, name), data)
 
 
 def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int, Claim]:
@@ -156,12 +204,12 @@ def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int,
 
     A number is only tried after every lower one was seen to belong to another bundle, and a lost race is
     followed by a look at the winner: two publishers of one bundle get one number, of two bundles two. A number that
-    nobody can say the owner of any more stays as it is.
+    nobody can say the owner of any more stays as it is, and so does one that a tombstone stands for.
     """
     numbers = claimed_numbers(store)
     for number, claim in zip(numbers, _read_all(_owner, store, numbers), strict=True):
-        if claim and claim.bundle_digest == bundle.digest:
-            _write_or_mend(store, version_key(number, _CLAIM), _document(claim))
+        if claim and claim.bundle_digest == bundle.digest and not _tombstone(store, number):
+            write_or_mend(store, version_key(number, _CLAIM), _document(claim))
             return number, claim
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     claim = Claim(bundle_digest=bundle.digest, run_id=run_id, created=now)
@@ -172,7 +220,7 @@ def claim_version(store: ObjectStore, bundle: Bundle, run_id: str) -> tuple[int,
             return number, claim
         except PreconditionError:
             winner = _owner(store, number)
-            if winner and winner.bundle_digest == bundle.digest:
+            if winner and winner.bundle_digest == bundle.digest and not _tombstone(store, number):
                 return number, winner
             number += 1
 
@@ -185,6 +233,14 @@ def _owner(store: ObjectStore, number: int) -> Claim | None:
         run_id = str(entry.facts.lineage.get("run_id", ""))
         return Claim(bundle_digest=entry.bundle_digest, run_id=run_id, created=entry.created)
     return None
+
+
+def _tombstone(store: ObjectStore, number: int) -> Tombstone | None:
+    key = version_key(number, MANIFEST)
+    try:
+        return tombstone_in(store.read(key), store.uri_of(key))
+    except ObjectNotFoundError:
+        return None
 
 
 def _sound(read: Callable[[ObjectStore, int], Document]) -> Callable[[ObjectStore, int], Document | None]:
@@ -229,11 +285,9 @@ def _read_all(
         return list(pool.map(functools.partial(read, store), numbers))
 
 
-def _write_or_mend(store: ObjectStore, key: str, data: bytes) -> None:
-    """Makes the object, or where it has other content writes it again, with a warning."""
-    try:
-        store.write(key, data, if_absent=True)
-    except PreconditionError:
-        if store.read(key) != data:
-            logger.warning("%s was damaged: it is written again", store.uri_of(key))
-            store.write(key, data)
+def _renew(store: ObjectStore, number: int, claim: Claim) -> None:
+    """Writes the claim of a version that is being completed again when it is old; see `collecting.py`."""
+    limit = datetime.datetime.now(datetime.UTC) - RENEWED_AFTER
+    for info in store.list(version_key(number, _CLAIM)):
+        if info.modified and info.modified < limit:
+            store.write(info.key, _document(claim))
