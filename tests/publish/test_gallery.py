@@ -24,6 +24,7 @@ from components.common.base_model import ModelReference
 from components.common.errors import TextualInversionError
 from components.common.pages.page import policy_hash
 from components.common.registry import registry
+from components.common.registry.deleting import delete_version
 from components.common.registry.entry import Bundle, RegistryEntry
 from components.common.registry.registry import concept_store
 from components.common.registry.versions import publish_version
@@ -253,6 +254,13 @@ def test_gallery_folds_what_is_old(tmp_path: Path) -> None:
     folded = [str(a.get("class")) for a in elements.all("details")]
     assert folded == ["version card"] * 5 + ["more"] + ["version card"] * 2
     assert re.findall(r"Version (\d)", elements.text) == ["7", "6", "5", "4", "3", "2", "1"]
+
+
+def test_gallery_leaves_out_what_was_deleted(tmp_path: Path) -> None:
+    for number in range(3):
+        publish_version(concept_store(str(tmp_path), "cat-toy"), small_bundle(str(number)), "run")
+    delete_version(str(tmp_path), "cat-toy", 2)
+    assert re.findall(r"Version (\d)", Elements(render_gallery(str(tmp_path))).text) == ["3", "1"]
 
 
 def test_gallery_of_an_empty_registry_says_so(tmp_path: Path) -> None:

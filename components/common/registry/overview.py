@@ -11,6 +11,7 @@ from components.common.registry.aliases import Alias
 from components.common.registry.entry import RegistryEntry
 from components.common.registry.names import check_concept_name
 from components.common.registry.registry import list_concepts
+from components.common.registry.tombstones import DeletedVersionError
 from components.common.storage import ObjectStore
 from components.common.storage.below import StoreBelow
 from components.common.storage.store import run_parallel
@@ -41,7 +42,7 @@ class ConceptOverview:
 
     Attributes:
         name: its folder.
-        versions: every number that is taken, the newest first.
+        versions: every number that is taken, the newest first, but for those that were deleted.
         aliases: where its aliases point, by name.
         problems: what is wrong with its aliases, a sentence each.
     """
@@ -69,6 +70,7 @@ def _read_concept(registry: ObjectStore, name: str) -> ConceptOverview:
     store = StoreBelow(registry, name)
     numbers = versions.claimed_numbers(store)[::-1]
     states = run_parallel(_read_version, [(store, number) for number in numbers], workers=_READERS)
+    taken = tuple(state for state in states if state)
     sound, problems = dict[str, Alias](), []
     for alias_name in aliases.alias_names(store):
         try:
@@ -76,13 +78,16 @@ def _read_concept(registry: ObjectStore, name: str) -> ConceptOverview:
         except (ArtifactError, ObjectNotFoundError) as error:
             problems.append(f"{alias_name}: {error}")
             continue
-        if alias.version not in numbers:
+        if alias.version not in {state.number for state in taken}:
             problems.append(f"{alias_name} points at version {alias.version}, which is not there")
-    return ConceptOverview(name=name, versions=tuple(states), aliases=sound, problems=tuple(problems))
+    return ConceptOverview(name=name, versions=taken, aliases=sound, problems=tuple(problems))
 
 
-def _read_version(store: ObjectStore, number: int) -> VersionState:
+def _read_version(store: ObjectStore, number: int) -> VersionState | None:
+    """What there is of a version number; None where the version was deleted."""
     try:
         return VersionState(number=number, entry=versions.read_entry(store, number))
+    except DeletedVersionError:
+        return None
     except (ArtifactError, ObjectNotFoundError) as error:
         return VersionState(number=number, problem=str(error), is_damaged=isinstance(error, ArtifactError))

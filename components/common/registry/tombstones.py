@@ -27,6 +27,10 @@ _KIND = "registry-tombstone"
 _ATTEMPTS = 10
 
 
+class DeletedVersionError(ObjectNotFoundError):
+    """There is a tombstone where the version was."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tombstone:
     """What stands for a version that is gone.

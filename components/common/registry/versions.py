@@ -36,7 +36,7 @@ from components.common.errors import (
 from components.common.prompts import concept_name
 from components.common.registry.documents import from_document, record_from, to_document
 from components.common.registry.entry import MANIFEST, Bundle, FileRecord, RegistryEntry
-from components.common.registry.tombstones import Tombstone, tombstone_in, write_or_mend
+from components.common.registry.tombstones import DeletedVersionError, Tombstone, tombstone_in, write_or_mend
 from components.common.storage import ObjectInfo, ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def read_entry(store: ObjectStore, number: int) -> RegistryEntry:
         known = f"versions {numbers[0]} to {numbers[-1]}" if numbers else "no versions"
         raise ObjectNotFoundError(f"found no version {number} at {store.uri}, which has {known}") from None
     if tombstone := tombstone_in(data, uri):
-        raise ObjectNotFoundError(f"version {number} at {uri} was deleted at {tombstone.buried}: use another one")
+        raise DeletedVersionError(f"version {number} at {uri} was deleted at {tombstone.buried}: use another one")
     entry = RegistryEntry.from_bytes(data, uri)
     if entry.version != number:
         raise ArtifactError(f"{uri}/{MANIFEST} is of version {entry.version}: restore it from a backup")
