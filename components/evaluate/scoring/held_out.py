@@ -56,8 +56,8 @@ def measure_held_out_losses(
     if not np.isfinite([by_step[0], 0.0 if true_caption is None else true_caption]).all():
         raise BaseModelError(
             f"the base model's loss on the scoring pictures is {by_step[0]} in {painter.settings['precision']} before "
-            "anything is learned, expected a finite number: evaluate with sampling_precision fp32, or choose another base "
-            "model"
+            "anything is learned, expected a finite number: evaluate with sampling_precision fp32, or choose another "
+            "base model"
         )
     return HeldOutLosses(by_step=by_step, true_caption=true_caption)
 
