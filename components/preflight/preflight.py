@@ -341,7 +341,7 @@ def _given_to_steps(options: CheckedOptions, sources: _Sources, images: Mapping[
             **vars(options.word), initializer_embedding_sha256=sources.initializer_embedding_sha256
         ),
         "train": options.training_step(cpu=trains.cpu, memory=trains.memory),
-        "sample_and_score": EvaluateConfig(**vars(options.evaluation), accelerator=run.accelerator),
+        "sample_and_score": EvaluateConfig(**vars(options.evaluation), dino=run.dino, accelerator=run.accelerator),
         "publish": PublishConfig(**vars(options.registry), registry_uri=run.registry_uri),
     }
     texts: dict[str, Any] = {name: config.to_json() for name, config in configs.items()}
