@@ -93,8 +93,9 @@ class EvaluateOptions(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(EvaluateOptions):
-    """What the step is told: the options, and where it draws."""
+    """What the step is told: the options, where it draws, and what a reference does not say."""
 
+    dino: str = option("where the DINO model came from that was imported beside the scorer, for the record", "")
     accelerator: str = option("where to draw: cpu and gpu by PyTorch, tpu by JAX", "gpu", choices=FLAX_ACCELERATORS)
     champion: Mapping[str, Any] = option(
         "what to hold the samples against, a version of a registry: its alias, version, uri and digest (bundle_digest "

@@ -440,6 +440,7 @@ def _configs_of_word(options: CheckedOptions, sources: _WordSources, trains: Pod
         "train": options.training_step(cpu=trains.cpu, memory=trains.memory),
         "sample_and_score": EvaluateConfig(
             **vars(options.evaluation),
+            dino=run.dino,
             accelerator=run.accelerator,
             champion=dataclasses.asdict(sources.champion) if sources.champion else {},
         ),

@@ -58,8 +58,9 @@ def test_what_looks_at_samples_is_imported_with_the_scorer(given: dict[str, Any]
     on = imports(given, dino=str(tmp_path / "dino"), evaluation_safety_checker="on")
     assert on.dino == str(tmp_path / "dino") and on.dino_fingerprint
     assert on.safety_checker == given["base_model"] and on.safety_checker_fingerprint
-    base = json.loads(preflight({**given, "evaluation_safety_checker": "on"}).import_base_model)
-    assert "safety_checker" not in base or not base["safety_checker"], "what is trained stays the same"
+    checked = preflight({**given, "dino": on.dino, "evaluation_safety_checker": "on"})
+    assert checked.import_base_model == preflight(given).import_base_model, "what is trained stays the same"
+    assert json.loads(checked.sample_and_score)["dino"] == on.dino
 
 
 def test_base_model_without_a_safety_checker_is_refused(given: dict[str, Any]) -> None:
