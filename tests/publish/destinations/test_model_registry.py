@@ -84,13 +84,13 @@ def test_push_keeps_the_aliases_of_all_versions_in_step(
     assert model_registry.versions[0]["customProperties"]["theirs"]["string_value"] == "kept"
 
 
-@pytest.mark.parametrize("path", ["/registered_models", "/model_versions", "/artifacts"])
 def test_push_when_something_fails_registers_once(
-    publish: Publish, model_registry: ModelRegistryServer, path: str, monkeypatch: pytest.MonkeyPatch
+    publish: Publish, model_registry: ModelRegistryServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("components.common.storage.retries.FIRST_DELAY_S", 0.01)
-    model_registry.faults = [Fault("POST", path, status) for status in (503, 409, 0)]
-    model_registry.faults.append(Fault("POST", path, 0, late=True))
+    monkeypatch.setattr("components.common.storage.retries.FIRST_DELAY_S", 0.001)
+    for path in ("/registered_models", "/model_versions", "/artifacts"):
+        model_registry.faults += [Fault("POST", path, status) for status in (503, 409, 0)]
+        model_registry.faults.append(Fault("POST", path, 0, late=True))
     push(model_registry, publish())
     assert not any(fault.times for fault in model_registry.faults)
     assert [len(model_registry.models), len(model_registry.versions), len(model_registry.artifacts)] == [1, 1, 1]
