@@ -19,6 +19,10 @@ SETTING = "champion"
 PRIMARY = "clip_i"
 """The score that must rise for a candidate to be better."""
 
+TOGETHER = "together"
+"""The sum of both scores of a sample. Likeness to the prompt alone says nothing against a candidate: a champion that
+has hardly learned anything is as near to the prompt as the word that it began as."""
+
 BETTER, NOT_WORSE, WORSE = "better", "not_worse", "worse"
 
 
@@ -73,12 +77,12 @@ class Judged:
     def verdict(self) -> str:
         """`better`, `not_worse` or `worse` than the champion; empty when the candidate was judged alone.
 
-        It is worse when the interval of a score lies below 0, better when no score is worse and that of `PRIMARY` lies
-        above 0.
+        It is worse when the interval of `PRIMARY` lies below 0, or that of `TOGETHER`: when it loses more of the prompt
+        than it gains in likeness. It is better when it is not worse and the interval of `PRIMARY` lies above 0.
         """
         if not self.gain:
             return ""
-        if any(found.high < 0 for found in self.gain.values()):
+        if any(self.gain[name].high < 0 for name in (PRIMARY, TOGETHER)):
             return WORSE
         return BETTER if self.gain[PRIMARY].low > 0 else NOT_WORSE
 
@@ -88,7 +92,7 @@ class Judged:
         if not self.gain:
             return f"It was judged alone: {self.alone}."
         told = {BETTER: "better than", NOT_WORSE: "not worse than", WORSE: "worse than"}[self.verdict]
-        numbers = ", ".join(f"{name.upper().replace('_', '-')} {found}" for name, found in self.gain.items())
+        numbers = ", ".join(f"{_label(name)} {found}" for name, found in self.gain.items())
         return f"It is {told} the {self.alias} (version {self.version}): {numbers}."
 
 
@@ -102,10 +106,14 @@ def judged_in(settings: Mapping[str, Any]) -> Judged | None:
         return None
     try:
         judged = record_of(Judged, settings[SETTING])
-        if judged.gain and PRIMARY not in judged.gain:
-            raise ValueError(f"it has no gain of {PRIMARY}")
+        if judged.gain and not {PRIMARY, TOGETHER} <= judged.gain.keys():
+            raise ValueError(f"it has no gain of {PRIMARY} and {TOGETHER}")
         return judged
     except ValueError as error:
         raise ArtifactError(
             f"the evaluation's settings do not say what it was judged against ({error}): evaluate again"
         ) from error
+
+
+def _label(name: str) -> str:
+    return name if name == TOGETHER else name.upper().replace("_", "-")

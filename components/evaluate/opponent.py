@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from components.common.artifact_folder import sha256_of_file
 from components.common.artifacts import (
     LEARNED_EMBEDS,
@@ -17,7 +19,7 @@ from components.common.artifacts import (
     learned_embeds_bytes,
     read_learned_embeds,
 )
-from components.common.champion import ChampionAddress, Gain, Judged
+from components.common.champion import TOGETHER, ChampionAddress, Gain, Judged
 from components.common.errors import ArtifactError, ObjectNotFoundError
 from components.common.learned_files import fetch_learned_embeds
 from components.common.registry.entry import MANIFEST, FileRecord, RegistryEntry
@@ -68,11 +70,15 @@ class Opponent:
         """
         if self.alone:
             return self.judged
-        gains = {
-            metric: paired_gain(*(getattr(by_sample[name], metric) for name in (VARIANT, "after")), seed=seed)
-            for metric in METRICS
-        }
+        champion, candidate = (_compared_scores(by_sample[name]) for name in (VARIANT, "after"))
+        gains = {name: paired_gain(champion[name], candidate[name], seed=seed) for name in champion}
         return dataclasses.replace(self.judged, gain={name: Gain(**vars(found)) for name, found in gains.items()})
+
+
+def _compared_scores(found: VariantScores) -> dict[str, np.ndarray]:
+    """What a variant is compared by, sample by sample, float64 [s] each."""
+    scores = {metric: getattr(found, metric) for metric in METRICS}
+    return {**scores, TOGETHER: sum(scores.values(), np.zeros_like(found.clip_i))}
 
 
 def find_opponent(

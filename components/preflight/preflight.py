@@ -227,6 +227,8 @@ def _check_sources(options: CheckedOptions) -> _Sources:
             problems.append(type(error)(*(where + _by_name(name, mistake) for mistake in error.mistakes)))
             return None
 
+    each_word = [("", options), *((in_word(other.word.placeholder_token), other) for other in options.others)]
+    pictures = [_check_pictures(word, attempt, where) for where, word in each_word]
     base_model, scorer = attempt("base_model", open_source, run.base_model), attempt("scorer", open_source, run.scorer)
     base_model_bytes = base_model and attempt(
         "base_model",
@@ -253,10 +255,9 @@ def _check_sources(options: CheckedOptions) -> _Sources:
             )
         )
     readable = base_model if base_model_bytes is not None else None
-    words = [_check_word_sources(options, readable, attempt, where="")]
-    words += [
-        _check_word_sources(word, readable, attempt, where=in_word(word.word.placeholder_token))
-        for word in options.others
+    words = [
+        _check_word_sources(word, found, readable, attempt, where)
+        for (where, word), found in zip(each_word, pictures, strict=True)
     ]
     if readable is not None and options.framework == "flax":
         attempt(
@@ -290,22 +291,32 @@ def _check_sources(options: CheckedOptions) -> _Sources:
     )
 
 
+def _check_pictures(options: CheckedOptions, attempt: Callable[..., Any], where: str) -> tuple[str, str]:
+    """The state of a word's pictures to learn from, and of those to score against; empty where they cannot be used."""
+    run = options.run
+    images = attempt("images_uri", fingerprint_images, run.images_uri, where=where) or ""
+    if not run.scoring_images_uri:
+        return images, images
+    return images, attempt("scoring_images_uri", fingerprint_images, run.scoring_images_uri, where=where) or ""
+
+
 def _check_word_sources(
-    options: CheckedOptions, base_model: ModelSource | None, attempt: Callable[..., Any], where: str
+    options: CheckedOptions,
+    pictures: tuple[str, str],
+    base_model: ModelSource | None,
+    attempt: Callable[..., Any],
+    where: str,
 ) -> _WordSources:
     """What there is of a word's sources; what is wrong with them, and with the word in the base model, is noted.
 
     Args:
         options: of the word.
+        pictures: from `_check_pictures`.
         base_model: None where it cannot be read.
         attempt: calls a function for an option, and notes its error.
         where: what goes before an option in the note.
     """
     run, registry = options.run, options.registry
-    images = attempt("images_uri", fingerprint_images, run.images_uri, where=where)
-    scoring_images = images
-    if run.scoring_images_uri:
-        scoring_images = attempt("scoring_images_uri", fingerprint_images, run.scoring_images_uri, where=where)
     champion = attempt("storage_uri", find_champion, run.registry_uri, registry, options.word.placeholder_token)
     existing = None
     if address := options.word.initializer_embedding:
@@ -323,8 +334,8 @@ def _check_word_sources(
         if existing is not None:
             attempt("initializer_embedding", check_embedding_fits, existing, base_model, where=where)
     return _WordSources(
-        images_fingerprint=images or "",
-        scoring_images_fingerprint=scoring_images or "",
+        images_fingerprint=pictures[0],
+        scoring_images_fingerprint=pictures[1],
         initializer_embedding=existing.address if existing else "",
         initializer_embedding_sha256=existing.sha256 if existing else "",
         champion=champion,

@@ -27,6 +27,7 @@ CHAMPION = Judged(
     gain={
         "clip_i": Gain(value=0.12, low=0.09, high=0.15),
         "clip_t": Gain(value=-0.004, low=-0.012, high=0.005),
+        "together": Gain(value=0.116, low=0.082, high=0.147),
     },
     alone="",
 )

@@ -71,8 +71,13 @@ def test_champion_is_drawn_from_the_same_shots_and_compared_pair_by_pair(
     assert judged == judged_in(written.settings)
     assert judged and (judged.version, judged.digest, judged.alone) == (1, address.digest, "")
     metrics = metrics_of(found)
+    assert list(judged.gain) == ["clip_i", "clip_t", "together"]
+    after_scores, champion_scores = (
+        {**found.scores[name], "together": found.scores[name]["clip_i"] + found.scores[name]["clip_t"]}
+        for name in ("after", "champion")
+    )
     for metric, gain in judged.gain.items():
-        assert gain.value == pytest.approx(found.scores["after"][metric] - found.scores["champion"][metric])
+        assert gain.value == pytest.approx(after_scores[metric] - champion_scores[metric])
         assert gain.low <= gain.value <= gain.high
         assert metrics[f"{metric}_over_champion"] == gain.value
     for told in ("version 1", "above the champion", judged.sentence[:40]):

@@ -12,7 +12,7 @@ import pytest
 
 from components.common.artifacts import Evaluation, LearnedEmbedding, Sample
 from components.common.base_model import ModelFile, ModelReference, write_reference
-from components.common.champion import SETTING, Gain, Judged
+from components.common.champion import SETTING, TOGETHER, Gain, Judged
 
 REFERENCE = ModelReference(
     source="hf://stable-diffusion-v1-5/stable-diffusion-v1-5@main",
@@ -113,7 +113,7 @@ def judged_against(version: int, *, clip_i: float = 0.0, clip_t: float = 0.0, di
 
     Version 0 stands for no champion.
     """
-    scores = {"clip_i": clip_i, "clip_t": clip_t}
+    scores = {"clip_i": clip_i, "clip_t": clip_t, TOGETHER: clip_i + clip_t}
     gains = {name: Gain(value=gain, low=gain - 0.01, high=gain + 0.01) for name, gain in scores.items()}
     alone = "" if version else "the concept had no champion"
     return Judged(alias="champion", version=version, digest=digest, gain=gains if version else {}, alone=alone)

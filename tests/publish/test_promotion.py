@@ -48,7 +48,9 @@ def registry(tmp_path: Path, make_inputs: Make) -> str:
     [
         ("not_worse", judged_against(1), True),
         ("not_worse", judged_against(1, clip_i=-0.02), False),
-        ("not_worse", judged_against(1, clip_i=0.5, clip_t=-0.02), False),
+        ("not_worse", judged_against(1, clip_i=0.5, clip_t=-0.4), True),
+        ("not_worse", judged_against(1, clip_i=0.4, clip_t=-0.5), False),
+        ("not_worse", judged_against(1, clip_t=-0.02), False),
         ("better", judged_against(1), False),
         ("better", judged_against(1, clip_i=0.02), True),
         ("better", judged_against(1, clip_t=0.02), False),
