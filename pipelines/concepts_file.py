@@ -32,6 +32,7 @@ SCHEDULE = "schedule"
 _CRON_FIELDS = ("second", "minute", "hour", "day of the month", "month", "day of the week")
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 """Seconds of what an interval may be given in."""
+_SOME_STORAGE = "gs://namespace"
 _PARTS = ("fleet", "defaults", "concepts")
 
 
@@ -124,11 +125,20 @@ def read_fleet(file: Path, base: Mapping[str, Any]) -> Fleet:
     return Fleet(name=name, concepts=tuple(concepts))
 
 
+def check_sent_options(given: Mapping[str, Any], more_options: Mapping[str, Any] | None = None) -> None:
+    """Checks options as preflight will; an empty storage_uri is then that of the pods' namespace, unknown here.
+
+    Raises:
+        ConfigError: see `check_options`.
+    """
+    check_options({**given, "storage_uri": given.get("storage_uri") or _SOME_STORAGE}, more_options)
+
+
 def _concept(name: str, values: dict[str, Any]) -> FleetConcept:
     check_concept_name(name)
     trigger = values.pop(SCHEDULE, None)
     options = {**values, "concept_name": values.get("concept_name") or name}
-    check_options(options)
+    check_sent_options(options)
     return FleetConcept(name=name, options=options, trigger=None if trigger is None else _trigger(trigger))
 
 

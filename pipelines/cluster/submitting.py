@@ -11,9 +11,9 @@ import kfp_server_api
 
 from components.common.errors import ClusterError, ConfigError
 from components.common.prompts import concept_name
-from components.preflight.options import check_options
 from pipelines.cluster.connection import Connection, filter_by_name, status_of
 from pipelines.cluster.uploading import UploadedVersion
+from pipelines.concepts_file import check_sent_options
 from pipelines.form import as_form
 from pipelines.local_run import parameter_names
 
@@ -41,11 +41,11 @@ def checked_parameters(options: Mapping[str, Any], pipeline: Path) -> dict[str, 
     """The parameters of a run, checked by what preflight checks of options, before anything is sent.
 
     Raises:
-        ConfigError: when one cannot be right; see `check_options`.
+        ConfigError: when one cannot be right; see `check_sent_options`.
     """
     more = options.get("more_options")
     given = {name: value for name, value in options.items() if name != "more_options"}
-    check_options(given, more)
+    check_sent_options(given, more)
     if more is not None and not isinstance(more, Mapping):
         raise ConfigError(f"more_options: found {more!r}, expected options by name")
     return as_form({**given, **(more or {})}, parameter_names(pipeline))

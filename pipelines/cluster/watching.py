@@ -44,7 +44,7 @@ class RunState:
 
 
 def find_run(connection: Connection, wanted: str) -> kfp_server_api.V2beta1Run:
-    """The run of that id, or the latest of that name.
+    """The run of that id, or the latest of that name, which may lack the time that `submit` adds to a concept's.
 
     Raises:
         ConfigError: when there is none.
@@ -52,7 +52,7 @@ def find_run(connection: Connection, wanted: str) -> kfp_server_api.V2beta1Run:
     """
     if len(wanted) == _ID_LENGTH and not set(wanted) - set(_RUN_ID):
         return connection.ask(f"looking for the run {wanted}", connection.client.runs.run_service_get_run, wanted)
-    found = next((run for run in runs(connection) if run.display_name == wanted), None)
+    found = next((run for run in runs(connection) if f"{run.display_name} ".startswith(f"{wanted} ")), None)
     if found is None:
         raise ConfigError(f"found no run {wanted!r}, expected the id or the name of one: `status` lists them")
     return found

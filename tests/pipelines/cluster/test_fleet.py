@@ -12,7 +12,7 @@ from tests.pipelines.cluster.conftest import Command
 FILE = """\
 fleet: toys
 defaults:
-  storage_uri: gs://bucket/store
+  scorer: gs://bucket/clip
   schedule: {every: 1d}
 concepts:
   cat-toy:
