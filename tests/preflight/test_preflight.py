@@ -33,7 +33,8 @@ from components.common.registry.versions import publish_version
 from components.common.storage import open_store
 from components.evaluate.config import EvaluateConfig
 from components.init_embedding.config import InitConfig
-from components.preflight.preflight import PROBE, Checked, preflight
+from components.preflight.preflight import Checked, preflight
+from components.preflight.sources import PROBE
 from components.train.config import TrainStepConfig
 from tests.preflight.test_champion import publish
 
