@@ -173,6 +173,7 @@ def test_bundle_facts_say_where_it_comes_from(inputs: Inputs) -> None:
     assert (facts.placeholder_token, facts.tokens) == ("<cat-toy>", ("<cat-toy>", "<cat-toy>_1"))
     assert facts.lineage == {
         "framework": "torch",
+        "devices": "1 x cpu",
         "plan_version": 1,
         "base_model": REFERENCE.source,
         "base_model_revision": REFERENCE.revision,

@@ -74,8 +74,8 @@ def run(
 
 def test_both_programs_have_the_same_commands() -> None:
     of_step, of_cli = subparsers(step._parser()), subparsers(subparsers(cli._parser())["registry"])
-    assert set(of_cli) == set(COMMANDS)
-    assert set(of_step) == {*COMMANDS, "publish", "check"}
+    assert set(of_cli) == {*COMMANDS, "gallery", "push"}
+    assert set(of_step) == {*of_cli, "publish", "check"}
     for name, parser in of_cli.items():
         assert parser.description == of_step[name].description
         arguments = [[(each.dest, each.help, each.default) for each in of[name]._actions] for of in (of_cli, of_step)]

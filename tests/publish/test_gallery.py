@@ -186,8 +186,9 @@ def promising(width: int, height: int) -> bytes:
     ids=["text", "bomb", "large", "no JSON", "no sample", "elsewhere", "no samples"],
 )
 def test_gallery_tells_which_files_cannot_be_shown(
-    name: str, data: bytes, told: str, whole: Bundle, tmp_path: Path
+    name: str, data: bytes, told: str, whole: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2**26)  # which preparing pictures, in the same process, turns off
     uri = tmp_path.joinpath("registry").as_uri()
     bundle = dataclasses.replace(whole, files={**whole.files, name: data})
     entry = publish_version(concept_store(uri, "cat-toy"), bundle, "run")

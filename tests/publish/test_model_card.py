@@ -141,7 +141,7 @@ def test_card_when_the_placeholder_has_odd_characters(make_inputs: Callable[...,
     assert repr(f"a photo of a {ODD}") in ast.dump(ast.parse(script_of(card)))
     heading = re.search(r"<h1>.*<code>(.*)</code></h1>", page)
     assert heading and heading[1] == "&lt;a`b&quot;\\|*_&gt;"
-    assert page.count("<tr>") == 1 + 4 + 3 + 3 + 5 + 11  # a cell that is torn would not change this, but a row would
+    assert page.count("<tr>") == 1 + 4 + 3 + 3 + 5 + 12  # a cell that is torn would not change this, but a row would
     assert all(row.count("<td") in (0, 2, 3) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL))
 
 

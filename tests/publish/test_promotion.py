@@ -100,7 +100,7 @@ def test_version_that_loses_says_why_wherever_one_looks(
     assert sentence in (Path(registry) / "cat-toy/versions/2/README.md").read_text()
     told = read_artifact(tmp_path / "out", kind=ENTRY_KIND, version=ENTRY_VERSION).content["promotion"]
     assert sentence in told
-    monkeypatch.setattr(sys, "argv", ["publish", "show", "--registry-uri", registry, "cat-toy", "2"])
+    monkeypatch.setattr(sys, "argv", ["publish", "show", "--json", "--registry-uri", registry, "cat-toy", "2"])
     main()
     assert sentence in json.loads(capsys.readouterr().out)["lineage"]["champion_verdict"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,7 @@ def test_watching_tells_steps_as_they_begin_and_end(
         if nodes is not None:
             kfp_server.set_workflow(run_id, nodes)
 
-    monkeypatch.setattr("time.sleep", next_moment)
+    monkeypatch.setattr("pipelines.cluster.watching.time", types.SimpleNamespace(sleep=next_moment))
     assert command("status", run_id, "--watch") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [" ".join(line.split()) for line in lines[:4]] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import types
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_printed_commands_do_what_they_say(
             run["state"] = "FAILED"
             kfp_server.set_workflow(run_id, [failed])
 
-    monkeypatch.setattr("time.sleep", fail)
+    monkeypatch.setattr("pipelines.cluster.watching.time", types.SimpleNamespace(sleep=fail))
     kfp_server.logs[f"wf-abc-system-container-impl-{failed['id'].rpartition('-')[2]}"] = "the whole log"
     codes = {}
     for program, *arguments in printed_commands():
