@@ -48,7 +48,7 @@ TESTS ?= tests
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slowest test-learning test-faults test-hostile test-images bench-train bench-train-flax lint format images \
+.PHONY: help demo test test-slowest test-parity test-learning test-faults test-hostile test-images bench-train bench-train-flax lint format images \
     sboms push compile manifests-check deploy sprites lock lock-images clean
 
 help: ## list the targets
@@ -61,13 +61,16 @@ demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo ACCELER
 
 test: $(READY) ## run the tests: TESTS=tests/common WORKERS=2 ARGS="-k storage"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-	    $(addprefix --ignore tests/,learning faults hostile images) $(TESTS) $(ARGS)
+	    $(addprefix --ignore tests/,learning parity faults hostile images) $(TESTS) $(ARGS)
 
 test-slowest: ARGS += --durations 20 --durations-min 1
 test-slowest: test ## run the tests and print the twenty slowest
 
 test-learning: $(READY) ## train on the tiny world, and hold what is learned against what can be (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load tests/learning $(ARGS)
+
+test-parity: $(READY) ## hold both trainers against the reference's mathematics and each other (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/parity $(ARGS)
 
 test-faults: $(READY) ## kill trainings at any moment and start them again (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/faults $(ARGS)

@@ -12,6 +12,7 @@ import pytest
 from components.common.artifacts import LearnedEmbedding
 from components.common.training.config import TPU_STAND_IN_VARIABLE
 from components.encode_latents.latents import encode_latents
+from components.evaluate.config import EvaluateConfig
 from components.evaluate.evaluation import evaluate
 from components.import_base_model.importing import import_base_model
 from components.ingest_images.config import IngestConfig
@@ -97,7 +98,7 @@ def test_demo_scores_on_tpus_as_in_torch(
         inputs = {**prepared, "initial_embedding": start}
         learned_by(framework, folder, inputs, accelerator=accelerator, train_batch_size=4)
         evaluation = evaluate(
-            dataclasses.replace(DEMO.evaluation, images_per_prompt=4),
+            EvaluateConfig(**{**vars(DEMO.evaluation), "images_per_prompt": 4}, accelerator=accelerator),
             base_model=prepared["base_model"],
             scorer=tmp_path / "scorer",
             initial_embedding=start,

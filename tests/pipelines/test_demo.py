@@ -137,21 +137,3 @@ def test_failing_step_ends_the_run_with_its_message_as_the_last_line(
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("textual-inversion: ")
     assert "'dotties'" in last
-
-
-def test_run_on_what_stands_in_for_tpus_trains_and_draws_in_jax_and_publishes(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles fast rather than well
-    assert main([*arguments(tmp_path, accelerator="tpu"), "--host-devices", "2"]) == 0
-    shown = capsys.readouterr().out
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert {"encode_latents", "train", "evaluate", "publish"} < set(summary["seconds"])
-    assert summary["trained_by"] == "flax on 2 x cpu standing in for tpu"
-    assert shown.startswith("no TPU is used: 2 devices of this machine's CPU stand in (--host-devices)")
-    assert shown.count("WARNING no TPU is used: 2 devices of this CPU stand in") == 2, "training and evaluation say so"
-    assert Path(summary["registry_entry"]).is_dir()
-    report = Path(summary["report"]).read_text()
-    for told in ("2 x cpu standing in for tpu", "Held-out loss", "flax"):
-        assert told in report
