@@ -253,6 +253,8 @@ def test_summary_is_json_and_lines(text: str, tmp_path: Path) -> None:
         embedding=text,
         report=text,
         registry_entry=None,
+        alias_stays=text,
+        champion=text,
         base_model=text,
         placeholder_token=text,
         initializer_token=text,
@@ -265,7 +267,7 @@ def test_summary_is_json_and_lines(text: str, tmp_path: Path) -> None:
     summary.write(tmp_path / "summary.json")
     assert json.loads((tmp_path / "summary.json").read_text())["reasons"] == [text]
     told = summary.for_people(printable)
-    assert len(told.split("\n")) == 4 and not UNSEEN.search(told)
+    assert len(told.split("\n")) == 5 and not UNSEEN.search(told)
 
 
 def test_mistake_of_a_command_line_shows_the_text(
