@@ -105,6 +105,7 @@ def test_push_when_something_fails_once_is_right_in_the_end(
     publish: Publish, writable_hub: WritableHub, faults: list[Fault], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("components.common.storage.retries.FIRST_DELAY_S", 0.01)
+    monkeypatch.setattr("components.common.storage.retries.LONGEST_DELAY_S", 0.05)
     entry = publish()
     writable_hub.faults = faults
     assert push(entry).endswith("/v1")

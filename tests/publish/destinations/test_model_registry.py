@@ -88,6 +88,7 @@ def test_push_when_something_fails_registers_once(
     publish: Publish, model_registry: ModelRegistryServer, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("components.common.storage.retries.FIRST_DELAY_S", 0.001)
+    monkeypatch.setattr("components.common.storage.retries.LONGEST_DELAY_S", 0.01)
     for path in ("/registered_models", "/model_versions", "/artifacts"):
         model_registry.faults += [Fault("POST", path, status) for status in (503, 409, 0)]
         model_registry.faults.append(Fault("POST", path, 0, late=True))
