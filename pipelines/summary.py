@@ -12,6 +12,7 @@ from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbed
 from components.common.base_model import materialize, read_reference
 from components.common.champion import judged_in
 from components.common.printable import printable
+from components.common.score_labels import METRICS, in_order, metric
 from components.common.words import word_folders
 from pipelines.local_run import LocalRun
 
@@ -75,7 +76,7 @@ class Summary:
         lines.append(f"trained by        {printable(self.trained_by)}")
         lines += [f"learned embedding {shown(self.embedding)}", f"report            {shown(self.report)}"]
         for variant, scores in self.scores.items():
-            values = "   ".join(f"{_label(name)} {value:.3f}" for name, value in sorted(scores.items()))
+            values = "   ".join(f"{metric(name).name} {scores[name]:.3f}" for name in in_order(scores, METRICS))
             lines.append(f"{variant.replace('_', ' '):<17} {values}")
         return lines
 
@@ -125,7 +126,3 @@ def local_path(uri: str) -> str:
     """The path that a `file://` URI stands for; any other address as it is."""
     parts = urlsplit(uri)
     return unquote(parts.path) if parts.scheme == "file" else uri
-
-
-def _label(score: str) -> str:
-    return score.upper().replace("_", "-")
