@@ -140,23 +140,17 @@ def step_line(step: Step, titles: Mapping[str, str]) -> str:
 
 def reasons(connection: Connection, state: RunState, titles: Mapping[str, str]) -> list[str]:
     """Why a run failed, a line a step: the step's own last line, from the workflow or else from its log."""
-    lines = []
-    for step in state.failed:
-        reason = step.reason
-        if not reason or reason.startswith("exit status") or "Error (exit code" in reason:
-            try:
-                reason = next(
-                    (
-                        line
-                        for line in reversed(log_of(connection, state.run.run_id, step).splitlines())
-                        if line.strip()
-                    ),
-                    reason,
-                )
-            except ClusterError as error:
-                reason = f"{reason or 'it left no reason'}; {error}"
-        lines.append(f"{titles.get(step.task, step.task)}: {reason.strip()}")
-    return lines
+    told = ((step, step.reason or _last_line(connection, state.run.run_id, step)) for step in state.failed)
+    return [f"{titles.get(step.task, step.task)}: {reason}" for step, reason in told]
+
+
+def _last_line(connection: Connection, run_id: str, step: Step) -> str:
+    """What a step's log ends with; why that is not known, where it cannot be read."""
+    try:
+        lines = [line.strip() for line in log_of(connection, run_id, step).splitlines() if line.strip()]
+    except ClusterError as error:
+        return f"it left no reason, and no log: {error}"
+    return lines[-1] if lines else "it left no reason, and its log is empty"
 
 
 def cancel(connection: Connection, run_id: str) -> None:
