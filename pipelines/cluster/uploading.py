@@ -51,29 +51,26 @@ def upload(connection: Connection, compiled: Path) -> UploadedVersion:
     Raises:
         ClusterError: when the API refuses.
     """
-    pipeline_name = str(read_pipeline(compiled)["pipelineInfo"]["name"])
+    found = look_up(connection, compiled)
+    if found.was_there:
+        return found
     description = compiled.with_suffix(".md").read_text(encoding="utf-8")
-    name = version_name(compiled)
-    pipeline_id = _pipeline_id(connection, pipeline_name)
-    if pipeline_id is None:
-        pipeline_id = _create_pipeline(connection, pipeline_name, description)
-    if found := _version_id(connection, pipeline_id, name):
-        return UploadedVersion(pipeline_id=pipeline_id, version_id=found, name=name, was_there=True)
+    pipeline_id = found.pipeline_id or _create_pipeline(connection, _pipeline_name(compiled), description)
     try:
         made = connection.ask(
-            f"uploading {pipeline_name} {name}",
+            f"uploading the pipeline's version {found.name}",
             connection.client.pipeline_uploads.upload_pipeline_version,
             str(compiled),
-            name=name,
+            name=found.name,
             pipelineid=pipeline_id,
             description=description,
         )
     except ClusterError as error:
-        found = _version_id(connection, pipeline_id, name) if status_of(error) in _MAY_BE_THERE else None
-        if found is None:
+        made_by_others = _version_id(connection, pipeline_id, found.name) if status_of(error) in _MAY_BE_THERE else None
+        if made_by_others is None:
             raise
-        return UploadedVersion(pipeline_id=pipeline_id, version_id=found, name=name, was_there=True)
-    return UploadedVersion(pipeline_id=pipeline_id, version_id=made.pipeline_version_id, name=name, was_there=False)
+        return dataclasses.replace(found, pipeline_id=pipeline_id, version_id=made_by_others, was_there=True)
+    return dataclasses.replace(found, pipeline_id=pipeline_id, version_id=made.pipeline_version_id)
 
 
 def look_up(connection: Connection, compiled: Path) -> UploadedVersion:
@@ -83,9 +80,13 @@ def look_up(connection: Connection, compiled: Path) -> UploadedVersion:
         ClusterError: when the API refuses.
     """
     name = version_name(compiled)
-    pipeline_id = _pipeline_id(connection, str(read_pipeline(compiled)["pipelineInfo"]["name"])) or ""
+    pipeline_id = _pipeline_id(connection, _pipeline_name(compiled)) or ""
     found = _version_id(connection, pipeline_id, name) if pipeline_id else None
     return UploadedVersion(pipeline_id=pipeline_id, version_id=found or "", name=name, was_there=bool(found))
+
+
+def _pipeline_name(compiled: Path) -> str:
+    return str(read_pipeline(compiled)["pipelineInfo"]["name"])
 
 
 def _create_pipeline(connection: Connection, name: str, description: str) -> str:

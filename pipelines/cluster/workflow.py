@@ -111,16 +111,12 @@ def _nodes(workflow: Mapping[str, Any]) -> Mapping[str, Any]:
     nodes = status.get("nodes")
     if not nodes and (packed := status.get("compressedNodes")):
         try:
-            with gzip.GzipFile(fileobj=_bytes(packed)) as stream:
+            with gzip.GzipFile(fileobj=io.BytesIO(base64.b64decode(str(packed), validate=True))) as stream:
                 data = stream.read(_LARGEST_WORKFLOW + 1)
             nodes = parse_json(data) if len(data) <= _LARGEST_WORKFLOW else None
         except (ValueError, OSError, EOFError) as error:
             raise ClusterError(f"the run's workflow cannot be unpacked ({error}); its steps are in the UI") from error
     return nodes if isinstance(nodes, dict) else {}
-
-
-def _bytes(packed: object) -> Any:
-    return io.BytesIO(base64.b64decode(str(packed), validate=True))
 
 
 def _step(task: str, node: Mapping[str, Any], workflow: str) -> Step:
