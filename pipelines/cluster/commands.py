@@ -233,6 +233,8 @@ def _ended(connection: Connection, state: watching.RunState, titles: Mapping[str
     print(f"{printable(state.run.display_name)}: {state.run.state.lower()}  {connection.run_link(state.run.run_id)}")
     for line in watching.reasons(connection, state, titles):
         print(printable(line))
+    if state.problem and state.is_finished:
+        print(printable(f"its steps are not known: {state.problem}"))
     return RUN_FAILED if state.run.state in ("FAILED", "CANCELED") else 0
 
 

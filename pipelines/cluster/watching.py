@@ -27,10 +27,12 @@ class RunState:
     Attributes:
         run: what the API says of it.
         steps: those that have begun, in that order; empty where the API has no workflow yet.
+        problem: why there are no steps; empty where there are.
     """
 
     run: kfp_server_api.V2beta1Run
     steps: tuple[Step, ...]
+    problem: str = ""
 
     @property
     def is_finished(self) -> bool:
@@ -73,17 +75,14 @@ def state_of(connection: Connection, run_id: str) -> RunState:
     """The run and its steps now.
 
     Raises:
-        ClusterError: when the API refuses to say how the run is. How its steps are it may not know yet.
+        ClusterError: when the API refuses to say how the run is; what it does not say of the steps is a `problem`.
     """
     run = connection.ask(f"looking at the run {run_id}", connection.client.runs.run_service_get_run, run_id)
     try:
         body = connection.read(f"reading the steps of {run_id}", "/apis/v1beta1/runs/{run_id}", run_id=run_id)
-        steps = tuple(steps_of(body))
-    except ClusterError:
-        if run.state in FINISHED:
-            raise
-        steps = ()
-    return RunState(run=run, steps=steps)
+        return RunState(run=run, steps=tuple(steps_of(body)))
+    except ClusterError as error:
+        return RunState(run=run, steps=(), problem=str(error))
 
 
 def log_of(connection: Connection, run_id: str, step: Step) -> str:

@@ -223,6 +223,17 @@ def test_reason_is_the_last_line_of_the_log_where_kubernetes_kept_none(
     assert "expected one of those that began: Train" in capsys.readouterr().err
 
 
+def test_run_is_told_of_when_its_steps_are_not_known(
+    kfp_server: KfpServer, command: Command, run_id: str, capsys: pytest.CaptureFixture[str]
+):
+    kfp_server.runs[run_id]["state"] = "FAILED"
+    assert command("status", "cats") == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("cats: failed") and last.startswith(
+        "its steps are not known: the API's run object holds no"
+    )
+
+
 def test_watching_tells_steps_as_they_begin_and_end(
     kfp_server: KfpServer,
     command: Command,
