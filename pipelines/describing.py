@@ -9,47 +9,34 @@ from typing import Any
 
 from components.preflight.config import STORAGE_VARIABLE
 from components.preflight.options import GROUPS, KnownOption, known_options
-from pipelines.form import MORE_OPTIONS, options_off_the_form
+from pipelines.form import MORE_OPTIONS
 
 
 def description_of(specification: Mapping[str, Any]) -> str:
-    """The description of the compiled pipeline in Markdown, for the upload: how to start, where the result is, options.
+    """The description of the compiled pipeline in Markdown, for the upload: how to start, and where the result is.
+
+    It is short, for the UI shows it on a card that grows upwards out of the window and cannot be scrolled.
 
     Args:
         specification: the pipeline's specification, the first document of its YAML.
     """
-    names = list(specification["root"]["inputDefinitions"]["parameters"])
     return _DESCRIPTION.format(
-        what=specification["pipelineInfo"]["description"],
-        variable=STORAGE_VARIABLE,
-        more_options=MORE_OPTIONS,
-        options=option_table(options_off_the_form(names)),
+        what=specification["pipelineInfo"]["description"], variable=STORAGE_VARIABLE, more_options=MORE_OPTIONS
     )
 
 
 _DESCRIPTION = """\
 {what}
 
-**To start**: give `images_uri`, three to five pictures of one thing or in one style; `placeholder_token`, the new word,
-and `initializer_token`, an ordinary word for what the pictures show; and `storage_uri`, a folder in object storage,
-unless your namespace has one (`{variable}` in its config map `textual-inversion-environment`).
-The other fields hold the guide's worked example. Without accelerators choose `accelerator` cpu.
+**To start**: `images_uri`, three to five pictures of one thing or in one style; `placeholder_token`, the new word;
+`initializer_token`, an ordinary word for what they show, or `auto`; `storage_uri`, a folder in object storage, unless
+the namespace has one (`{variable}`). The rest is the guide's example. Without accelerators: `accelerator` cpu.
 
-**Where the result is**: *Sample and score* has the report (artifact *Report*) and the scores; *Publish if learned* says
-in its output where the word was published, or why it was not; and where it loses to the version that the registry's
-alias points at, that the alias stays, and by which scores. A step that fails says why on its own node.
+**More options**: `{more_options}` takes JSON, such as `{{"log_steps": 20}}`; `textual-inversion run --help` lists them.
 
-**More options**: `{more_options}` takes any of these as JSON, such as `{{"lr_scheduler": "cosine", "log_steps": 20}}`:
-
-{options}
+**The result**: *Sample and score* has the report and the scores; *Publish if learned* says where the word was
+published, or why not. A step that fails says why on its own node.
 """
-
-
-def option_table(options: Mapping[str, KnownOption]) -> str:
-    """A table in Markdown of these options: name, default, meaning."""
-    lines = ["| option | default | meaning |", "|---|---|---|"]
-    lines += [f"| `{name}` | {_default(known)} | {_meaning(known)} |" for name, known in options.items()]
-    return "\n".join(lines)
 
 
 def option_lists(form: Collection[str]) -> str:
@@ -62,12 +49,18 @@ def option_lists(form: Collection[str]) -> str:
     parts = []
     for group in GROUPS:
         own = {name: known for name, known in options.items() if known.group is group}
-        table = option_table(own)
+        table = _option_table(own)
         for name in own:
             if name in form:
                 table = table.replace(f"| `{name}` |", f"| `{name}` \\* |")
         parts.append(f"**{group.title}**\n\n{table}")
     return "\n\n".join(parts)
+
+
+def _option_table(options: Mapping[str, KnownOption]) -> str:
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    lines += [f"| `{name}` | {_default(known)} | {_meaning(known)} |" for name, known in options.items()]
+    return "\n".join(lines)
 
 
 def _default(known: KnownOption) -> str:

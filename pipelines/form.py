@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from components.preflight.options import KnownOption, defaults, known_options
+from components.preflight.options import defaults, known_options
 from pipelines.presets import GUIDE_EXAMPLE
 
 MORE_OPTIONS = "more_options"
@@ -77,11 +77,6 @@ def form_choices(form: Iterable[str]) -> dict[str, list[Any]]:
         elif name in options and options[name].type is bool:
             choices[name] = [True, False]
     return choices
-
-
-def options_off_the_form(form: Collection[str]) -> dict[str, KnownOption]:
-    """The options for `more_options`, by name."""
-    return {name: known for name, known in known_options().items() if name not in form}
 
 
 def as_form(given: Mapping[str, Any], form: Collection[str]) -> dict[str, Any]:

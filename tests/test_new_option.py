@@ -22,6 +22,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tree")
     for package in ("components", "pipelines"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", folder)
     (folder / "examples").symlink_to(ROOT / "examples")
     text = (folder / CONFIG).read_text()
     assert text.count(BEFORE) == 1
@@ -46,11 +47,9 @@ def test_new_option_is_a_flag_of_a_run_and_of_the_trainer(tree: Path):
         assert "--sparkle" in shown and "how much the samples shall sparkle (default: 0.25)" in shown
 
 
-def test_new_option_is_listed_with_the_others_for_the_form(tree: Path, tmp_path: Path):
-    assert run(tree, "pipelines.cli", "compile", "--out", str(tmp_path)).returncode == 0
-    assert (
-        "| `sparkle` | `0.25` | how much the samples shall sparkle |" in (tmp_path / "textual_inversion.md").read_text()
-    )
+def test_new_option_is_listed_in_the_readme(tree: Path):
+    assert run(tree, "pipelines.readme").returncode == 0
+    assert "| `sparkle` | `0.25` | how much the samples shall sparkle |" in (tree / "README.md").read_text()
 
 
 def test_new_option_reaches_the_trainer_from_more_options(tree: Path, tmp_path: Path):
