@@ -2,7 +2,9 @@
 
 `kfp.local` runs pipelines that a cluster's driver fails on, for it looks neither at resources and node selectors nor at
 where a graph's inputs come from. The rules are those of the driver (`backend/src/v2/driver/` in kubeflow/pipelines:
-`resolve.go`, `driver.go`, `k8s.go`) and of the workflow that it belongs to (`compiler/argocompiler/dag.go`).
+`resolve.go`, `driver.go`, `container.go`, `k8s.go`) and of the workflow that it belongs to
+(`compiler/argocompiler/dag.go`): there a task waits for `Succeeded` of each task that it depends on, so that it is
+omitted when one of them is skipped by its condition; to Argo a workflow of skipped and omitted tasks has succeeded.
 """
 
 from __future__ import annotations
@@ -41,26 +43,35 @@ def problems(documents: Sequence[Json]) -> list[str]:
     for graph in graphs(documents):
         found += [f"{graph.name}, {problem}" for problem in _output_problems(graph)]
         for task in graph.tasks.values():
-            for rule in (_sources, _missing_inputs, _conditional_dependencies, _placeholders, _platform):
+            for rule in (
+                _sources,
+                _missing_inputs,
+                _conditional_dependencies,
+                _condition_of_importer,
+                _placeholders,
+                _platform,
+            ):
                 found += [f"{graph.name}, task {task.name!r}, {problem}" for problem in rule(graph, task)]
             found += [f"{graph.name}, task {task.name!r}, {problem}" for problem in _repointed_outputs(task)]
     return found
 
 
 def shape_problems(documents: Sequence[Json]) -> list[str]:
-    """What runs on a backend but costs more, or does less, than it seems to: conditions and exit handlers.
+    """What runs on a backend but costs more, or does less, than it seems to: conditional groups and exit handlers.
+
+    The condition of a step of its own costs nothing: the step's driver looks at it.
 
     Args:
         documents: the compiled pipeline, as for `problems`.
 
     Returns:
-        One sentence for each condition and each exit handler, with its graph and task.
+        One sentence for each group behind a condition and each exit handler, with its graph and task.
     """
     found = []
     for graph in graphs(documents):
         for task in graph.tasks.values():
             where = f"{graph.name}, task {task.name!r}, triggerPolicy"
-            if task.condition is not None:
+            if task.condition is not None and not task.container:
                 found.append(
                     f"{where}.condition: runs only if {task.condition}, which costs a driver's pod and leaves out "
                     "whatever depends on it; let the step itself see what there is to do"
@@ -158,11 +169,16 @@ def _conditional_dependencies(graph: Graph, task: Task) -> Iterator[str]:
     for name in task.dependencies:
         if name not in graph.tasks:
             yield f"dependentTasks: {graph.name} has no task {name!r}"
-        elif (gate := graph.tasks[name].gate) is not None and gate != task.gate:
+        elif (gate := graph.tasks[name].gate) is not None and gate != task.gate and not graph.ends_at(gate):
             yield (
                 f"dependentTasks: {name!r} runs only if {gate[0]}, and this task is left out when it does not; "
-                "let it depend on what always runs, or put it behind the same condition"
+                "let it depend on what always runs, put it behind the same condition, or end the whole run with it"
             )
+
+
+def _condition_of_importer(graph: Graph, task: Task) -> Iterator[str]:
+    if task.importer and task.condition is not None:
+        yield "triggerPolicy.condition: an importer with a condition is refused; put it on what depends on the importer"
 
 
 def _output_problems(graph: Graph) -> Iterator[str]:
@@ -174,7 +190,8 @@ def _output_problems(graph: Graph) -> Iterator[str]:
                 key = selector.get("outputParameterKey") or selector.get("outputArtifactKey")
                 producer = selector["producerSubtask"]
                 problem = graph.output_problem(producer, kind.removesuffix("s"), key)
-                if problem is None and len(selectors) == 1 and graph.tasks[producer].gate is not None:
+                gate = graph.tasks[producer].gate if problem is None and len(selectors) == 1 else None
+                if gate is not None and not graph.ends_at(gate):
                     problem = f"comes from {producer!r}, which may not run: only if {graph.tasks[producer].condition}"
                 if problem:
                     yield f"outputs.{kind}.{name}: {problem}"

@@ -160,8 +160,7 @@ def _run_one(arguments: argparse.Namespace, options: Mapping[str, Any], out: Pat
     summary.write(out / "summary.json")
     took = human_duration(time.monotonic() - started)
     print(f"\n{summary.for_people(_shown)}\nsummary           {_shown(out / 'summary.json')}\ntook              {took}")
-    entry = summary.registry_entry
-    return _Ended(0, f"published: {_shown(entry)}" if entry else f"not published: {' '.join(summary.reasons)}")
+    return _Ended(0, summary.outcome(_shown))
 
 
 def compile_command(arguments: argparse.Namespace) -> int:

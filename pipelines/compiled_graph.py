@@ -9,6 +9,11 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
+ROOT = "root"
+
+RUNS_IF_TOLD = "inputs.parameter_values['config'] != ''"
+"""The condition of a task that runs if it is told what to do."""
+
 CONDITION_PARAMETER = re.compile(r"inputs\.parameter_values\['(.+?)'\]")
 """An input of the task that its condition looks at."""
 
@@ -47,11 +52,15 @@ class Task:
 
     @property
     def gate(self) -> tuple[str, tuple[str, ...]] | None:
-        """The condition with where the inputs come from that it looks at, equal for tasks that run or not together."""
+        """The condition with where the inputs come from that it looks at, equal for tasks that run or not together.
+
+        Of another task's outputs that is the task: what it tells, it tells all of them, or none.
+        """
         if self.condition is None:
             return None
-        given = self.given("parameters")
-        return self.condition, tuple(str(given.get(name)) for name in CONDITION_PARAMETER.findall(self.condition))
+        sources = [self.given("parameters").get(name, {}) for name in CONDITION_PARAMETER.findall(self.condition)]
+        told_by = (source.get("taskOutputParameter", {}).get("producerTask") or str(source) for source in sources)
+        return self.condition, tuple(told_by)
 
     def given(self, kind: str) -> Json:
         """Where each input comes from; `kind` is `parameters` or `artifacts`."""
@@ -69,7 +78,7 @@ class Graph:
     """A graph of tasks.
 
     Attributes:
-        name: `root`, or the name of its component.
+        name: `ROOT`, or the name of its component.
         inputs: its `inputDefinitions`.
         outputs: where its outputs come from, its `DagOutputsSpec`.
         tasks: its tasks by name.
@@ -89,6 +98,16 @@ class Graph:
             found |= new
             left += new
         return found
+
+    def ends_at(self, gate: tuple[str, tuple[str, ...]]) -> bool:
+        """Whether a run is over when the tasks of a gate do not run: nothing else would but what they wait for.
+
+        A backend leaves out what depends on them, and the run succeeds.
+        """
+        behind = {name for name, task in self.tasks.items() if task.gate == gate}
+        left_out = behind | {name for name in self.tasks if self.upstream(name) & behind}
+        before = set[str]().union(*map(self.upstream, behind))
+        return self.name == ROOT and left_out | before == self.tasks.keys()
 
     def source_problem(self, task: Task, source: Json) -> str | None:
         """Why an input of a task cannot be resolved within this graph; None if it can.
@@ -173,7 +192,7 @@ def graphs(documents: Sequence[Json]) -> Iterator[Graph]:
             platform=platform.get(label, {}),
         )
 
-    for name, component in {"root": specification["root"], **components}.items():
+    for name, component in {ROOT: specification["root"], **components}.items():
         if dag := component.get("dag"):
             yield Graph(
                 name=name,

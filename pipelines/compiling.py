@@ -12,6 +12,7 @@ from kfp import compiler, dsl
 
 from components.common.errors import ConfigError
 from pipelines.backend_rules import problems, shape_problems
+from pipelines.compiled_graph import RUNS_IF_TOLD
 from pipelines.describing import description_of
 from pipelines.form import form_choices, form_descriptions
 
@@ -29,7 +30,7 @@ def compile_all(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)  # first: importing and compiling the pipeline take a while
     from pipelines.textual_inversion import textual_inversion
 
-    documents = with_form(compile_pipeline(textual_inversion))
+    documents = with_conditions(with_form(compile_pipeline(textual_inversion)))
     check_for_a_backend(documents)
     file = folder / PIPELINE.name
     file.write_text(_HEADING + to_yaml(documents), encoding="utf-8")
@@ -67,6 +68,20 @@ def with_form(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         parameters[name]["description"] = description
     for name, values in form_choices(list(parameters)).items():
         parameters[name]["literals"] = values
+    return documents
+
+
+def with_conditions(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The documents in which a run goes on after its first task only if that says so.
+
+    Every task that waits for the first one alone gets a condition of its own, which its driver looks at; `dsl.If` would
+    put it into a group. What depends on it is left out with it, and the run has succeeded.
+    """
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    (first,) = (name for name, task in tasks.items() if "dependentTasks" not in task)
+    for task in tasks.values():
+        if task.get("dependentTasks") == [first]:
+            task["triggerPolicy"] = {"condition": RUNS_IF_TOLD}
     return documents
 
 

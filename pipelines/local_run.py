@@ -24,6 +24,7 @@ from components.common.errors import ArtifactError
 from components.common.foreign_json import parse_json
 from components.common.logs import open_log
 from components.common.storage.local_files import alone_in, local_errors, readable_name
+from pipelines.local_conditions import Conditions
 from pipelines.step_log import Failure, StepLog
 from pipelines.step_process import StepProcesses
 
@@ -36,9 +37,11 @@ class LocalRun:
     """What a local run left behind.
 
     Attributes:
-        outputs: the pipeline's outputs by name: strings, or the local paths of artifacts; empty when a step failed.
+        outputs: the pipeline's outputs by name: strings, or the local paths of artifacts; those of a task that was left
+            out are ""; empty when a step failed.
         failures: the steps that failed.
         reused: the names of the tasks whose outputs were taken from an earlier run.
+        left_out: the names of the tasks that were told nothing, or depend on one that was.
         seconds: wall-clock seconds by step, of the steps that ran.
         folder: where this run's own artifacts are; None when every output was taken from earlier runs.
     """
@@ -46,6 +49,7 @@ class LocalRun:
     outputs: Mapping[str, Any]
     failures: tuple[Failure, ...]
     reused: tuple[str, ...]
+    left_out: tuple[str, ...]
     seconds: Mapping[str, float]
     folder: Path | None
 
@@ -91,6 +95,7 @@ def _run(
     environment: Mapping[str, str],
     screen: TextIO,
 ) -> LocalRun:
+    conditions = Conditions(pipeline)
     artifacts, timings = out / "artifacts", out / "timings.jsonl"
     cache = out / "cache" / source_digest(environment)[:16]
     artifacts.mkdir(parents=True, exist_ok=True)
@@ -107,13 +112,14 @@ def _run(
         log = StepLog(full_log=full_log, screen=screen, titles=_titles(pipeline))
         for reason in _forget_damaged(cache) if reuse else []:
             log.say(f"not reused, the step that made it runs again: {reason}")
-        with _everything_goes_to(log), StepProcesses(log).of_kfp():
+        with _everything_goes_to(log), StepProcesses(log).of_kfp(), conditions.of_kfp():
             task = components.load_component_from_text(yaml.safe_dump(pipeline))(**parameters)
     own_folder = set(artifacts.iterdir()) - before
     return LocalRun(
         outputs={name: getattr(value, "path", value) for name, value in task.outputs.items()},
         failures=tuple(log.failures),
         reused=tuple(log.reused),
+        left_out=tuple(conditions.left_out),
         seconds=_seconds(timings),
         folder=next(iter(own_folder), None),
     )

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from components.common.artifacts import LEARNED_EMBEDS, Evaluation, LearnedEmbedding
@@ -22,6 +23,7 @@ class Summary:
     """What a run of the pipeline came to.
 
     Attributes:
+        decision: why it has trained.
         embedding: the learned embedding, for `load_textual_inversion`.
         report: the evaluation's report, a web page.
         registry_entry: the published version's folder or address; None when nothing was published.
@@ -38,6 +40,7 @@ class Summary:
         more_words: the same for each further word of the run.
     """
 
+    decision: str
     embedding: str
     report: str
     registry_entry: str | None
@@ -58,7 +61,12 @@ class Summary:
         content = dataclasses.asdict(self)
         if not self.more_words:
             del content["more_words"]
-        file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        _write(content, file)
+
+    def outcome(self, shown: Callable[[str], str]) -> str:
+        """In one line whether it was published; `shown` writes an address."""
+        entry = self.registry_entry
+        return f"published: {shown(entry)}" if entry else f"not published: {' '.join(self.reasons)}"
 
     def for_people(self, shown: Callable[[str], str]) -> str:
         """A few lines that say where things are and how good they are; `shown` writes a path or an address."""
@@ -73,6 +81,7 @@ class Summary:
             lines.append(f"published         {shown(self.registry_entry)}")
         if self.alias_stays or self.champion:
             lines.append(f"champion          {printable(self.alias_stays or self.champion)}")
+        lines.append(f"decision          {printable(self.decision)}")
         lines.append(f"trained by        {printable(self.trained_by)}")
         lines += [f"learned embedding {shown(self.embedding)}", f"report            {shown(self.report)}"]
         for variant, scores in self.scores.items():
@@ -81,12 +90,43 @@ class Summary:
         return lines
 
 
-def summarize(run: LocalRun) -> Summary:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NothingDone:
+    """What a run came to that had nothing to do.
+
+    Attributes:
+        decision: why not.
+        seconds: wall-clock seconds by step, of the steps that ran.
+    """
+
+    decision: str
+    seconds: Mapping[str, float]
+
+    def write(self, file: Path) -> None:
+        """Writes the summary as JSON."""
+        _write(dataclasses.asdict(self), file)
+
+    def outcome(self, shown: Callable[[str], str]) -> str:
+        """The decision; no address is in it that `shown` would write."""
+        return self.decision
+
+    def for_people(self, shown: Callable[[str], str]) -> str:
+        """See `outcome`."""
+        return printable(self.decision)
+
+
+def _write(content: Mapping[str, Any], file: Path) -> None:
+    file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def summarize(run: LocalRun) -> Summary | NothingDone:
     """The summary of a local run of the pipeline in which no step failed.
 
     Raises:
         ArtifactError: when an artifact of the run is damaged.
     """
+    if run.left_out:
+        return NothingDone(decision=run.outputs["decision"], seconds=run.seconds)
     embeddings = word_folders(Path(run.outputs["learned_embedding"]))
     evaluations = word_folders(Path(run.outputs["evaluation"]))
     published = [run.outputs["published"]]
@@ -94,18 +134,17 @@ def summarize(run: LocalRun) -> Summary:
         published = [line.partition(": ")[2] for line in run.outputs["published"].split("\n")]
     model = str(materialize(read_reference(Path(run.outputs["base_model"]))))
     first, *others = (
-        _summary_of_word(*each, model, run.seconds) for each in zip(embeddings, evaluations, published, strict=True)
+        _summary_of_word(*each, model, run) for each in zip(embeddings, evaluations, published, strict=True)
     )
     return dataclasses.replace(first, more_words=tuple(others))
 
 
-def _summary_of_word(
-    embedding: Path, evaluation_folder: Path, published: str, model: str, seconds: Mapping[str, float]
-) -> Summary:
+def _summary_of_word(embedding: Path, evaluation_folder: Path, published: str, model: str, run: LocalRun) -> Summary:
     learned, evaluation = LearnedEmbedding.read(embedding), Evaluation.read(evaluation_folder)
     judged = judged_in(evaluation.settings)
     address, _, alias_stays = published.partition(" ") if evaluation.passed else ("", "", "")
     return Summary(
+        decision=run.outputs["decision"],
         embedding=str(embedding / LEARNED_EMBEDS),
         report=str(evaluation_folder / Evaluation.REPORT),
         registry_entry=local_path(address) or None,
@@ -116,7 +155,7 @@ def _summary_of_word(
         initializer_token=learned.initializer_token,
         trained_by=f"{learned.lineage['framework']} on {learned.lineage['devices']}",
         scores=evaluation.scores,
-        seconds=seconds,
+        seconds=run.seconds,
         passed=evaluation.passed,
         reasons=evaluation.reasons,
     )

@@ -1,7 +1,8 @@
 """The pipeline `textual-inversion`: from a handful of pictures to a published word. The graph alone.
 
 It is flat: no branches, no exit handler. So a person sees the whole run at first sight, every repeat is answered from
-the cache, and no step costs more than its own two pods.
+the cache, and no step costs more than its own two pods. Where preflight finds nothing to do it tells the steps nothing,
+and the run ends with it: see `pipelines.compiling.with_conditions`.
 """
 
 from typing import Any, NamedTuple
@@ -30,12 +31,14 @@ class Outputs(NamedTuple):
         base_model: the reference to the base model.
         learned_embedding: the learned rows.
         evaluation: samples, scores and the verdict.
+        decision: whether the run has trained, and why; where it has not, there are no other outputs.
         published: the version's address and, where the alias did not move to it, why; or `not published: ...`.
     """
 
     base_model: dsl.Model
     learned_embedding: dsl.Model
     evaluation: dsl.Artifact
+    decision: str
     published: str
 
 
@@ -125,5 +128,6 @@ def textual_inversion(form: dict[str, Any]) -> Outputs:
         base_model=model.outputs["reference"],
         learned_embedding=learned.outputs["learned_embedding"],
         evaluation=judged.outputs["evaluation"],
+        decision=told["decision"],
         published=published.outputs["Output"],
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from components.common.artifact_folder import sha256_of_file
 from components.common.artifacts import LEARNED_EMBEDS, Rows, read_learned_embeds
 from components.common.errors import ArtifactError, BaseModelError, InputError, ObjectNotFoundError
+from components.common.registry.entry import RegistryEntry
 from components.common.registry.registry import resolve
 from components.common.storage import open_store, split_uri
 
@@ -18,6 +19,9 @@ PICKLED = (".pt", ".bin", ".pth", ".ckpt")
 
 PUBLISHED = "registry:"
 """What the address of a concept of the run's own registry begins with: `registry:CONCEPT@ALIAS_OR_VERSION`."""
+
+CHAMPION = "champion"
+"""What stands for the address of the version that the alias of the concept itself points at, where there is one."""
 
 _PUBLISHED = re.compile(rf"{PUBLISHED}(?P<concept>[^/@]+)@(?P<which>[^/@]+)")
 
@@ -70,6 +74,16 @@ def read_embedding_for_run(address: str, registry_uri: str) -> ExistingEmbedding
         entry = resolve(registry_uri, published["concept"], published["which"])
     except ArtifactError as error:
         raise InputError(str(error)) from error
+    return read_published_embedding(entry)
+
+
+def read_published_embedding(entry: RegistryEntry) -> ExistingEmbedding:
+    """The embedding of a version.
+
+    Raises:
+        InputError: when it is damaged.
+        StorageError: when it cannot be read.
+    """
     existing = read_existing_embedding(f"{entry.uri}/{LEARNED_EMBEDS}")
     if LEARNED_EMBEDS not in entry.files or entry.files[LEARNED_EMBEDS].sha256 != existing.sha256:
         raise InputError(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from components.common.errors import ConfigError
-from components.common.learned_files import PUBLISHED, mistakes_of_published
+from components.common.learned_files import CHAMPION, PUBLISHED, mistakes_of_published
 from components.common.options import Config, option
 from components.common.prompts import placeholder_tokens
 from components.common.start_word import AUTO
@@ -29,8 +29,9 @@ class InitOptions(Config):
 
     initializer_embedding: str = option(
         "a learned embedding to start from instead of words: the address of a .safetensors file of diffusers, "
-        "AUTOMATIC1111 or ComfyUI, or registry:CONCEPT@ALIAS_OR_VERSION of the run's registry; initializer_token is "
-        "then only what samples are scored by",
+        "AUTOMATIC1111 or ComfyUI, registry:CONCEPT@ALIAS_OR_VERSION of the run's registry, or "
+        f"{CHAMPION} for the version of this concept that registry_alias points at, where there is one that fits the "
+        "base model; initializer_token is then only what samples are scored by",
         "",
     )
 
@@ -72,7 +73,7 @@ class InitConfig(InitOptions):
     def find_mistakes(self) -> Iterable[str]:
         """See `Config.find_mistakes`."""
         yield from super().find_mistakes()
-        if self.initializer_embedding.startswith(PUBLISHED):
+        if self.initializer_embedding == CHAMPION or self.initializer_embedding.startswith(PUBLISHED):
             yield (
                 f"initializer_embedding: found {self.initializer_embedding!r}, expected the address of a file: the "
                 "preflight step of a run follows an alias, `textual-inversion registry show` says where it leads"

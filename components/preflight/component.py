@@ -36,6 +36,7 @@ def preflight(
 ) -> NamedTuple(
     "Checked",
     [
+        ("decision", str),
         ("import_base_model", str),
         ("import_scorer", str),
         ("prepare_pictures", str),

@@ -21,6 +21,8 @@ from components.common.training.config import FLAX_ACCELERATORS
 from components.train.frameworks import AUTO, FRAMEWORK_CHOICES, FRAMEWORK_MEANING
 from components.train.nodes.config import mistakes_of_quantity
 
+ALWAYS, CHANGED = "always", "changed"
+
 STORAGE_VARIABLE = "TEXTUAL_INVERSION_STORAGE_URI"
 """Environment variable of the steps that says where a namespace keeps what its runs share."""
 
@@ -58,6 +60,13 @@ class RunOptions(Config):
         "a DINO or DINOv2 model that compares samples with pictures beside the scorer, as for base_model, such as "
         "hf://facebook/dinov2-base; empty: none does",
         "",
+    )
+    retrain_if: str = option(
+        "when a run trains: always; changed, if its pictures, its base model or an option that determines the rows "
+        "differ from what the version was learned from that registry_alias points at: else it ends after its first "
+        "step, and has succeeded",
+        ALWAYS,
+        choices=(ALWAYS, CHANGED),
     )
     accelerator: str = option(
         "where rows are trained and samples drawn; pictures are encoded there too, but with tpu on a CPU",

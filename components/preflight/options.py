@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.common.errors import ConfigError
+from components.common.learned_files import CHAMPION
 from components.common.options import Config, Option, default_of, option_of, typed_fields
 from components.common.prompts import concept_name
 from components.common.training.config import TrainConfig
@@ -16,7 +17,7 @@ from components.common.upstream_names import no_such_option
 from components.evaluate.config import EvaluateOptions
 from components.ingest_images.config import PictureOptions
 from components.init_embedding.config import InitOptions
-from components.preflight.config import RunOptions
+from components.preflight.config import CHANGED, RunOptions
 from components.preflight.words import TOKEN, WordsOptions, in_word, values_by_word
 from components.publish.config import PublishOptions
 from components.publish.destinations.config import DestinationOptions
@@ -223,6 +224,13 @@ def _mistakes_between(options: CheckedOptions) -> Iterable[str]:
     yield from options.destinations.mistakes_with(
         options.registry.concept_name or concept_name(options.word.placeholder_token)
     )
+    if not options.registry.registry_alias:
+        for name, value, wanting in (
+            ("retrain_if", run.retrain_if, CHANGED),
+            ("initializer_embedding", options.word.initializer_embedding, CHAMPION),
+        ):
+            if value == wanting:
+                yield f"{name}: found {wanting} without registry_alias, expected an alias, such as champion"
     try:
         options.launching().pod_accelerators(options.framework, run.accelerator)
     except ConfigError as error:

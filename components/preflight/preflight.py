@@ -27,6 +27,7 @@ from components.preflight.pods import (
     training_image_and_pod,
     training_pod,
 )
+from components.preflight.retraining import Decision, decide
 from components.preflight.sources import Sources, WordSources, check_sources, missing_sources
 from components.publish.config import PublishConfig
 
@@ -45,14 +46,17 @@ class Checked:
     """What the steps after this one are given: each its whole config as JSON text, and what its pod asks for.
 
     Attributes:
+        decision: whether the run goes on, and why.
         import_base_model, import_scorer, prepare_pictures, prepare_scoring_set, encode_pictures, find_the_start_word,
-            add_the_new_word, train, sample_and_score, publish: the config of the step of that name.
+            add_the_new_word, train, sample_and_score, publish: the config of the step of that name; all of them are
+            empty when the run ends here.
         encoding_cpu, ...: what the pods ask for that encode the pictures and find the start word.
         training_image, training_cpu, ...: what runs in the training step, and what its pod asks for.
         evaluation_cpu, ...: what the pod asks for that draws and scores samples.
         tolerations: Kubernetes tolerations of all three, beside those for accelerators and spot nodes.
     """
 
+    decision: str
     import_base_model: str
     import_scorer: str
     prepare_pictures: str
@@ -115,8 +119,12 @@ def preflight(
         )
     images = training_images or {name: image(name) for name in TRAINING_IMAGES}
     sources = check_sources(options)
-    checked = _given_to_steps(options, sources, images)
+    decision = decide(options, sources)
+    checked = _given_to_steps(options, sources, images, decision)
     logger.info("sources: all of them are there, and %s can be written", options.run.storage)
+    logger.info("%s", decision.told)
+    if not decision.trains:
+        return checked
     for name in ("encoding", "training", "evaluation"):
         cpu, memory, accelerators, resource = (
             getattr(checked, f"{name}_{field}") for field in ("cpu", "memory", "accelerator_count", "accelerator")
@@ -143,7 +151,9 @@ def _safety_checker(options: CheckedOptions, sources: Sources) -> dict[str, str]
     }
 
 
-def _given_to_steps(options: CheckedOptions, sources: Sources, images: Mapping[str, str]) -> Checked:
+def _given_to_steps(
+    options: CheckedOptions, sources: Sources, images: Mapping[str, str], decision: Decision
+) -> Checked:
     run = options.run
     model, scorer = sources.base_model_bytes, sources.scorer_bytes
     trains = training_pod(options, model=model)
@@ -166,8 +176,8 @@ def _given_to_steps(options: CheckedOptions, sources: Sources, images: Mapping[s
         ),
     }
     by_word = [
-        _configs_of_word(found.resolved(word, sources.base_model_license), found, trains)
-        for word, found in zip(options.words, sources.words, strict=True)
+        _configs_of_word(found.resolved(word, sources.base_model_license), found, trains, given)
+        for word, found, given in zip(options.words, sources.words, decision.learned_from, strict=True)
     ]
     texts: dict[str, Any] = {name: config.to_json() for name, config in imports.items()}
     texts |= {name: config_text([configs[name] for configs in by_word]) for name in by_word[0]}
@@ -177,7 +187,10 @@ def _given_to_steps(options: CheckedOptions, sources: Sources, images: Mapping[s
                 f"more_words: found {length} bytes that the step {told_step} would be told of {len(by_word)} words, "
                 f"expected at most {LONGEST_CONFIG}: take fewer words in a run, or shorter prompts"
             )
+    if not decision.trains:
+        texts = dict.fromkeys(texts, "")
     return Checked(
+        decision=decision.told,
         **texts,
         **outputs_of("encoding", encoding_pod(options, model=model)),
         training_image=images[name],
@@ -187,7 +200,9 @@ def _given_to_steps(options: CheckedOptions, sources: Sources, images: Mapping[s
     )
 
 
-def _configs_of_word(options: CheckedOptions, sources: WordSources, trains: Pod) -> dict[str, Config]:
+def _configs_of_word(
+    options: CheckedOptions, sources: WordSources, trains: Pod, learned_from: Mapping[str, Any] | None
+) -> dict[str, Config]:
     """What each step is told of one word."""
     run, pictures = options.run, vars(options.pictures)
     return {
@@ -213,7 +228,12 @@ def _configs_of_word(options: CheckedOptions, sources: WordSources, trains: Pod)
             **vars(options.evaluation),
             dino=run.dino,
             accelerator=run.accelerator,
-            champion=dataclasses.asdict(sources.champion) if sources.champion else {},
+            champion=dataclasses.asdict(sources.judged_against) if sources.judged_against else {},
         ),
-        "publish": PublishConfig(**vars(options.registry), **vars(options.destinations), registry_uri=run.registry_uri),
+        "publish": PublishConfig(
+            **vars(options.registry),
+            **vars(options.destinations),
+            registry_uri=run.registry_uri,
+            learned_from=learned_from,
+        ),
     }

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from components.common.champion import ChampionAddress
 from components.common.errors import ConfigError, InputError, StorageError, TextualInversionError
-from components.common.learned_files import read_embedding_for_run
+from components.common.learned_files import CHAMPION, read_embedding_for_run
 from components.common.model_license import license_of
 from components.common.sources.models import ModelSource, open_source
 from components.common.sources.picture_listing import fingerprint_images
@@ -17,7 +17,7 @@ from components.common.storage import open_store
 from components.common.storage.local_files import local_errors
 from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.preflight.base_model_for_flax import check_that_flax_computes
-from components.preflight.champion import find_champion
+from components.preflight.champion import Champion, find_champion, judged_against, rows_to_start_from
 from components.preflight.model_files import check_model_files
 from components.preflight.new_word import check_embedding_fits, check_new_word
 from components.preflight.options import CheckedOptions, known_options
@@ -41,7 +41,8 @@ class WordSources:
     scoring_images_fingerprint: str
     initializer_embedding: str
     initializer_embedding_sha256: str
-    champion: ChampionAddress | None
+    champion: Champion
+    judged_against: ChampionAddress | None
 
     def resolved(self, options: CheckedOptions, base_model_license: str) -> CheckedOptions:
         """The options, in which stands what the sources say: a version's file for an alias, a licence for none."""
@@ -206,7 +207,11 @@ def _check_word_sources(
     run, registry = options.run, options.registry
     champion = attempt("storage_uri", find_champion, run.registry_uri, registry, options.word.placeholder_token)
     existing = None
-    if address := options.word.initializer_embedding:
+    address = options.word.initializer_embedding
+    if address == CHAMPION:
+        if champion and base_model:
+            existing = attempt("initializer_embedding", rows_to_start_from, champion, base_model, where=where)
+    elif address:
         existing = attempt("initializer_embedding", read_embedding_for_run, address, run.registry_uri, where=where)
     if base_model is not None:
         attempt(
@@ -226,6 +231,7 @@ def _check_word_sources(
         initializer_embedding=existing.address if existing else "",
         initializer_embedding_sha256=existing.sha256 if existing else "",
         champion=champion,
+        judged_against=judged_against(champion, registry) if champion else None,
     )
 
 

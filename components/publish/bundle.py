@@ -53,6 +53,7 @@ def make_bundle(
     force: bool = False,
     also_bin: bool = False,
     license_name: str = "",
+    learned_from: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """The bundle of an evaluated embedding.
 
@@ -64,6 +65,7 @@ def make_bundle(
         force: take an embedding that the evaluation did not accept.
         also_bin: add the rows as a file that torch reads without safetensors.
         license_name: the licence that the model card names; empty names none.
+        learned_from: what the run was given that determines the rows; see `Facts`.
 
     Raises:
         ArtifactError: when an artifact is missing, damaged or something else.
@@ -80,6 +82,7 @@ def make_bundle(
         reasons=judged.reasons,
         scores=judged.scores,
         lineage=_lineage(learned, judged, reference),
+        learned_from=learned_from,
     )
     samples = _shown_samples(evaluation)
     card = model_card(

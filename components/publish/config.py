@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from components.common.champion import BETTER, NOT_WORSE
 from components.common.errors import ConfigError
@@ -72,6 +73,9 @@ class PublishConfig(PublishOptions, DestinationOptions):
 
     registry_uri: str = option("folder of the registry: gs://bucket/folder, s3://bucket/folder or a local path")
     run_id: str = option("the run that publishes, kept as lineage; empty when there is none", "")
+    learned_from: Mapping[str, Any] | None = option(
+        "what the run was given that determines the rows, by name, from the preflight step; none: not known", None
+    )
 
     def find_mistakes(self) -> Iterable[str]:
         """See `Config.find_mistakes`."""

@@ -148,7 +148,8 @@ def logs_(arguments: argparse.Namespace) -> int:
     named = [step for step in state.steps if wanted in (step.task, titles.get(step.task, "").casefold())]
     chosen = named if wanted else list(state.failed)
     if not chosen:
-        there = ", ".join(titles.get(step.task, step.task) for step in state.steps) or "none"
+        began = [titles.get(step.task, step.task) for step in state.steps if not step.is_left_out]
+        there = ", ".join(began) or "none"
         what = f"no step {arguments.step!r}" if wanted else "no step that failed"
         raise ConfigError(
             f"--step: found {what} in the run {run.display_name!r}, expected one of those that began: {there}"

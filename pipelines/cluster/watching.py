@@ -12,8 +12,9 @@ import kfp_server_api
 from components.common.errors import ClusterError, ConfigError
 from components.common.logs import human_duration
 from components.common.printable import printable
+from components.preflight.retraining import NOTHING_TO_DO
 from pipelines.cluster.connection import Connection
-from pipelines.cluster.workflow import Step, steps_of
+from pipelines.cluster.workflow import SKIPPED, Step, steps_of
 
 FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _RUN_ID = "0123456789abcdef-"
@@ -92,7 +93,8 @@ def log_of(connection: Connection, run_id: str, step: Step) -> str:
         ClusterError: when there is none.
     """
     if not step.pod:
-        raise ClusterError(f"{step.task} has no log of its own: its outputs were taken from the cache")
+        why = "it was left out" if step.is_left_out else "its outputs were taken from the cache"
+        raise ClusterError(f"{step.task} has no log of its own: {why}")
     body = connection.read(
         f"reading the log of {step.task}",
         "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log",
@@ -138,9 +140,23 @@ def step_line(step: Step, titles: Mapping[str, str]) -> str:
 
 
 def reasons(connection: Connection, state: RunState, titles: Mapping[str, str]) -> list[str]:
-    """Why a run failed, a line a step: the step's own last line, from the workflow or else from its log."""
+    """Why a run failed, a line a step: the step's own last line, from the workflow or else from its log.
+
+    Of a run whose steps were skipped it is what the first step, which decided so, says in its log.
+    """
+    if any(step.state == SKIPPED for step in state.steps):
+        return _decisions(connection, state)
     told = ((step, step.reason or _last_line(connection, state.run.run_id, step)) for step in state.failed)
     return [f"{titles.get(step.task, step.task)}: {reason}" for step, reason in told]
+
+
+def _decisions(connection: Connection, state: RunState) -> list[str]:
+    first = next(step for step in state.steps if not step.is_left_out)
+    try:
+        lines = log_of(connection, state.run.run_id, first).splitlines()
+    except ClusterError as error:
+        return [f"why it had nothing to do is not known: {error}"]
+    return [NOTHING_TO_DO + told for _, found, told in (line.partition(NOTHING_TO_DO) for line in lines) if found]
 
 
 def _last_line(connection: Connection, run_id: str, step: Step) -> str:

@@ -19,9 +19,13 @@ from components.common.errors import ClusterError
 from components.common.foreign_json import parse_json
 from components.common.printable import masked
 
+SKIPPED, OMITTED = "Skipped", "Omitted"
+"""Argo's phases of what does not run: by a condition of its own, or for what it depends on."""
+
 _LARGEST_WORKFLOW = 64 * 2**20
 _EXECUTOR = re.compile(r".+?\.root\.(?P<task>[^.()]+)\.executor(?:\((?P<attempt>\d+)\))?")
 _DRIVER = re.compile(r".+?\.root\.(?P<task>[^.()]+)-driver(?:\((?P<attempt>\d+)\))?")
+_LEFT_OUT = re.compile(r".+?\.root\.(?P<task>[^.()]+?)(?:-driver)?")
 _REASON = re.compile(r"(?:main: )?(?:Error \(exit code \d+\)(?:: )?)?(?P<told>.*)", re.DOTALL)
 
 
@@ -31,7 +35,8 @@ class Step:
 
     Attributes:
         task: the task's name in the pipeline.
-        state: Argo's phase: Pending, Running, Succeeded, Failed, Error, Skipped or Omitted.
+        state: Argo's phase: Pending, Running, Succeeded, Failed, Error, or of a step that was left out, SKIPPED or
+            OMITTED.
         reason: what Kubernetes says of its end; for a failed step the step's own last line.
         pod: the name of its own pod, whose log is the step's; empty before there is one.
         started: when it began.
@@ -51,13 +56,18 @@ class Step:
         return self.state in ("Failed", "Error")
 
     @property
+    def is_left_out(self) -> bool:
+        """Whether it does not run."""
+        return self.state in (SKIPPED, OMITTED)
+
+    @property
     def seconds(self) -> float | None:
         """How long it took; None of one that has not ended."""
         return (self.finished - self.started).total_seconds() if self.started and self.finished else None
 
 
 def steps_of(run: bytes) -> list[Step]:
-    """The steps that have begun, in the order in which they did.
+    """The steps that have begun, or were left out, in the order in which they did.
 
     A step that is answered from the cache has a driver alone. A driver that fails, say for an image that is not there,
     is the step's own failure.
@@ -70,8 +80,15 @@ def steps_of(run: bytes) -> list[Step]:
     """
     workflow = _workflow(run)
     latest: dict[tuple[str, str], tuple[int, Step]] = {}
+    left_out: dict[str, Step] = {}
     for node in _nodes(workflow).values():
-        if not isinstance(node, dict) or node.get("type") != "Pod":
+        if not isinstance(node, dict):
+            continue
+        if match := _LEFT_OUT.fullmatch(str(node.get("name", ""))):
+            step = _step(match["task"], node, str(workflow["metadata"]["name"]))
+            if step.is_left_out:
+                left_out[step.task] = dataclasses.replace(step, reason="", pod="", finished=None)
+        if node.get("type") != "Pod":
             continue
         for kind, pattern in (("executor", _EXECUTOR), ("driver", _DRIVER)):
             if match := pattern.fullmatch(str(node.get("name", ""))):
@@ -80,10 +97,13 @@ def steps_of(run: bytes) -> list[Step]:
                 if key not in latest or attempt >= latest[key][0]:
                     latest[key] = (attempt, _step(match["task"], node, str(workflow["metadata"]["name"])))
     steps = []
-    for task in dict.fromkeys(task for task, _ in latest):
+    for task in dict.fromkeys([*(task for task, _ in latest), *left_out]):
         own, driver = (latest.get((task, kind), (0, None))[1] for kind in ("executor", "driver"))
+        if own is None and driver is not None and driver.has_failed:
+            own = driver
+        own = own or left_out.get(task)
         if own is None and driver is not None:
-            own = driver if driver.has_failed else dataclasses.replace(driver, pod="")
+            own = dataclasses.replace(driver, pod="")
         if own is not None:
             steps.append(own)
     earliest = datetime.datetime.max.replace(tzinfo=datetime.UTC)

@@ -22,7 +22,7 @@ from components.evaluate.config import EvaluateConfig
 from components.evaluate.evaluation import evaluate
 from components.ingest_images.config import IngestConfig
 from components.ingest_images.ingest import ingest_images
-from components.preflight.champion import find_champion
+from components.preflight.champion import find_champion, judged_against
 from components.publish.config import PublishConfig
 from components.publish.step import Said, publish_if_learned
 from examples.sprites.concepts import CONCEPTS
@@ -93,7 +93,8 @@ class Registry:
             config={"max_train_steps": 1},
             lineage={"framework": "torch", "base_model_digest": base_model.digest},
         ).write(folder / "learned")
-        address = find_champion(self.options.registry_uri, self.options, STAR.placeholder_token)
+        found = find_champion(self.options.registry_uri, self.options, STAR.placeholder_token)
+        address = judged_against(found, self.options)
         assert address
         evaluation = self.folder / f"{name}-against-{address.version}"
         evaluate(

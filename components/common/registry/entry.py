@@ -30,6 +30,8 @@ class Facts:
         reasons: one sentence for each thing that the evaluation did not accept.
         scores: metric values by variant, as in the evaluation.
         lineage: run, base model, and the digests of everything that was used.
+        learned_from: what a run was given that determines the rows, by name, as preflight saw it; None where that is
+            not known, as of versions of earlier releases.
     """
 
     placeholder_token: str
@@ -39,6 +41,7 @@ class Facts:
     reasons: tuple[str, ...]
     scores: Mapping[str, Mapping[str, float]]
     lineage: Mapping[str, Any]
+    learned_from: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The facts by field name, as JSON values."""

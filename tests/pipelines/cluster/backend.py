@@ -86,6 +86,12 @@ def node(
     return {**found, "message": message} if message else found
 
 
+def left_out(task: str, phase: str, *, driver: bool = False, at: int = 0) -> dict[str, Any]:
+    """A node of what does not run: Skipped by its condition, or Omitted for what it depends on."""
+    pod = node(task, phase, driver=driver, at=at, message="when 'false != false' evaluated false")
+    return {**pod, "name": pod["name"].removesuffix(".executor"), "type": "Skipped"}
+
+
 def check_against_model(content: Any, model: str) -> None:
     """Raises `ValueError` unless the JSON value is one of that model of kfp-server-api, in all its parts."""
     if match := re.fullmatch(r"list\[(.+)\]", model):

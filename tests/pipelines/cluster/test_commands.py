@@ -17,7 +17,7 @@ from pipelines.cluster.connection import Connection, connect
 from pipelines.cluster.submitting import Request
 from pipelines.compiling import PIPELINE
 from pipelines.concepts_file import Trigger
-from tests.pipelines.cluster.backend import KfpServer, node
+from tests.pipelines.cluster.backend import KfpServer, left_out, node
 from tests.pipelines.cluster.conftest import Command
 
 PICTURES = ("--images-uri", "gs://bucket/cat", "--storage-uri", "gs://bucket/store")
@@ -205,6 +205,45 @@ def test_status_tells_each_step_and_a_failed_ones_own_reason(
     assert [line.split("  ")[0] for line in lines[:3]] == ["Check everything", "Import base model", "Train"]
     assert "from the cache" in lines[1] and "from the cache" not in lines[0]
     assert lines[-1] == "Train: loss is not finite at step 7"
+
+
+NOTHING_TO_DO = [
+    node("preflight", "Succeeded", driver=True),
+    node("preflight", "Succeeded", at=9),
+    node("import-base-model", "Succeeded", driver=True, at=20),
+    left_out("import-base-model", "Skipped", at=30),
+    left_out("train", "Omitted", driver=True, at=31),
+    left_out("train", "Omitted", at=32),
+]
+
+
+@pytest.mark.parametrize("more", [(), ("--watch",)])
+def test_run_that_had_nothing_to_do_has_succeeded_and_says_why(
+    kfp_server: KfpServer, command: Command, run_id: str, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+):
+    kfp_server.set_workflow(run_id, NOTHING_TO_DO)
+    kfp_server.runs[run_id]["state"] = "SUCCEEDED"
+    pod = f"wf-abc-system-container-impl-{NOTHING_TO_DO[1]['id'].rpartition('-')[2]}"
+    kfp_server.logs[pod] = "03:00:07 sources: all there\n03:00:08 nothing to do: learned from the same\n03:00:08 done\n"
+    assert command("status", run_id, *more) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:3] == ["Check everything succeeded 9.0 s", "Import base model skipped", "Train omitted"]
+    assert lines[3].startswith("cats: succeeded")
+    assert lines[4:] == ["nothing to do: learned from the same"]
+    assert command("logs", run_id, "--step", "Train") == 6
+    assert "train has no log of its own: it was left out" in capsys.readouterr().err
+    kfp_server.logs.clear()
+    assert command("status", run_id, *more) == 0
+    assert "why it had nothing to do is not known: " in capsys.readouterr().out
+
+
+def test_step_whose_driver_failed_has_failed_though_the_rest_of_it_was_left_out(
+    kfp_server: KfpServer, command: Command, run_id: str, capsys: pytest.CaptureFixture[str]
+):
+    kfp_server.set_workflow(run_id, [node("train", "Failed", driver=True, message="no"), left_out("train", "Omitted")])
+    kfp_server.runs[run_id]["state"] = "FAILED"
+    assert command("status", run_id) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "Train: no"
 
 
 def test_reason_is_the_last_line_of_the_log_where_kubernetes_kept_none(
