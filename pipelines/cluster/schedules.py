@@ -16,7 +16,7 @@ from components.common.errors import ClusterError
 from pipelines.cluster.connection import Connection, filter_by_name, status_of
 from pipelines.cluster.submitting import Request, experiment_id, reference, runtime
 from pipelines.cluster.uploading import UploadedVersion
-from pipelines.concepts_file import Trigger
+from pipelines.triggers import Trigger
 
 _NOT_FOUND = 404
 _ATTEMPTS = 10
@@ -57,7 +57,7 @@ def schedule(
                 pipeline_version_reference=reference(version),
                 runtime_config=runtime(request),
                 service_account=request.service_account or None,
-                trigger=_trigger(trigger),
+                trigger=_trigger(trigger, name),
                 max_concurrency="1",
                 no_catchup=True,
                 mode=kfp_server_api.RecurringRunMode.DISABLE,
@@ -182,8 +182,11 @@ def trigger_of(recurring_run: kfp_server_api.V2beta1RecurringRun) -> Trigger | N
     return None
 
 
-def _trigger(trigger: Trigger) -> kfp_server_api.V2beta1Trigger:
+def _trigger(trigger: Trigger, name: str) -> kfp_server_api.V2beta1Trigger:
     if trigger.cron:
         return kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=trigger.cron))
-    every = kfp_server_api.V2beta1PeriodicSchedule(interval_second=str(trigger.interval_seconds))
+    every = kfp_server_api.V2beta1PeriodicSchedule(
+        start_time=trigger.start_of(name, datetime.datetime.now(datetime.UTC)),
+        interval_second=str(trigger.interval_seconds),
+    )
     return kfp_server_api.V2beta1Trigger(periodic_schedule=every)

@@ -15,9 +15,10 @@ from pipelines.cluster.connection import Connection
 from pipelines.cluster.submitting import Request
 from pipelines.cluster.uploading import UploadedVersion
 from pipelines.compiling import PIPELINE
-from pipelines.concepts_file import Fleet, FleetConcept, Trigger
+from pipelines.concepts_file import Fleet, FleetConcept
+from pipelines.triggers import Trigger
 from tests.pipelines.cluster.backend import KfpServer
-from tests.pipelines.cluster.test_commands import connected
+from tests.pipelines.cluster.test_commands import connected, seconds_of
 
 HOUR, DAY = Trigger(interval_seconds=3600), Trigger(interval_seconds=86400)
 BEFORE = {"cat": HOUR, "dog": DAY, "cow": DAY}
@@ -48,10 +49,7 @@ def apply(connection: Connection, version: UploadedVersion, file: dict[str, Trig
 
 def schedules_of(server: KfpServer) -> list[tuple[str, str, str]]:
     """Name, seconds and state of every schedule."""
-    return sorted(
-        (each["display_name"], each["trigger"]["periodic_schedule"]["interval_second"], each["status"])
-        for each in server.recurring_runs.values()
-    )
+    return sorted((each["display_name"], seconds_of(each), each["status"]) for each in server.recurring_runs.values())
 
 
 def as_made(file: dict[str, Trigger]) -> list[tuple[str, str, str]]:
