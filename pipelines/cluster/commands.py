@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ClusterError, ConfigError
+from components.common.logs import human_duration
 from components.common.printable import printable, visible
 from pipelines.cluster import schedules, submitting, watching
 from pipelines.cluster.connection import Connection, add_connection_flags, connect
@@ -27,6 +28,7 @@ from pipelines.triggers import Trigger, check_cron, parse_interval
 RUN_FAILED = 1
 _SHOWN_RUNS = 20
 _POLL_SECONDS = 5.0
+_WATCH_HELP = "show each step as it begins and ends, and once a minute what runs; exit with 1 when one fails"
 
 
 def add_cluster_commands(commands: Any) -> None:
@@ -34,9 +36,7 @@ def add_cluster_commands(commands: Any) -> None:
     submit = _parser(commands, "submit", "run the pipeline once on a cluster", submit_)
     _add_request_flags(submit)
     submit.add_argument("--name", default="", help="of the run (default: the concept's name and the time)")
-    submit.add_argument(
-        "--watch", action="store_true", help="show each step as it begins and ends; exit with 1 when one fails"
-    )
+    submit.add_argument("--watch", action="store_true", help=_WATCH_HELP)
 
     schedule = _parser(
         commands, "schedule", "run the pipeline again and again on a cluster, one run at a time", schedule_
@@ -70,9 +70,7 @@ def add_cluster_commands(commands: Any) -> None:
         "1 when a last run failed",
     )
     status.add_argument("--json", action="store_true", help="with --concepts: print it as one JSON object")
-    status.add_argument(
-        "--watch", action="store_true", help="show each step as it begins and ends; exit with 1 when one fails"
-    )
+    status.add_argument("--watch", action="store_true", help=_WATCH_HELP)
 
     logs = _parser(commands, "logs", "print the log of a run's step, of the one that failed first", logs_)
     logs.add_argument("run", help="id or name of a run")
@@ -161,8 +159,9 @@ def status_(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         return _watched(connection, run.run_id)
     state, titles = watching.state_of(connection, run.run_id), step_titles()
+    now = datetime.datetime.now(datetime.UTC)
     for step in state.steps:
-        print(watching.step_line(step, titles))
+        print(watching.step_line(step, titles, now))
     return _ended(connection, state, titles)
 
 
@@ -257,7 +256,9 @@ def _watched(connection: Connection, run_id: str) -> int:
 
 def _ended(connection: Connection, state: watching.RunState, titles: Mapping[str, str]) -> int:
     """Prints how a run is, and why, and gives the exit code of that."""
-    print(f"{printable(state.run.display_name)}: {state.run.state.lower()}  {connection.run_link(state.run.run_id)}")
+    run = state.run
+    took = f" after {human_duration((run.finished_at - run.created_at).total_seconds())}" if run.finished_at else ""
+    print(f"{printable(run.display_name)}: {run.state.lower()}{took}  {connection.run_link(run.run_id)}")
     for line in watching.reasons(connection, state, titles):
         print(printable(line))
     if state.problem and state.is_finished:

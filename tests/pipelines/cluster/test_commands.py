@@ -267,12 +267,41 @@ def test_watching_tells_steps_as_they_begin_and_end(
     monkeypatch.setattr("pipelines.cluster.watching.time", types.SimpleNamespace(sleep=next_moment))
     assert command("status", run_id, "--watch") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [" ".join(line.split()) for line in lines[:4]] == [
+    assert [" ".join(line.split()[1:]) for line in lines[:4]] == [
         "Check everything running",
         "Check everything succeeded 9.0 s",
         "Train running",
         "Train succeeded 9.0 s",
     ]
+
+
+def test_watching_tells_once_a_minute_what_runs(
+    kfp_server: KfpServer,
+    command: Command,
+    run_id: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    waited = 0.0
+
+    def wait(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
+        if waited == 130:
+            kfp_server.set_workflow(run_id, [node("preflight", "Succeeded"), node("train", "Running", at=10)])
+        elif waited == 265:
+            kfp_server.runs[run_id] |= {"state": "SUCCEEDED", "finished_at": "2026-11-29T03:10:00Z"}
+
+    monkeypatch.setattr("pipelines.cluster.watching.time", types.SimpleNamespace(sleep=wait))
+    assert command("status", run_id, "--watch") == 0
+    lines = [" ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()]
+    before, begun, running, (last,) = lines[:2], lines[2:4], lines[4:-1], lines[-1:]
+    assert set(before) == {
+        "pending: the API's run object holds no workflow yet, or none that can be read; the UI has the steps' states"
+    }
+    assert begun == ["Check everything succeeded 9.0 s", "Train running"]
+    assert len(running) == 2 and all(line.startswith("Train running for ") for line in running)
+    assert last.startswith("succeeded after 10 min 00 s")
 
 
 def test_overview_lists_the_latest_run_first_and_the_schedules(
