@@ -27,28 +27,11 @@ from components.common.registry.names import check_concept_name
 from components.common.start_word import AUTO
 from components.common.storage.local_files import local_errors
 from components.preflight.options import check_options
+from pipelines.triggers import Trigger, check_cron, parse_interval
 
 SCHEDULE = "schedule"
-_CRON_FIELDS = ("second", "minute", "hour", "day of the month", "month", "day of the week")
-_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-"""Seconds of what an interval may be given in."""
 _SOME_STORAGE = "gs://namespace"
 _PARTS = ("fleet", "defaults", "concepts")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Trigger:
-    """When a schedule runs: by a cron expression of six fields, seconds first, or every so many seconds."""
-
-    cron: str = ""
-    interval_seconds: int = 0
-
-    def for_people(self) -> str:
-        """The same in words."""
-        if self.cron:
-            return self.cron
-        unit, seconds = next((u, s) for u, s in reversed(_UNITS.items()) if not self.interval_seconds % s)
-        return f"every {self.interval_seconds // seconds}{unit}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,33 +132,6 @@ def _trigger(given: Any) -> Trigger:
     if set(given) == {"every"}:
         return Trigger(interval_seconds=parse_interval(str(given["every"])))
     raise ConfigError(f"{SCHEDULE}: found {', '.join(given) or 'nothing'}, expected cron or every")
-
-
-def parse_interval(text: str) -> int:
-    """Seconds of `90m`, `12h`, `1d` or `2w`.
-
-    Raises:
-        ConfigError: when it is something else.
-    """
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text)
-    if not match:
-        raise ConfigError(f"every: found {text!r}, expected a whole number of m, h, d or w, such as 12h")
-    return int(match.group(1)) * _UNITS[match.group(2)]
-
-
-def check_cron(text: str) -> str:
-    """The expression, which has six fields.
-
-    Raises:
-        ConfigError: when it has not.
-    """
-    fields = text.split()
-    if len(fields) != len(_CRON_FIELDS) or not all(re.fullmatch(r"[0-9A-Za-z*/,?#L-]+", field) for field in fields):
-        raise ConfigError(
-            f"cron: found {text!r}, expected six fields ({', '.join(_CRON_FIELDS)}), such as '0 0 3 * * *' for every "
-            "night at three"
-        )
-    return text
 
 
 def _mapping(content: Any, where: str, expected: str) -> dict[str, Any]:

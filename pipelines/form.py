@@ -83,3 +83,9 @@ def as_form(given: Mapping[str, Any], form: Collection[str]) -> dict[str, Any]:
     """Options by name as the parameters of a run: what the form has no field for is in `more_options`."""
     on_the_form = {name: value for name, value in given.items() if name in form}
     return {**on_the_form, MORE_OPTIONS: {name: value for name, value in given.items() if name not in form}}
+
+
+def from_form(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a run as options by name, those within `more_options` beside the others."""
+    on_the_form = {name: value for name, value in parameters.items() if name != MORE_OPTIONS}
+    return {**on_the_form, **(parameters.get(MORE_OPTIONS) or {})}

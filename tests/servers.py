@@ -271,6 +271,7 @@ class HubServer(LoopbackServer):
 
 class QuietHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two packets: the second would wait 40 ms for the first
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Leaves standard error to the tests."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable, Sequence
 
 LONGEST = 10_000
 """Characters of a message that are shown; of a longer one the middle is left out."""
@@ -41,6 +42,13 @@ def printable(text: str) -> str:
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - _LONGEST_END - 5]} ... {text[-_LONGEST_END:]}"
     return text
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """The rows as lines whose columns begin below each other."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def literal(text: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.common.printable import printable
+from components.common.printable import aligned
 from components.common.registry.aliases import Alias
 from components.common.registry.comparing import Comparison
 from components.common.registry.deleting import Deletion
@@ -34,7 +34,7 @@ def concept_lines(found: Mapping[str, tuple[Sequence[RegistryEntry], Mapping[str
     ]
     total = sum(len(entries) for entries, _ in found.values())
     return [
-        *_aligned([["CONCEPT", "PLACEHOLDER", "VERSIONS", "NEWEST", "ALIASES"], *rows]),
+        *aligned([["CONCEPT", "PLACEHOLDER", "VERSIONS", "NEWEST", "ALIASES"], *rows]),
         f"{counted(len(found), 'concept')}, {counted(total, 'version')}",
     ]
 
@@ -54,7 +54,7 @@ def version_lines(concept: str, entries: Sequence[RegistryEntry], aliases: Mappi
         for entry in entries
     ]
     header = ["VERSION", "CREATED", "ALIASES", *(name.upper() for name in metrics), "SIZE", ""]
-    return [*_aligned([header, *rows]), f"{counted(len(entries), 'version')} of {concept}"]
+    return [*aligned([header, *rows]), f"{counted(len(entries), 'version')} of {concept}"]
 
 
 def entry_lines(entry: RegistryEntry, aliases: Mapping[str, Alias]) -> list[str]:
@@ -75,7 +75,7 @@ def entry_lines(entry: RegistryEntry, aliases: Mapping[str, Alias]) -> list[str]
         rows.append([f"scores {variant}", ", ".join(f"{name} {value:.3f}" for name, value in sorted(scores.items()))])
     rows += [[name.replace("_", " "), str(value)] for name, value in sorted(facts.lineage.items())]
     rows += [["file", f"{name}, {size_told(record.size)}"] for name, record in entry.files.items()]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
@@ -97,12 +97,12 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     rows.append(["rows", "norm", "norm", "cosine"])
     for row in comparison.rows:
         rows.append([f"  {row.encoder} {row.vector}", *map(_number, row.norms), _number(row.cosine)])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def deletion_lines(deletion: Deletion, verb: str) -> list[str]:
     """What is deleted, by the verb, what stays, and what nobody has looked for."""
-    return _aligned(
+    return aligned(
         [
             *([verb, each] for each in deletion.deleted),
             *(["kept", each] for each in deletion.kept),
@@ -119,13 +119,6 @@ def counted(number: int, noun: str) -> str:
 def size_told(size: int) -> str:
     """Bytes as a person reads them."""
     return f"{size} B" if size < 1000 else f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
-
-
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """The rows as lines whose columns begin below each other."""
-    shown = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
 
 
 def _number(value: float | None) -> str:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.common.errors import ConfigError
+from components.common.errors import ClusterError, ConfigError
+from components.common.logs import human_duration
 from components.common.printable import printable, visible
 from pipelines.cluster import schedules, submitting, watching
 from pipelines.cluster.connection import Connection, add_connection_flags, connect
 from pipelines.cluster.fleet import apply, plan
+from pipelines.cluster.fleet_status import fleet_lines, status_of_fleet
 from pipelines.cluster.submitting import EXPERIMENT, Request
 from pipelines.cluster.uploading import UploadedVersion, look_up, upload
 from pipelines.compiling import PIPELINE
-from pipelines.concepts_file import Trigger, check_cron, parse_interval, read_fleet, read_yaml
+from pipelines.concepts_file import read_fleet, read_yaml
 from pipelines.local_run import read_pipeline
 from pipelines.parameters import add_option_flags, given_options
 from pipelines.presets import GUIDE_EXAMPLE, PRESETS
+from pipelines.triggers import Trigger, check_cron, parse_interval
 
 RUN_FAILED = 1
 _SHOWN_RUNS = 20
 _POLL_SECONDS = 5.0
+_WATCH_HELP = "show each step as it begins and ends, and once a minute what runs; exit with 1 when one fails"
 
 
 def add_cluster_commands(commands: Any) -> None:
@@ -31,9 +36,7 @@ def add_cluster_commands(commands: Any) -> None:
     submit = _parser(commands, "submit", "run the pipeline once on a cluster", submit_)
     _add_request_flags(submit)
     submit.add_argument("--name", default="", help="of the run (default: the concept's name and the time)")
-    submit.add_argument(
-        "--watch", action="store_true", help="show each step as it begins and ends; exit with 1 when one fails"
-    )
+    submit.add_argument("--watch", action="store_true", help=_WATCH_HELP)
 
     schedule = _parser(
         commands, "schedule", "run the pipeline again and again on a cluster, one run at a time", schedule_
@@ -44,7 +47,9 @@ def add_cluster_commands(commands: Any) -> None:
     when.add_argument(
         "--cron", default="", help="six fields, seconds first, UTC: '0 0 3 * * *' is every night at three"
     )
-    when.add_argument("--every", default="", help="an interval: 90m, 12h, 1d or 2w")
+    when.add_argument(
+        "--every", default="", help="an interval: 90m, 12h, 1d or 2w; it begins at a time that follows from the name"
+    )
 
     unschedule = _parser(commands, "unschedule", "end the recurring run of a name; its runs stay", unschedule_)
     unschedule.add_argument("name", help="of the recurring run")
@@ -55,11 +60,17 @@ def add_cluster_commands(commands: Any) -> None:
     apply.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
     _add_run_flags(apply)
 
-    status = _parser(commands, "status", "show the latest runs and the schedules, or one run's steps", status_)
+    status = _parser(commands, "status", "show the latest runs and the schedules, one run's steps, or a fleet", status_)
     status.add_argument("run", nargs="?", default="", help="id or name of a run; without one, the latest runs")
     status.add_argument(
-        "--watch", action="store_true", help="show each step as it begins and ends; exit with 1 when one fails"
+        "--concepts",
+        type=Path,
+        metavar="FILE",
+        help="YAML file of a fleet: schedule, last run, champion, scores and their drift, a line a concept; exit with "
+        "1 when a last run failed",
     )
+    status.add_argument("--json", action="store_true", help="with --concepts: print it as one JSON object")
+    status.add_argument("--watch", action="store_true", help=_WATCH_HELP)
 
     logs = _parser(commands, "logs", "print the log of a run's step, of the one that failed first", logs_)
     logs.add_argument("run", help="id or name of a run")
@@ -111,7 +122,12 @@ def unschedule_(arguments: argparse.Namespace) -> int:
 
 
 def apply_(arguments: argparse.Namespace) -> int:
-    """Creates the schedules that the file has and the cluster lacks, replaces those that differ, leaves the others."""
+    """Creates the schedules that the file has and the cluster lacks, replaces those that differ, leaves the others.
+
+    Of one concept runs one at a time. Intervals begin at times that follow from the concepts' names, so that not all
+    run at once; cron expressions are followed to the second. How many concepts run at once is for the cluster to say:
+    by namespaceParallelism of Argo Workflows, the namespace's quota, or a queue (manifests/README.md).
+    """
     fleet = read_fleet(arguments.file, GUIDE_EXAMPLE)
     requests = {concept.name: _as_request(concept.options, arguments) for concept in fleet.concepts}
     connection = connect(arguments)
@@ -125,7 +141,16 @@ def apply_(arguments: argparse.Namespace) -> int:
 
 
 def status_(arguments: argparse.Namespace) -> int:
-    """Shows the latest runs and all schedules; of one run, its steps, and of a failed step its own reason."""
+    """Shows the latest runs and all schedules; of one run, its steps, and of a failed step its own reason.
+
+    Of a fleet it shows how each concept is: what is not reached, cluster or registry, is said beside what is.
+    """
+    if arguments.concepts:
+        if arguments.run or arguments.watch:
+            raise ConfigError("--concepts: found a run or --watch beside it, expected the file alone")
+        return _status_of_fleet(arguments)
+    if arguments.json:
+        raise ConfigError("--json: found it without --concepts, expected both")
     connection = connect(arguments)
     if not arguments.run:
         _print_overview(connection)
@@ -134,8 +159,9 @@ def status_(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         return _watched(connection, run.run_id)
     state, titles = watching.state_of(connection, run.run_id), step_titles()
+    now = datetime.datetime.now(datetime.UTC)
     for step in state.steps:
-        print(watching.step_line(step, titles))
+        print(watching.step_line(step, titles, now))
     return _ended(connection, state, titles)
 
 
@@ -231,12 +257,31 @@ def _watched(connection: Connection, run_id: str) -> int:
 
 def _ended(connection: Connection, state: watching.RunState, titles: Mapping[str, str]) -> int:
     """Prints how a run is, and why, and gives the exit code of that."""
-    print(f"{printable(state.run.display_name)}: {state.run.state.lower()}  {connection.run_link(state.run.run_id)}")
+    run = state.run
+    took = f" after {human_duration((run.finished_at - run.created_at).total_seconds())}" if run.finished_at else ""
+    print(f"{printable(run.display_name)}: {run.state.lower()}{took}  {connection.run_link(run.run_id)}")
     for line in watching.reasons(connection, state, titles):
         print(printable(line))
     if state.problem and state.is_finished:
         print(printable(f"its steps are not known: {state.problem}"))
     return RUN_FAILED if state.run.state in ("FAILED", "CANCELED") else 0
+
+
+def _status_of_fleet(arguments: argparse.Namespace) -> int:
+    fleet, titles = read_fleet(arguments.concepts, GUIDE_EXAMPLE), step_titles()
+    problem: ClusterError | None = None
+    try:
+        concepts = status_of_fleet(connect(arguments), fleet, titles)
+    except ClusterError as error:
+        problem, concepts = error, status_of_fleet(None, fleet, titles)
+    if arguments.json:
+        told = {"cluster_problem": str(problem or ""), "concepts": {each.name: each.as_json() for each in concepts}}
+        print(visible(json.dumps(told, indent=1, ensure_ascii=False)))
+    else:
+        print("\n".join(fleet_lines(concepts)))
+    if problem:
+        raise problem
+    return RUN_FAILED if any(concept.has_failed for concept in concepts) else 0
 
 
 def _print_overview(connection: Connection) -> None:

@@ -14,7 +14,9 @@ from pipelines.cluster.connection import Connection
 from pipelines.cluster.schedules import Made, fingerprint, schedule, scheduled, trigger_of, unschedule
 from pipelines.cluster.submitting import Request
 from pipelines.cluster.uploading import UploadedVersion
-from pipelines.concepts_file import Fleet, FleetConcept, Trigger
+from pipelines.concepts_file import Fleet, FleetConcept
+from pipelines.form import from_form
+from pipelines.triggers import Trigger
 
 CREATE, REPLACE, KEEP, PRUNE, SURPLUS = "create", "replace", "keep", "prune", "not in the file"
 
@@ -120,18 +122,13 @@ def _differences(
     found = trigger_of(there)
     if found != trigger:
         yield f"schedule: {found.for_people() if found else 'none'} -> {trigger.for_people()}"
-    before = _flat((there.runtime_config and there.runtime_config.parameters) or {})
-    after = _flat(request.parameters)
+    before = from_form((there.runtime_config and there.runtime_config.parameters) or {})
+    after = from_form(request.parameters)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield f"{name}: {_shown(before.get(name))} -> {_shown(after.get(name))}"
     if there.status != kfp_server_api.V2beta1RecurringRunStatus.ENABLED:
         yield "it is turned off -> on"
-
-
-def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    more = parameters.get("more_options") or {}
-    return {**{name: value for name, value in parameters.items() if name != "more_options"}, **more}
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,8 @@ import dataclasses
 import datetime
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import kfp_server_api
 
@@ -15,9 +16,10 @@ from components.common.errors import ClusterError
 from pipelines.cluster.connection import Connection, filter_by_name, status_of
 from pipelines.cluster.submitting import Request, experiment_id, reference, runtime
 from pipelines.cluster.uploading import UploadedVersion
-from pipelines.concepts_file import Trigger
+from pipelines.triggers import Trigger
 
 _NOT_FOUND = 404
+_ATTEMPTS = 10
 _DESCRIPTION = re.compile(r"Made by textual-inversion(?: for the fleet (\S+))? at (\S{32}), settings ([0-9a-f]{16})")
 
 
@@ -28,7 +30,8 @@ def schedule(
 
     One of the same settings stays as it is. Another is replaced: the new one is made first, turned off, and turned on
     once the others are deleted. So whoever is interrupted leaves no two that run, and by the same command again one.
-    Of two at once both keep the same: the first of the settings that came last.
+    Of two at once both keep the same: the first of the settings that came last. Where each deletes what the other
+    keeps, whoever finds nothing to turn on begins again.
 
     Args:
         connection: the API.
@@ -43,43 +46,51 @@ def schedule(
     """
     experiment = experiment_id(connection, request.experiment)
     settings = fingerprint(version, request, trigger, fleet)
-    made = ""
-    there = scheduled(connection, name)
-    if not there or Made.of(max(there, key=Made.of)).settings != settings:
-        body = kfp_server_api.V2beta1RecurringRun(
-            display_name=name,
-            description=Made.after(there, settings, fleet).told(),
-            experiment_id=experiment,
-            pipeline_version_reference=reference(version),
-            runtime_config=runtime(request),
-            service_account=request.service_account or None,
-            trigger=_trigger(trigger),
-            max_concurrency="1",
-            no_catchup=True,
-            mode=kfp_server_api.RecurringRunMode.DISABLE,
-        )
-        made = connection.ask(
-            f"creating the recurring run {name}",
-            connection.client.recurring_runs.recurring_run_service_create_recurring_run,
-            recurring_run=body,
-        ).recurring_run_id
+    made = set()
+    for attempt in range(_ATTEMPTS):
         there = scheduled(connection, name)
+        if not there or (attempt == 0 and Made.of(max(there, key=Made.of)).settings != settings):
+            body = kfp_server_api.V2beta1RecurringRun(
+                display_name=name,
+                description=Made.after(there, settings, fleet).told(),
+                experiment_id=experiment,
+                pipeline_version_reference=reference(version),
+                runtime_config=runtime(request),
+                service_account=request.service_account or None,
+                trigger=_trigger(trigger, name),
+                max_concurrency="1",
+                no_catchup=True,
+                mode=kfp_server_api.RecurringRunMode.DISABLE,
+            )
+            create = connection.client.recurring_runs.recurring_run_service_create_recurring_run
+            made.add(connection.ask(f"creating the recurring run {name}", create, recurring_run=body).recurring_run_id)
+            there = scheduled(connection, name)
+        if kept := _only_one(connection, there):
+            if Made.of(kept).settings != settings:
+                raise ClusterError(
+                    f"the recurring run {name} was scheduled with other settings at the same time, and those are kept; "
+                    "give the same command again to replace them"
+                )
+            return str(kept.recurring_run_id), kept.recurring_run_id in made
+    raise ClusterError(
+        f"the recurring run {name} was deleted by others {_ATTEMPTS} times while this command made it: look for what "
+        "deletes it, then give the same command again"
+    )
+
+
+def _only_one(
+    connection: Connection, there: Sequence[kfp_server_api.V2beta1RecurringRun]
+) -> kfp_server_api.V2beta1RecurringRun | None:
+    """The one of these that is kept, turned on once the others are deleted; None where somebody else deleted it."""
+    if not there:
+        return None
     wanted = Made.of(max(there, key=Made.of)).settings
     kept = min((each for each in there if Made.of(each).settings == wanted), key=Made.of)
     for other in there:
         if other.recurring_run_id != kept.recurring_run_id:
             unschedule(connection, other)
-    connection.ask(
-        f"turning on the recurring run {name}",
-        connection.client.recurring_runs.recurring_run_service_enable_recurring_run,
-        kept.recurring_run_id,
-    )
-    if wanted != settings:
-        raise ClusterError(
-            f"the recurring run {name} was scheduled with other settings at the same time, and those are kept; give "
-            "the same command again to replace them"
-        )
-    return str(kept.recurring_run_id), kept.recurring_run_id == made
+    enable = connection.client.recurring_runs.recurring_run_service_enable_recurring_run
+    return kept if _is_there(connection, "turning on", enable, kept) else None
 
 
 def scheduled(connection: Connection, name: str = "") -> list[kfp_server_api.V2beta1RecurringRun]:
@@ -101,15 +112,21 @@ def unschedule(connection: Connection, recurring_run: kfp_server_api.V2beta1Recu
     Raises:
         ClusterError: when the API refuses.
     """
+    delete = connection.client.recurring_runs.recurring_run_service_delete_recurring_run
+    _is_there(connection, "deleting", delete, recurring_run)
+
+
+def _is_there(
+    connection: Connection, doing: str, call: Callable[..., Any], recurring_run: kfp_server_api.V2beta1RecurringRun
+) -> bool:
+    """Whether a recurring run was there for the API to do this with it."""
     try:
-        connection.ask(
-            f"deleting the recurring run {recurring_run.display_name}",
-            connection.client.recurring_runs.recurring_run_service_delete_recurring_run,
-            recurring_run.recurring_run_id,
-        )
+        connection.ask(f"{doing} the recurring run {recurring_run.display_name}", call, recurring_run.recurring_run_id)
     except ClusterError as error:
         if status_of(error) != _NOT_FOUND:
             raise
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -165,8 +182,11 @@ def trigger_of(recurring_run: kfp_server_api.V2beta1RecurringRun) -> Trigger | N
     return None
 
 
-def _trigger(trigger: Trigger) -> kfp_server_api.V2beta1Trigger:
+def _trigger(trigger: Trigger, name: str) -> kfp_server_api.V2beta1Trigger:
     if trigger.cron:
         return kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=trigger.cron))
-    every = kfp_server_api.V2beta1PeriodicSchedule(interval_second=str(trigger.interval_seconds))
+    every = kfp_server_api.V2beta1PeriodicSchedule(
+        start_time=trigger.start_of(name, datetime.datetime.now(datetime.UTC)),
+        interval_second=str(trigger.interval_seconds),
+    )
     return kfp_server_api.V2beta1Trigger(periodic_schedule=every)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from pipelines.cluster.connection import Connection
 from pipelines.cluster.workflow import SKIPPED, Step, steps_of
 
 FINISHED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+_QUIET_SECONDS = 60.0
 _RUN_ID = "0123456789abcdef-"
 _ID_LENGTH = 36
 
@@ -107,7 +109,7 @@ def log_of(connection: Connection, run_id: str, step: Step) -> str:
 def watch(
     connection: Connection, run_id: str, *, titles: Mapping[str, str], say: Callable[[str], Any], every_seconds: float
 ) -> RunState:
-    """The run at its end; each step's beginning and end is told when it is seen.
+    """The run at its end; each step's beginning and end is told when it is seen, and what runs once a minute else.
 
     Args:
         connection: the API.
@@ -120,20 +122,33 @@ def watch(
         ClusterError: when the API refuses, or does not answer any more.
     """
     told: dict[str, str] = {}
+    quiet_seconds = 0.0
     while True:
         state = state_of(connection, run_id)
-        for step in state.steps:
-            if told.get(step.task) != step.state:
-                told[step.task] = step.state
-                say(step_line(step, titles))
+        lines = [step_line(step, titles) for step in state.steps if told.get(step.task) != step.state]
+        told = {step.task: step.state for step in state.steps}
+        if not lines and quiet_seconds >= _QUIET_SECONDS and not state.is_finished:
+            lines = _what_runs(state, titles)
+        quiet_seconds = every_seconds if lines else quiet_seconds + every_seconds
+        for line in lines:
+            say(f"{datetime.datetime.now():%H:%M:%S}  {line}")
         if state.is_finished:
             return state
         time.sleep(every_seconds)
 
 
-def step_line(step: Step, titles: Mapping[str, str]) -> str:
-    """A step in one line: what it is, how it is, how long it took, and why it failed."""
+def _what_runs(state: RunState, titles: Mapping[str, str]) -> list[str]:
+    """The steps that run or wait for their pods, a line each; where none does, how the run is."""
+    now = datetime.datetime.now(datetime.UTC)
+    lines = [step_line(step, titles, now) for step in state.steps if step.state in ("Pending", "Running")]
+    return lines or [printable(f"{(state.run.state or 'PENDING').lower()}: {state.problem or 'no step runs'}")]
+
+
+def step_line(step: Step, titles: Mapping[str, str], now: datetime.datetime | None = None) -> str:
+    """A step in one line: what it is, how it is, how long it took or has taken until now, and why it failed."""
     took = f"  {human_duration(step.seconds)}" if step.seconds is not None else ""
+    if now and step.started and not step.finished:
+        took = f"  for {human_duration((now - step.started).total_seconds())} so far"
     cached = "  from the cache" if step.state == "Succeeded" and not step.pod else ""
     reason = f"  {step.reason}" if step.has_failed and step.reason else ""
     return printable(f"{titles.get(step.task, step.task):22} {step.state.lower():10}{took}{cached}{reason}".rstrip())

@@ -37,6 +37,7 @@ class KfpServer(LoopbackServer):
         token: what every request must bear; None: nobody is asked.
         faults: answers to give instead, each once: (method, part of the path, status); status 0 cuts the connection
             after the request was carried out.
+        interruptions: what happens before a request is answered, by its number among all, from 1.
     """
 
     def __init__(self, *, token: str | None = None) -> None:
@@ -51,6 +52,7 @@ class KfpServer(LoopbackServer):
         self.workflows: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, str] = {}
         self.faults: list[tuple[str, str, int]] = []
+        self.interruptions: dict[int, Callable[[], Any]] = {}
         self.page_size = 2
 
     @property
@@ -143,6 +145,10 @@ class _Handler(QuietHandler):
         query = {name: values[0] for name, values in urllib.parse.parse_qs(address.query).items()}
         with self.backend.lock:
             self.backend.requests.append((self.command, address.path))
+            interruption = self.backend.interruptions.pop(len(self.backend.requests), None)
+        if interruption is not None:
+            interruption()
+        with self.backend.lock:
             fault = next(
                 (each for each in self.backend.faults if each[0] == self.command and each[1] in address.path), None
             )

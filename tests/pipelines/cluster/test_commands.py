@@ -16,7 +16,7 @@ from pipelines.cluster import schedules, uploading
 from pipelines.cluster.connection import Connection, connect
 from pipelines.cluster.submitting import Request
 from pipelines.compiling import PIPELINE
-from pipelines.concepts_file import Trigger
+from pipelines.triggers import Trigger
 from tests.pipelines.cluster.backend import KfpServer, left_out, node
 from tests.pipelines.cluster.conftest import Command
 
@@ -26,6 +26,11 @@ PICTURES = ("--images-uri", "gs://bucket/cat", "--storage-uri", "gs://bucket/sto
 def only(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
     (found,) = objects.values()
     return found
+
+
+def seconds_of(recurring_run: dict[str, Any]) -> str:
+    """The interval of a schedule."""
+    return str(recurring_run["trigger"]["periodic_schedule"]["interval_second"])
 
 
 def connected() -> Connection:
@@ -98,7 +103,10 @@ def test_flags_come_before_the_file_and_the_file_before_the_preset(
     assert parameters["more_options"]["lr_scheduler"] == "linear"
 
 
-@pytest.mark.parametrize(("given", "what"), [("--every", "1x"), ("--cron", "0 3 * * *"), ("--cron", "a; b c d e f")])
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [("--every", "1x"), ("--cron", "0 3 * * *"), ("--cron", "a; b c d e f"), ("--cron", "0 0 24 * * *")],
+)
 def test_schedule_that_cannot_be_is_refused_before_any_request(
     kfp_server: KfpServer, command: Command, capsys: pytest.CaptureFixture[str], given: str, what: str
 ):
@@ -127,10 +135,10 @@ def test_schedule_again_leaves_it_and_another_replaces_it(
     assert command("schedule", *PICTURES, "--every", "1d", "--seed", "3") == 0
     second = only(kfp_server.recurring_runs)
     assert second["recurring_run_id"] != first
-    assert second["trigger"] == {"periodic_schedule": {"interval_second": "86400"}}
+    assert seconds_of(second) == "86400"
     assert second["status"] == "ENABLED"
     assert command("schedule", *PICTURES, "--every", "12h") == 0
-    assert only(kfp_server.recurring_runs)["trigger"] == {"periodic_schedule": {"interval_second": "43200"}}
+    assert seconds_of(only(kfp_server.recurring_runs)) == "43200"
 
 
 @pytest.mark.parametrize("failing", [("DELETE", "recurringruns"), ("POST", ":enable"), ("POST", "recurringruns")])
@@ -144,7 +152,7 @@ def test_interrupted_replacement_is_completed_by_the_same_command(
     assert len(on) <= 1
     assert command("schedule", *PICTURES, "--every", "1d") == 0
     made = only(kfp_server.recurring_runs)
-    assert made["status"] == "ENABLED" and made["trigger"] == {"periodic_schedule": {"interval_second": "86400"}}
+    assert made["status"] == "ENABLED" and seconds_of(made) == "86400"
 
 
 def test_two_schedules_at_once_leave_one(kfp_server: KfpServer):
@@ -298,12 +306,41 @@ def test_watching_tells_steps_as_they_begin_and_end(
     monkeypatch.setattr("pipelines.cluster.watching.time", types.SimpleNamespace(sleep=next_moment))
     assert command("status", run_id, "--watch") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [" ".join(line.split()) for line in lines[:4]] == [
+    assert [" ".join(line.split()[1:]) for line in lines[:4]] == [
         "Check everything running",
         "Check everything succeeded 9.0 s",
         "Train running",
         "Train succeeded 9.0 s",
     ]
+
+
+def test_watching_tells_once_a_minute_what_runs(
+    kfp_server: KfpServer,
+    command: Command,
+    run_id: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    waited = 0.0
+
+    def wait(seconds: float) -> None:
+        nonlocal waited
+        waited += seconds
+        if waited == 130:
+            kfp_server.set_workflow(run_id, [node("preflight", "Succeeded"), node("train", "Running", at=10)])
+        elif waited == 265:
+            kfp_server.runs[run_id] |= {"state": "SUCCEEDED", "finished_at": "2026-11-29T03:10:00Z"}
+
+    monkeypatch.setattr("pipelines.cluster.watching.time", types.SimpleNamespace(sleep=wait))
+    assert command("status", run_id, "--watch") == 0
+    lines = [" ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines()]
+    before, begun, running, (last,) = lines[:2], lines[2:4], lines[4:-1], lines[-1:]
+    assert set(before) == {
+        "pending: the API's run object holds no workflow yet, or none that can be read; the UI has the steps' states"
+    }
+    assert begun == ["Check everything succeeded 9.0 s", "Train running"]
+    assert len(running) == 2 and all(line.startswith("Train running for ") for line in running)
+    assert last.startswith("succeeded after 10 min 00 s")
 
 
 def test_overview_lists_the_latest_run_first_and_the_schedules(
