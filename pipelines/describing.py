@@ -34,6 +34,8 @@ _DESCRIPTION = """\
 and `initializer_token`, an ordinary word for what the pictures show; and `storage_uri`, a folder in object storage,
 unless your namespace has one (`{variable}` in its config map `textual-inversion-environment`).
 The other fields hold the guide's worked example. Without accelerators choose `accelerator` cpu.
+For a recurring run there is `retrain_if` changed: where nothing changed it ends after *Check everything*, whose output
+`decision` says so.
 
 **Where the result is**: *Sample and score* has the report (artifact *Report*) and the scores; *Publish if learned* says
 in its output where the word was published, or why it was not; and where it loses to the version that the registry's
