@@ -201,7 +201,7 @@ def _given_to_steps(
 
 
 def _configs_of_word(
-    options: CheckedOptions, sources: WordSources, trains: Pod, learned_from: Mapping[str, Any] | None
+    options: CheckedOptions, sources: WordSources, trains: Pod, learned_from: Mapping[str, Any]
 ) -> dict[str, Config]:
     """What each step is told of one word."""
     run, pictures = options.run, vars(options.pictures)

@@ -30,13 +30,13 @@ class Decision:
     Attributes:
         trains: whether it does.
         told: the same for people, and why.
-        learned_from: for each word what determines its rows, for the version that the run publishes; None where nobody
-            looks for changes.
+        learned_from: for each word what determines its rows, for the version that the run publishes; nothing where
+            nobody looks for changes.
     """
 
     trains: bool
     told: str
-    learned_from: tuple[Mapping[str, Any] | None, ...]
+    learned_from: tuple[Mapping[str, Any], ...]
 
 
 def decide(options: CheckedOptions, sources: Sources) -> Decision:
@@ -46,7 +46,7 @@ def decide(options: CheckedOptions, sources: Sources) -> Decision:
         StorageError: when the registry cannot be read.
     """
     if options.run.retrain_if == ALWAYS:
-        return Decision(trains=True, told=f"{TRAINS}retrain_if is {ALWAYS}", learned_from=(None,) * len(options.words))
+        return Decision(trains=True, told=f"{TRAINS}retrain_if is {ALWAYS}", learned_from=({},) * len(options.words))
     words = list(zip(options.words, sources.words, strict=True))
     given = [what_determines_rows(word, sources, found) for word, found in words]
     by_word = {
@@ -91,18 +91,20 @@ def _decide_for_word(champion: Champion, given: Mapping[str, Any]) -> tuple[bool
     if champion.entry is None:
         return True, f"no {champion.alias} yet"
     recorded = champion.entry.facts.learned_from
-    if recorded is None:
-        return True, f"{champion.name} does not say what it was learned from"
-    changed = differing_fields(recorded, given)
-    if not changed:
+    if recorded == given:
         return False, f"{champion.name} was learned from the same"
     for entry in read_entries(champion.store):
         if entry.facts.learned_from == given:
             return False, f"version {entry.version} was learned from the same and is not {champion.name}"
+    if recorded is None:
+        return True, f"{champion.name} does not say what it was learned from"
+    changed = differing_fields(recorded, given)
     told = ", ".join(f"{name} {_shown(before)} -> {_shown(now)}" for name, (before, now) in changed.items())
     return True, f"changed since {champion.name} was learned: {told}"
 
 
 def _shown(value: Any) -> str:
-    text = "none" if value in (None, "") else str(value)
+    if value is None:
+        return "not set"
+    text = "none" if value == "" else str(value)
     return text if len(text) < _SHOWN else f"{text[:_SHOWN_OF_LONGER]}..."

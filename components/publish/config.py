@@ -73,8 +73,8 @@ class PublishConfig(PublishOptions, DestinationOptions):
 
     registry_uri: str = option("folder of the registry: gs://bucket/folder, s3://bucket/folder or a local path")
     run_id: str = option("the run that publishes, kept as lineage; empty when there is none", "")
-    learned_from: Mapping[str, Any] | None = option(
-        "what the run was given that determines the rows, by name, from the preflight step; none: not known", None
+    learned_from: Mapping[str, Any] = option(
+        "what the run was given that determines the rows, as JSON by name, from the preflight step; none: not known", {}
     )
 
     def find_mistakes(self) -> Iterable[str]:

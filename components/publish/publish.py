@@ -94,7 +94,7 @@ def publish_and_promote(
         force=force,
         also_bin=config.also_bin,
         license_name=config.license,
-        learned_from=config.learned_from,
+        learned_from=config.learned_from or None,
     )
     store = concept_store(config.registry_uri, bundle.concept)
     judged = judged_in(Evaluation.read(evaluation).settings)
@@ -123,13 +123,12 @@ def publish_and_promote(
 def _published_before(store: ObjectStore, bundle: Bundle) -> RegistryEntry | None:
     """The first version that has the bundle's embedding and passed, or not, as it did; None where there is none.
 
-    What it was learned from is the same as well: else a run that looks for changes would find them again and again.
+    It was learned from the same, where that is known: else a run that looks for changes would find them every time.
     """
-    record = FileRecord.of(bundle.files[LEARNED_EMBEDS])
+    record, facts = FileRecord.of(bundle.files[LEARNED_EMBEDS]), bundle.facts
     for entry in read_entries(store):
-        facts = entry.facts
-        same = (facts.passed, facts.learned_from) == (bundle.facts.passed, bundle.facts.learned_from)
-        if same and entry.files.get(LEARNED_EMBEDS) == record:
+        same_sources = facts.learned_from in (None, entry.facts.learned_from)
+        if entry.files.get(LEARNED_EMBEDS) == record and entry.facts.passed == facts.passed and same_sources:
             return entry
     return None
 

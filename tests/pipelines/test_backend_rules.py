@@ -231,6 +231,34 @@ def test_reader_is_found_when_what_it_reads_is_behind_a_condition(compiled: Call
     assert [line.split(",")[1] for line in problems(documents)] == [" task 'show'"]
 
 
+def test_condition_may_leave_out_all_that_follows(compiled: Callable[..., Documents]):
+    @dsl.pipeline(name="told")
+    def told(colour: str) -> str:
+        planned = plan(colour=colour)
+        painted = paint(colour=planned.outputs["image"])
+        say(text=planned.outputs["cpu"])
+        show(picture=painted.outputs["picture"])
+        return painted.outputs["Output"]
+
+    documents = compiled(told)
+    for name, parameter in (("paint", "colour"), ("say", "text")):
+        task(documents, name)["triggerPolicy"] = {"condition": f"inputs.parameter_values['{parameter}'] != ''"}
+    found = problems(documents)
+    assert len(found) == 2 and all("paint" in line and "only if" in line for line in found), "two conditions"
+    task(documents, "say")["inputs"]["parameters"]["colour"] = task(documents, "say")["inputs"]["parameters"]["text"]
+    task(documents, "say")["triggerPolicy"] = task(documents, "paint")["triggerPolicy"]
+    assert problems(documents) == []
+    assert shape_problems(documents) == []
+    del task(documents, "say")["triggerPolicy"]
+    assert len(problems(documents)) == 2, "it would run alone"
+
+
+def test_condition_of_an_importer_is_found(compiled: Callable[..., Documents]):
+    documents = compiled(flat)
+    task(documents, "importer")["triggerPolicy"] = {"condition": "1 == 2"}
+    assert any("task 'importer', triggerPolicy.condition: an importer" in line for line in problems(documents))
+
+
 def test_output_of_a_graph_is_found_when_it_comes_from_behind_a_condition(compiled: Callable[..., Documents]):
     @dsl.pipeline(name="inner")
     def inner(colour: str) -> str:

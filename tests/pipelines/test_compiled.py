@@ -17,6 +17,7 @@ from components.common.images import IMAGE_NAMES, TRAINING_IMAGES, image
 from components.preflight.options import known_options
 from components.preflight.preflight import Checked
 from pipelines.backend_rules import problems, requests_that_do_not_fit, shape_problems
+from pipelines.compiled_graph import RUNS_IF_TOLD, graphs
 from pipelines.compiling import COMPILED, check_for_a_backend, compile_all
 from pipelines.form import MORE_OPTIONS
 from pipelines.local_run import read_pipeline
@@ -143,7 +144,21 @@ def test_artifacts_flow_from_step_to_step(pipeline: dict[str, Any]):
 def test_graph_is_flat_and_small(pipeline: dict[str, Any]):
     assert len(tasks(pipeline)) == 11
     assert not [name for name, component in pipeline["components"].items() if "dag" in component]
-    assert not [name for name, task in tasks(pipeline).items() if "triggerPolicy" in task]
+
+
+def test_run_ends_after_preflight_where_that_tells_the_steps_nothing(documents: list[dict[str, Any]]):
+    (root,) = graphs(documents)
+    found = {name: task.condition for name, task in root.tasks.items() if task.condition}
+    assert found == dict.fromkeys(
+        ("import-base-model", "import-base-model-2", "ingest-images", "ingest-images-2"), RUNS_IF_TOLD
+    )
+    gate = root.tasks["ingest-images"].gate
+    assert gate == (RUNS_IF_TOLD, ("preflight",))
+    assert root.ends_at(gate)
+    for name in found:
+        half = copy.deepcopy(documents)
+        del half[0]["root"]["dag"]["tasks"][name]["triggerPolicy"]
+        assert any("runs only if" in problem for problem in problems(half)), "a run of which a part goes on"
 
 
 def test_every_step_is_told_its_config_by_preflight(pipeline: dict[str, Any]):

@@ -129,6 +129,17 @@ def test_training_of_no_steps_publishes_nothing_and_says_why(run: Run, capsys: p
 
 
 @pytest.mark.usefixtures("first")
+def test_run_that_would_learn_the_same_ends_after_its_first_step(run: Run, capsys: pytest.CaptureFixture[str]):
+    trained = run(retrain_if="changed")
+    assert trained["decision"].startswith("trains: the champion (version ")
+    version = trained["registry_entry"].rpartition("/")[2]
+    ended = run(retrain_if="changed")
+    decision = f"nothing to do: the champion (version {version}) was learned from the same"
+    assert ended == {"decision": decision, "seconds": {"preflight": ended["seconds"]["preflight"]}}
+    assert f"\n{decision}\nsummary " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("first")
 def test_failing_step_ends_the_run_with_its_message_as_the_last_line(
     out: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):

@@ -16,9 +16,9 @@ import pytest
 from kfp import dsl
 
 from components.common.cli import TIMINGS_VARIABLE
-from pipelines.compiling import compile_pipeline, to_yaml
+from pipelines.compiling import compile_pipeline, to_yaml, with_conditions
 from pipelines.local_run import SOURCE, LocalRun, run_pipeline
-from tests.pipelines.toy_pipeline import toy
+from tests.pipelines.toy_pipeline import told, toy
 
 Run = Callable[..., tuple[LocalRun, str]]
 
@@ -38,7 +38,8 @@ def run_toy(
     **parameters: str | int,
 ) -> tuple[LocalRun, str]:
     compiled, screen = folder / "toy.yaml", io.StringIO()
-    compiled.write_text(to_yaml(compile_pipeline(pipeline)), encoding="utf-8")
+    documents = compile_pipeline(pipeline)
+    compiled.write_text(to_yaml(with_conditions(documents) if pipeline is told else documents), encoding="utf-8")
     done = run_pipeline(compiled, parameters, out=folder / "out", reuse=reuse, environment=environment, screen=screen)
     return done, screen.getvalue()
 
@@ -131,6 +132,16 @@ run_pipeline(compiled, {{"colour": "interrupted"}}, out=compiled.parent / "out",
     assert "StoppedRun: stopped by SIGINT; the same command goes on" in done.stderr.splitlines()[-1]
     assert "SIGINT: stopping; Draw the picture keeps what it can; again to stop at once\n" in done.stdout
     assert done.stdout.endswith("kept half a picture\n")
+
+
+def test_what_is_told_nothing_is_left_out_with_all_that_depends_on_it(tmp_path: Path):
+    done, screen = run_toy(tmp_path, told, colour="none")
+    assert (done.failures, done.left_out) == ((), ("paint", "frame"))
+    assert done.outputs == {"chosen": "", "picture": "", "framed": ""}
+    assert set(done.seconds) == {"choose"} and "Paint" not in screen
+    done, _ = run_toy(tmp_path, told, colour="red")
+    assert (done.failures, done.left_out) == ((), ())
+    assert done.outputs["framed"] == "['red']"
 
 
 def test_failed_run_is_not_remembered_as_done(run: Run):

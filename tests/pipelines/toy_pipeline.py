@@ -49,6 +49,43 @@ def frame(picture: dsl.Input[dsl.Artifact], width: int) -> str:
         return f"[{Path(picture.path).read_text(encoding='utf-8')}]" * width
 
 
+@dsl.component(base_image="toy:1", install_kfp_package=False)
+def choose(colour: str) -> str:
+    """What the painter is told: the colour, and nothing of none."""
+    from components.common.cli import step_boundary
+
+    with step_boundary("choose"):
+        return "" if colour == "none" else f"'{colour}'"
+
+
+@dsl.component(base_image="toy:1", install_kfp_package=False)
+def paint(config: str, picture: dsl.Output[dsl.Artifact]):
+    """Writes a picture of what it is told."""
+    from pathlib import Path
+
+    from components.common.cli import step_boundary
+
+    with step_boundary("paint"):
+        Path(picture.path).write_text(config, encoding="utf-8")
+
+
+class Told(NamedTuple):
+    """What the pipeline `told` gives."""
+
+    chosen: str
+    picture: dsl.Artifact
+    framed: str
+
+
+@dsl.pipeline(name="told")
+def told(colour: str) -> Told:
+    """A painting in a frame, if there is a colour to paint."""
+    chosen = choose(colour=colour).set_display_name("Choose")
+    painted = paint(config=chosen.output).set_display_name("Paint")
+    framed = frame(picture=painted.outputs["picture"], width=1).set_display_name("Frame")
+    return Told(chosen.output, painted.outputs["picture"], framed.output)
+
+
 @dsl.pipeline(name="toy", description="Draws and frames.")
 def toy(colour: str, width: int = 1) -> NamedTuple("Outputs", [("picture", dsl.Artifact), ("framed", str)]):
     """A drawing in a frame."""

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +140,12 @@ def test_existing_embedding_is_read_and_held_against_the_model(given: dict[str, 
             preflight({**given, "initializer_embedding": str(tmp_path / name)})
 
 
-def publish_rows(storage_uri: str, value: float) -> RegistryEntry:
+def publish_rows(
+    storage_uri: str, value: float, *, width: int = 96, learned_from: Mapping[str, Any] | None = None
+) -> RegistryEntry:
     """A version of the concept `dot` in the registry of this storage, which becomes its champion."""
     store = concept_store(f"{storage_uri}/registry", "dot")
-    data = learned_embeds_bytes("<dot>", {"text_encoder": np.full((1, 96), value, np.float32)}, {})
+    data = learned_embeds_bytes("<dot>", {"text_encoder": np.full((1, width), value, np.float32)}, {})
     facts = Facts(
         placeholder_token="<dot>",
         learnable_property="object",
@@ -151,6 +154,7 @@ def publish_rows(storage_uri: str, value: float) -> RegistryEntry:
         reasons=(),
         scores={},
         lineage={},
+        learned_from=learned_from,
     )
     entry = publish_version(store, Bundle(concept="dot", facts=facts, files={LEARNED_EMBEDS: data}), "run")
     advance_alias(store, "champion", entry.version)

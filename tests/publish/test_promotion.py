@@ -15,6 +15,8 @@ import pytest
 from components.common.artifact_folder import read_artifact
 from components.common.champion import Judged
 from components.common.registry.aliases import read_alias, set_alias
+from components.common.registry.documents import to_document
+from components.common.registry.entry import RegistryEntry
 from components.common.registry.registry import concept_store, list_versions, move_alias, resolve, verify
 from components.publish import publish as step
 from components.publish.__main__ import main
@@ -41,6 +43,25 @@ def registry(tmp_path: Path, make_inputs: Make) -> str:
     uri = str(tmp_path / "registry")
     publish(make_inputs(seed=1, judged=judged_against(0)), uri, tmp_path / "first")
     return uri
+
+
+def test_same_rows_are_another_version_when_they_were_learned_from_something_else(
+    registry: str, make_inputs: Make, tmp_path: Path
+) -> None:
+    """Or a run that trains when something changed would find the same change every night."""
+    inputs = make_inputs(seed=1, judged=judged_against(1))
+    for learned_from, version in (({"pictures": "a"}, 2), ({"pictures": "a"}, 2), ({"pictures": "b"}, 3), ({}, 1)):
+        said = publish(inputs, registry, tmp_path / "out", learned_from=learned_from)
+        assert said.metadata["version"] == version
+    found = [entry.facts.learned_from for entry in list_versions(registry, "cat-toy")]
+    assert found == [None, {"pictures": "a"}, {"pictures": "b"}]
+    assert verify(registry, "cat-toy") == []
+
+
+def test_manifest_of_an_earlier_release_does_not_say_what_it_was_learned_from(registry: str) -> None:
+    entry = resolve(registry, "cat-toy", 1)
+    content = {name: value for name, value in entry.as_json().items() if name not in ("learned_from", "uri")}
+    assert RegistryEntry.from_bytes(to_document("registry-entry", content), entry.uri) == entry
 
 
 @pytest.mark.parametrize(
