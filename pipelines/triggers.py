@@ -89,6 +89,10 @@ class Trigger:
             return last + datetime.timedelta(seconds=self.interval_seconds)
         return _next_by_cron(self.cron, last)
 
+    def first_after(self, now: datetime.datetime, name: str) -> datetime.datetime | None:
+        """When a schedule of that name runs first; see `next_after`."""
+        return self.next_after(now if self.cron else self.start_of(name, now))
+
     def start_of(self, name: str, now: datetime.datetime) -> datetime.datetime:
         """From when on the intervals of a schedule are counted, UTC: its first run is one interval later.
 

@@ -21,7 +21,7 @@ from components.common import foreign_json
 from components.common.errors import InterruptedTraining, TextualInversionError
 from components.common.logs import configure_logging, human_duration
 from components.common.options import Config, default_of, option_of, typed_fields
-from components.common.printable import printable
+from components.common.printable import masked, printable
 from components.common.storage.local_files import local_errors
 from components.common.upstream_names import no_such_option
 
@@ -40,6 +40,8 @@ TERMINATION_LOG = Path("/dev/termination-log")
 """What Kubernetes shows of a container that has ended; Argo puts it into its node's message. In a pod alone."""
 
 _LONGEST_REASON = 4096  # bytes that Kubernetes keeps
+_UNEXPECTED = 1
+"""The exit code of Python for an error that nobody has caught."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -56,9 +58,9 @@ def step_boundary(step: str) -> Iterator[None]:
 
     So does what the file system refuses, such as a write to a full disk: it is a `StorageError`.
 
-    In a pod that line is left in the termination log too, so that the run's node, `kubectl describe pod` and alerts
-    have it; so is the last line of an error that nobody expected. A step of a local run that is no more, for it was
-    killed, is terminated.
+    In a pod that line is left in the termination log too, so that the run's node and `kubectl describe pod` have it,
+    and as an event for alerts; so is the last line of an error that nobody expected. A step of a local run that is no
+    more, for it was killed, is terminated.
 
     Raises:
         SystemExit: with the error's `exit_code`, when the body raises a `TextualInversionError` or an `OSError`.
@@ -73,16 +75,16 @@ def step_boundary(step: str) -> Iterator[None]:
             _tell_duration(step, time.monotonic() - started)
     except InterruptedTraining as stop:
         logger.warning("stopped: %s", stop)
-        _leave_reason(str(stop))
+        _leave_reason(step, stop.exit_code, str(stop))
         sys.exit(stop.exit_code)
     except TextualInversionError as error:
         logger.debug("raised here:", exc_info=True)
         for mistake in error.mistakes:
             logger.error("%s", mistake)
-        _leave_reason(str(error))
+        _leave_reason(step, error.exit_code, str(error))
         sys.exit(error.exit_code)
     except Exception as error:
-        _leave_reason(f"{type(error).__name__}: {error}")
+        _leave_reason(step, _UNEXPECTED, f"{type(error).__name__}: {error}")
         raise
 
 
@@ -100,8 +102,20 @@ def _terminate_at_end_of_stdin() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _leave_reason(message: str) -> None:
+def tell_event(event: str, facts: Mapping[str, Any]) -> None:
+    """Prints a line of JSON on standard output, for alerts that read logs: in a pod alone, elsewhere people read along.
+
+    Args:
+        event: what has happened; `event` of the JSON object is `textual-inversion.` and this.
+        facts: the other members of the object.
+    """
+    if TERMINATION_LOG.exists():
+        print(masked(json.dumps({"event": f"textual-inversion.{event}", **facts})), flush=True)
+
+
+def _leave_reason(step: str, exit_code: int, message: str) -> None:
     """Writes why the step ends to the termination log; what the last process of a step says stands."""
+    tell_event("step-failed", {"step": step, "exit_code": exit_code, "reason": printable(message)})
     line = " ".join(printable(message).split()).encode()[:_LONGEST_REASON].decode("utf-8", "ignore")
     try:
         if TERMINATION_LOG.exists():

@@ -159,8 +159,12 @@ def check_sources(options: CheckedOptions) -> Sources:
         )
     license_name = base_model and attempt("base_model", license_of, base_model)
     attempt("storage_uri", _check_writable, run.storage)
-    if options.destinations.full_pipeline_uri:
-        attempt("full_pipeline_uri", _check_writable, options.destinations.full_pipeline_uri)
+    for name, folder in (
+        ("full_pipeline_uri", options.destinations.full_pipeline_uri),
+        ("metrics_uri", options.registry.metrics_uri),
+    ):
+        if folder:
+            attempt(name, _check_writable, folder)
     wanted = options.training.resume_from_checkpoint
     attempt("resume_from_checkpoint", _check_checkpoint, wanted, run.checkpoints_uri)
     if problems:

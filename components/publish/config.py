@@ -51,6 +51,11 @@ class PublishOptions(Config):
     registry_gallery: bool = option(
         "write gallery.html beside the registry's concepts after publishing: one page over all of them", False
     )
+    metrics_uri: str = option(
+        "folder for CONCEPT.prom, what the last run came to in Prometheus' text format, as node_exporter's textfile "
+        "collector and Pushgateway take it; empty writes none",
+        "",
+    )
 
     def find_mistakes(self) -> Iterable[str]:
         """See `Config.find_mistakes`."""

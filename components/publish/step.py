@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 from components.common.artifact_folder import write_artifact
 from components.common.artifacts import Evaluation
 from components.common.base_model import read_reference
+from components.common.cli import tell_event
+from components.common.errors import TextualInversionError
 from components.common.printable import printable
 from components.publish.config import PublishConfig
 from components.publish.destinations.pushing import destinations_of, push_everywhere
-from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, publish_and_promote
+from components.publish.outcome import Outcome
+from components.publish.publish import ENTRY_KIND, ENTRY_VERSION, Published, publish_and_promote
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ def publish_if_learned(
     if not verdict.passed:
         text = NOT_PUBLISHED + "; ".join(verdict.reasons)
         logger.warning("%s", text)
+        _tell_outcome(config, None, learned_embedding, evaluation)
         content = {"published": False, "reasons": list(verdict.reasons)}
         write_artifact(output, kind=ENTRY_KIND, version=ENTRY_VERSION, content=content, files={})
         metadata = {
@@ -76,6 +81,7 @@ def publish_if_learned(
     logger.info(
         "published %s as version %d of %s: %s", entry.facts.placeholder_token, entry.version, entry.concept, entry.uri
     )
+    _tell_outcome(config, published, learned_embedding, evaluation)
     addresses = push_everywhere(
         destinations_of(config, lambda _: read_reference(base_model)),
         entry,
@@ -95,3 +101,16 @@ def publish_if_learned(
             **addresses,
         },
     )
+
+
+def _tell_outcome(
+    config: PublishConfig, published: Published | None, learned_embedding: Path, evaluation: Path
+) -> None:
+    """Tells alerts what the run came to; a warning where its metrics cannot be written, since the rest is done."""
+    outcome = Outcome.of(config, published, learned_embedding=learned_embedding, evaluation=evaluation)
+    tell_event("result", outcome.as_json())
+    if config.metrics_uri:
+        try:
+            logger.info("the run's metrics are %s", outcome.write_metrics(config.metrics_uri, time.time()))
+        except TextualInversionError as error:
+            logger.warning("the run's metrics were not written: %s", error)

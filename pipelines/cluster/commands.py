@@ -15,7 +15,8 @@ from components.common.printable import printable, visible
 from pipelines.cluster import schedules, submitting, watching
 from pipelines.cluster.connection import Connection, add_connection_flags, connect
 from pipelines.cluster.fleet import apply, plan
-from pipelines.cluster.fleet_status import fleet_lines, status_of_fleet
+from pipelines.cluster.fleet_status import ClusterView, status_of_fleet, view_of_cluster
+from pipelines.cluster.fleet_table import fleet_lines
 from pipelines.cluster.submitting import EXPERIMENT, Request
 from pipelines.cluster.uploading import UploadedVersion, look_up, upload
 from pipelines.compiling import PIPELINE
@@ -104,7 +105,8 @@ def schedule_(arguments: argparse.Namespace) -> int:
     version = _uploaded(connection)
     recurring_run_id, is_new = schedules.schedule(connection, version, request, name, trigger)
     print(f"schedule   {printable(name)}{'' if is_new else ' (was there already, as it is asked for)'}")
-    print(f"when       {arguments.cron or 'every ' + arguments.every}, one run at a time, no catching up")
+    next_run = trigger.first_after(datetime.datetime.now(datetime.UTC), name)
+    print(f"when       {trigger.for_people()}, next {next_run:%Y-%m-%d %H:%M} UTC, one run at a time, no catching up")
     print(f"link       {connection.schedule_link(recurring_run_id)}")
     return 0
 
@@ -268,12 +270,14 @@ def _ended(connection: Connection, state: watching.RunState, titles: Mapping[str
 
 
 def _status_of_fleet(arguments: argparse.Namespace) -> int:
-    fleet, titles = read_fleet(arguments.concepts, GUIDE_EXAMPLE), step_titles()
+    fleet = read_fleet(arguments.concepts, GUIDE_EXAMPLE)
     problem: ClusterError | None = None
+    view: ClusterView = {}
     try:
-        concepts = status_of_fleet(connect(arguments), fleet, titles)
+        view = view_of_cluster(connect(arguments), fleet, step_titles())
     except ClusterError as error:
-        problem, concepts = error, status_of_fleet(None, fleet, titles)
+        problem = error
+    concepts = status_of_fleet(fleet, view)
     if arguments.json:
         told = {"cluster_problem": str(problem or ""), "concepts": {each.name: each.as_json() for each in concepts}}
         print(visible(json.dumps(told, indent=1, ensure_ascii=False)))

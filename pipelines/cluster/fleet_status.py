@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import kfp_server_api
 
 from components.common.errors import TextualInversionError
-from components.common.printable import aligned, printable
 from components.common.registry.entry import RegistryEntry
-from components.common.registry.standing import COMPARED, Move, Standing, moved, read_standing, scores_of
+from components.common.registry.standing import Standing, moved, read_standing, scores_of
 from components.common.run_storage import registry_uri
-from components.common.score_labels import metric
-from components.common.storage.retries import shortened
 from components.common.storage.store import run_parallel
 from components.preflight.options import defaults
 from pipelines.cluster import schedules, watching
@@ -30,13 +26,8 @@ from pipelines.triggers import Trigger
 _LOOKED_AT = 2000
 """How many runs, the latest first, are looked at for the concepts' own."""
 
-_NOTHING = "-"
-_LONGEST_CELL = 24
-_ANY_WIDTH = (200, 24)  # of what is no terminal
-_LEGEND = (
-    "times in UTC; scores: the champion's, and how they moved from the champion before; LATEST: the newest version, "
-    "and its {scores} over the champion's; ~: learned from other pictures or on another base model"
-)
+ClusterView = Mapping[str, tuple["Schedule", "LastRun | None"]]
+"""What the cluster says of each concept, by its name in the file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +80,7 @@ class ConceptStatus:
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        run, found, schedule = self.last_run, self.standing or _NO_STANDING, self.schedule
+        run, found, schedule = self.last_run, self.standing or NO_STANDING, self.schedule
         return {
             "schedule": schedule.trigger.for_people() if schedule.trigger else None,
             "schedule_remark": schedule.remark,
@@ -107,77 +98,45 @@ class ConceptStatus:
         }
 
 
-_NO_STANDING = Standing(champion=None, before=None, latest=None)
+NO_STANDING = Standing(champion=None, before=None, latest=None)
 
 
-def status_of_fleet(connection: Connection | None, fleet: Fleet, titles: Mapping[str, str]) -> list[ConceptStatus]:
-    """How each concept of a fleet is, in the order of its file.
+def view_of_cluster(connection: Connection, fleet: Fleet, titles: Mapping[str, str]) -> ClusterView:
+    """The schedule and the last run of each concept of a fleet.
 
     Args:
-        connection: the cluster; None where it is not reached.
+        connection: the API.
         fleet: from the file.
         titles: what a person reads for a task, by its name.
 
     Raises:
         ClusterError: when the API refuses.
     """
-    standings = run_parallel(_standing, [(concept,) for concept in fleet.concepts])
-    there = schedules.scheduled(connection) if connection else []
-    last_runs = _last_runs(connection, fleet) if connection else {}
-    return [
-        ConceptStatus(
-            name=concept.name,
-            schedule=_schedule(concept, there, last_runs.get(concept.name))
-            if connection
-            else Schedule(trigger=concept.trigger),
-            last_run=_last_run(connection, last_runs.get(concept.name), titles),
-            standing=standing,
-            problem=problem,
+    there, runs = schedules.scheduled(connection), _last_runs(connection, fleet)
+    return {
+        concept.name: (
+            _schedule(concept, there, run := runs.get(concept.name)),
+            _told_of(connection, run, titles) if run else None,
         )
-        for concept, (standing, problem) in zip(fleet.concepts, standings, strict=True)
-    ]
+        for concept in fleet.concepts
+    }
 
 
-def fleet_lines(concepts: list[ConceptStatus]) -> list[str]:
-    """One line a concept below a header, each failed step and whatever is not known in a line of its own, a legend."""
-    names = [metric(name).name for name in COMPARED]
-    header = ["CONCEPT", "SCHEDULE", "NEXT", "LAST RUN", "CHAMPION", *(name.upper() for name in names), "LATEST"]
-    first, *rows = aligned([header, *map(_row, concepts)])
-    longest = shutil.get_terminal_size(_ANY_WIDTH).columns
-    lines = [first]
-    for concept, row in zip(concepts, rows, strict=True):
-        lines.append(row)
-        reasons = concept.last_run.reasons if concept.last_run else ()
-        notes = filter(None, (*reasons, concept.schedule.remark, concept.problem))
-        lines += [f"  {shortened(printable(note), longest=longest - 2)}" for note in notes]
-    return [*lines, _LEGEND.format(scores=" and ".join(names))]
+def status_of_fleet(fleet: Fleet, view: ClusterView) -> list[ConceptStatus]:
+    """How each concept of a fleet is, in the order of its file.
 
-
-def _row(concept: ConceptStatus) -> list[str]:
-    found, schedule, run = concept.standing or _NO_STANDING, concept.schedule, concept.last_run
-    champion, latest = found.champion, found.latest
-    since = moved(champion, found.before) if champion and found.before else None
-    ahead = moved(latest, champion) if latest and champion and latest.version != champion.version else None
-    scores = scores_of(champion) if champion else {}
-    return [
-        shortened(concept.name, longest=_LONGEST_CELL),
-        shortened(schedule.trigger.for_people(), longest=_LONGEST_CELL) if schedule.trigger else _NOTHING,
-        _time(schedule.next_run),
-        f"{_time(run.created)} {run.state}" if run else _NOTHING,
-        str(champion.version) if champion else _NOTHING,
-        *(f"{scores[name]:.3f} {_gain(since, name)}".strip() if name in scores else _NOTHING for name in COMPARED),
-        " ".join([str(latest.version), *(_gain(ahead, name) for name in COMPARED)]).strip() if latest else _NOTHING,
-    ]
-
-
-def _gain(move: Move | None, name: str) -> str:
-    if move is None or name not in move.scores:
-        return ""
-    return f"{'' if move.is_of_the_same else '~'}{move.scores[name]:+.3f}"
-
-
-def _time(moment: datetime.datetime | None) -> str:
-    return moment.astimezone(datetime.UTC).strftime("%m-%d %H:%M") if moment else _NOTHING
+    Args:
+        fleet: from the file.
+        view: of the cluster; empty where it is not reached.
+    """
+    standings = run_parallel(_standing, [(concept,) for concept in fleet.concepts])
+    concepts = []
+    for concept, (standing, problem) in zip(fleet.concepts, standings, strict=True):
+        schedule, last_run = view.get(concept.name, (Schedule(trigger=concept.trigger), None))
+        concepts.append(
+            ConceptStatus(name=concept.name, schedule=schedule, last_run=last_run, standing=standing, problem=problem)
+        )
+    return concepts
 
 
 def _version_as_json(entry: RegistryEntry | None, other: RegistryEntry | None) -> dict[str, Any] | None:
@@ -221,11 +180,8 @@ def _last_runs(connection: Connection, fleet: Fleet) -> dict[str, kfp_server_api
     return found
 
 
-def _last_run(
-    connection: Connection | None, run: kfp_server_api.V2beta1Run | None, titles: Mapping[str, str]
-) -> LastRun | None:
-    if connection is None or run is None:
-        return None
+def _told_of(connection: Connection, run: kfp_server_api.V2beta1Run, titles: Mapping[str, str]) -> LastRun:
+    """What is told of a run; of one that failed, why."""
     reasons: list[str] = []
     if run.state == "FAILED":
         state = watching.state_of(connection, run.run_id)

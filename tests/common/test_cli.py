@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import stat
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.common import cli
-from components.common.cli import step_boundary
+from components.common.cli import step_boundary, tell_event
 from components.common.errors import ConfigError, InterruptedTraining, StorageError
 
 
@@ -36,12 +37,25 @@ def termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_reason_of_a_failure_is_left_where_kubernetes_looks(
-    termination_log: Path, error: Exception, code: int, reason: str
+    termination_log: Path, error: Exception, code: int, reason: str, capsys: pytest.CaptureFixture[str]
 ):
     with pytest.raises(SystemExit) as stopped, step_boundary("step"):
         raise error
     assert stopped.value.code == code
     assert termination_log.read_text() == reason
+    event = json.loads(capsys.readouterr().out)
+    assert event.pop("reason").split() == reason.split()
+    assert event == {"event": "textual-inversion.step-failed", "step": "step", "exit_code": code}
+
+
+def test_event_is_one_line_without_secrets(
+    termination_log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_TOKEN", "hf_a_secret_of_somebody")
+    tell_event("result", {"concept": "cat\n\u202e", "promotion": "hf_a_secret_of_somebody"})
+    line = capsys.readouterr().out
+    assert line.isascii() and line.count("\n") == 1
+    assert json.loads(line) == {"event": "textual-inversion.result", "concept": "cat\n\u202e", "promotion": "***"}
 
 
 def test_each_mistake_is_a_line_of_the_log(caplog: pytest.LogCaptureFixture):
@@ -71,11 +85,13 @@ def test_long_reason_is_cut_at_what_kubernetes_keeps_and_stays_text(termination_
     assert termination_log.read_bytes().decode() == "ä" * 2048
 
 
-def test_where_there_is_no_pod_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_where_there_is_no_pod_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr(cli, "TERMINATION_LOG", tmp_path / "absent")
     with pytest.raises(SystemExit), step_boundary("step"):
         raise ConfigError("a: found 1")
-    assert not (tmp_path / "absent").exists()
+    assert not (tmp_path / "absent").exists() and capsys.readouterr().out == ""
 
 
 def test_log_that_cannot_be_written_does_not_hide_the_error(

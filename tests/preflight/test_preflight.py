@@ -296,11 +296,13 @@ def test_preflight_refuses_storage_that_cannot_be_written(given: dict[str, Any],
 def test_publishing_is_told_of_further_destinations_which_are_tried_as_far_as_can_be(
     given: dict[str, Any], tmp_path: Path
 ):
-    full = {**given, "save_as_full_pipeline": "true", "full_pipeline_uri": str(tmp_path / "full")}
-    assert told(preflight(full), "publish")["full_pipeline_uri"] == str(tmp_path / "full")
-    shutil.rmtree(tmp_path / "full")
-    (tmp_path / "full").write_text("a file where the folder is to be")
-    with pytest.raises(StorageError, match=r"full_pipeline_uri: .*full"):
+    folders = {"full_pipeline_uri": str(tmp_path / "full"), "metrics_uri": str(tmp_path / "metrics")}
+    full = {**given, "save_as_full_pipeline": "true", **folders}
+    assert told(preflight(full), "publish").items() >= folders.items()
+    for folder in folders.values():
+        shutil.rmtree(folder)
+        Path(folder).write_text("a file where the folder is to be")
+    with pytest.raises(StorageError, match=r"full_pipeline_uri: .*full.*metrics_uri: .*metrics"):
         preflight(full)
 
 

@@ -44,9 +44,10 @@ def test_standing_is_where_the_alias_points_pointed_and_the_newest_sound_version
     store.write("versions/4/manifest.json", b"damaged")
     found = read_standing(str(tmp_path), "cat", "champion")
     assert (found.champion, found.before, found.latest) == (entries[2], entries[0], entries[2])
-    store.write(alias_key("champion"), b"damaged")
-    with pytest.raises(ArtifactError):
-        read_standing(str(tmp_path), "cat", "champion")
+    for damaged in ("versions/3/manifest.json", alias_key("champion")):
+        store.write(damaged, b"damaged")
+        with pytest.raises(ArtifactError, match=damaged):
+            read_standing(str(tmp_path), "cat", "champion")
 
 
 def test_scores_move_by_the_difference_and_other_pictures_are_told(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ _ALIKE = ("base_model_digest", "image_set_digest")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Standing:
-    """Three versions of a concept; None where there is none, or it is damaged.
+    """Three versions of a concept; None where there is none.
 
     Attributes:
         champion: what the alias points at.
-        before: what it pointed at before.
+        before: what it pointed at before, if that is sound.
         latest: the newest sound version.
     """
 
@@ -50,8 +50,8 @@ def read_standing(registry_uri: str, concept: str, alias: str) -> Standing:
     """How a concept stands; nothing but None of one that is not in the registry.
 
     Raises:
-        ArtifactError: when the alias is damaged.
-        StorageError: when the registry cannot be read.
+        ArtifactError: when the alias, or the version that it points at, is damaged.
+        StorageError: when the registry cannot be read, or that version is not there.
     """
     store = concept_store(registry_uri, concept)
     try:
@@ -61,7 +61,7 @@ def read_standing(registry_uri: str, concept: str, alias: str) -> Standing:
         champion, before = 0, ()
     newest_first = (_sound_entry(store, number) for number in reversed(versions.claimed_numbers(store)))
     return Standing(
-        champion=_sound_entry(store, champion) if champion else None,
+        champion=versions.read_entry(store, champion) if champion else None,
         before=_sound_entry(store, before[0]) if before else None,
         latest=next(filter(None, newest_first), None),
     )
