@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from pathlib import Path
@@ -22,6 +23,11 @@ from tests.tiny_models import make_tiny_clip, make_tiny_model
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:  # as of a command in the background; what tests start would keep it
         signal.signal(_number, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the collector of garbage from going through all that is imported by now, which stays, again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from components.common.training.prompt_ids import load_tokenizer, training_promp
 from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models.devices import mesh_for
 from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
+from components.flax_models.module_configs import ClipTextConfig
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train.flax.models import FrozenModels
 from components.train.flax.trainer import FlaxTrainer
-from tests.tiny_models import VOCABULARY, ModelWidths, make_model
 
 _SETTINGS = {
     "JAX_PLATFORMS": "cpu",
@@ -55,6 +55,8 @@ _MICRO_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 
 
 def make_micro_model(path: Path, *, v_prediction: bool = False, seed: int = 0) -> Path:
     """A diffusers folder with two levels and random weights; with v_prediction in the style of SD 2."""
+    from tests.tiny_models import ModelWidths, make_model  # here: the processes that train load no PyTorch
+
     style: dict[str, Any] = {"attention_head_dim": 4}
     if v_prediction:
         style = {"attention_head_dim": (2, 4), "use_linear_projection": True}
@@ -89,7 +91,7 @@ def initial_embedding(width: int, num_vectors: int) -> InitialEmbedding:
     return InitialEmbedding(
         placeholder_token="<cat-toy>",
         tokens=placeholder_tokens("<cat-toy>", num_vectors),
-        token_ids=tuple(range(VOCABULARY, VOCABULARY + num_vectors)),
+        token_ids=tuple(range(ClipTextConfig.vocab_size, ClipTextConfig.vocab_size + num_vectors)),
         initializer_token="toy",
         initializer_token_id=0,
         rows={TEXT_ENCODER: rows},

@@ -27,9 +27,8 @@ SAMPLES = 2
 class Models:
     """The two models of a trainer, as it has set them up, and what they are given in a step."""
 
-    def __init__(self, folder: Path, reference: Path, *, gradient_checkpointing: bool) -> None:
-        inputs = make_inputs(folder, reference)
-        model = materialize(read_reference(reference), PARTS)
+    def __init__(self, inputs: dict[str, Path], *, gradient_checkpointing: bool) -> None:
+        model = materialize(read_reference(inputs["base_model"]), PARTS)
         embedding = InitialEmbedding.read(inputs["initial_embedding"])
         self.text_encoder = load_text_encoder(model, dtype=torch.float32, device=CPU)
         self.unet = load_unet(model, dtype=torch.float32, device=CPU)
@@ -78,14 +77,11 @@ def kept_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> tuple[i
     return sum(storage.nbytes() for storage in kept.values()), output
 
 
-@pytest.fixture
-def models(tmp_path: Path, tiny_reference: Path) -> tuple[Models, Models]:
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, tiny_reference: Path) -> tuple[Models, Models]:
     """The same models without and with gradient checkpointing."""
-    plain, saving = tmp_path / "plain", tmp_path / "saving"
-    return (
-        Models(plain, tiny_reference, gradient_checkpointing=False),
-        Models(saving, tiny_reference, gradient_checkpointing=True),
-    )
+    inputs = make_inputs(tmp_path_factory.mktemp("inputs"), tiny_reference)
+    return Models(inputs, gradient_checkpointing=False), Models(inputs, gradient_checkpointing=True)
 
 
 def test_unet_keeps_less_for_same_gradient(models: tuple[Models, Models]) -> None:
