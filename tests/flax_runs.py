@@ -18,7 +18,7 @@ import numpy as np
 from components.common.artifacts import InitialEmbedding, Latents, LatentSet, Picture
 from components.common.prompts import OBJECT_TEMPLATES, placeholder_tokens
 from components.common.training.config import TrainConfig
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models.devices import mesh_for
 from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
@@ -120,7 +120,7 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
         config=config,
         latent_set=latent_set(),
         embedding=embedding,
-        prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
+        prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
         models=FrozenModels(
             config,
             text_encoder=text_encoder,

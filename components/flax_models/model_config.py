@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from components.common.errors import BaseModelError
 from components.common.sources.checks import read_object
-from components.common.sources.families import config_problems
+from components.common.sources.model_documents import config_problems
 from components.flax_models.module_configs import HIDDEN_ACTS, ClipTextConfig, UNetConfig, VaeConfig
 
 _Config = TypeVar("_Config", ClipTextConfig, UNetConfig, VaeConfig)

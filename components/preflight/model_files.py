@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import BaseModelError, ConfigError
+from components.common.families import family_of
 from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.sources.selection import select_files
 from components.common.training.config import TrainConfig
-from components.common.training.run_artifacts import text_encoder_problem
 
 
 def check_model_files(
@@ -47,9 +47,7 @@ def check_model_files(
         selected = select_files(address, source.files, kind=kind, variant=variant, read_json=read)
         if kind == "diffusion":
             vae = read(selected["vae/config.json"])
-            encoders = {name.partition("/")[0] for name in selected if name.startswith("text_encoder")}
-            if problem := text_encoder_problem(encoders):
-                raise BaseModelError(problem)
+            family_of({name.partition("/")[0] for name in selected}, read(selected["unet/config.json"]))
             problems = [*_resolution_problems(vae, resolution)]
             if training:
                 text_encoder, scheduler = "text_encoder/config.json", "scheduler/scheduler_config.json"

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from components.common.errors import BaseModelError, ConfigError
 from components.common.sources.checks import read_object
-from components.common.sources.families import scheduler_problems
+from components.common.sources.model_documents import scheduler_problems
 from components.common.storage.retries import one_line
 from components.common.tensors import StoredTensor
 from components.common.training.config import check_accelerator

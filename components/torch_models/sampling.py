@@ -17,9 +17,10 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from components.common.artifacts import Rows, read_learned_embeds
 from components.common.drawing import picture_bytes, progress_line
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.common.families import TOKENIZERS
 from components.common.prompts import placeholder_tokens
 from components.common.sources.checks import read_object
-from components.common.sources.families import pipeline_problems
+from components.common.sources.model_documents import pipeline_problems
 from components.common.storage.retries import one_line
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import load_tokenizer
@@ -30,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 Pipeline = Any
 """A `StableDiffusionPipeline`. The lazy imports of diffusers show type checkers a stand-in without its methods."""
-
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-"""The tokenizer that belongs to each text encoder, by the names of a pipeline's parts."""
 
 _MODULES: dict[str, Any] = {
     "text_encoder": CLIPTextModel,

@@ -23,8 +23,8 @@ from components.common.base_model import materialize, read_reference
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
-from components.common.training.run_artifacts import PARTS, sampling_plan
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
+from components.common.training.run_artifacts import sampling_plan
 from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
 from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TEXT_ENCODER, TorchTrainer
@@ -68,14 +68,14 @@ def collectives(inputs: dict[str, Path], train_batch_size: int, folder: Path) ->
 
 
 def _trainer_and_plan(inputs: dict[str, Path], config: TrainConfig, process: Accelerator) -> tuple[TorchTrainer, Any]:
-    model = materialize(read_reference(inputs["base_model"]), PARTS)
+    model = materialize(read_reference(inputs["base_model"]), ["tokenizer", "text_encoder", "unet", "scheduler"])
     latents, embedding = LatentSet.read(inputs["latent_set"]), InitialEmbedding.read(inputs["initial_embedding"])
     noise_scheduler = load_noise_scheduler(model)
     trainer = TorchTrainer(
         config=config,
         latent_set=latents,
         embedding=embedding,
-        prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, config.learnable_property),
+        prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, config.learnable_property),
         models=FrozenModels(
             config,
             text_encoder=load_text_encoder(model, dtype=torch.float32, device=process.device),

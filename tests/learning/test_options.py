@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.key_fields import IN_EVERY_KEY, OUTSIDE_THE_KEY
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.common.training.run_artifacts import sampling_plan
 from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models import loading as flax_loading
@@ -82,7 +82,7 @@ def nano_model(path: Path, **scheduler: Any) -> Path:
 def inputs(model: Path) -> dict[str, Any]:
     """What both trainers are given beside the models."""
     embedding = runs.initial_embedding(WIDTH, 2)
-    prompt_ids = training_prompt_ids(load_tokenizer(model, embedding), embedding, "object")
+    prompt_ids = training_prompt_ids(load_tokenizers(model, embedding), embedding, "object")
     return {"latent_set": runs.latent_set(), "embedding": embedding, "prompt_ids": prompt_ids}
 
 
@@ -179,8 +179,8 @@ def test_schedule_without_terminal_signal_and_weights_of_velocities_equal_torch(
 
 
 def test_rows_have_the_norm_that_they_are_held_to(model: Path) -> None:
-    norm = torch_trainer(model, TrainConfig()).vocabulary_norm
-    assert np.isclose(flax_trainer(model, TrainConfig()).vocabulary_norm, norm)
+    norm = torch_trainer(model, TrainConfig()).vocabulary_norms["text_encoder"]
+    assert np.isclose(flax_trainer(model, TrainConfig()).vocabulary_norms["text_encoder"], norm)
     for changes, expected in (
         ({"norm_control": "rescale"}, norm),
         ({"norm_control": "rescale", "max_embedding_norm": 2.0}, 2 * norm),

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.flax_models import loading as flax_loading
 from components.torch_models import loading as torch_loading
 from components.torch_models.placeholder_rows import place_rows
@@ -35,7 +35,7 @@ def torch_trainer(model: Path, config: TrainConfig, num_vectors: int) -> TorchTr
         config=config,
         latent_set=runs.latent_set(),
         embedding=embedding,
-        prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
+        prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
         models=FrozenModels(
             config,
             text_encoder=text_encoder,

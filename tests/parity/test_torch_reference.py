@@ -16,7 +16,7 @@ from components.common.artifacts import InitialEmbedding, Latents, LatentSet, Pi
 from components.common.prompts import OBJECT_TEMPLATES, placeholder_tokens
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.common.training.sampling_plan import Batch, SamplingPlan
 from components.encode_latents.latents import posterior
 from components.torch_models.loading import (
@@ -95,7 +95,7 @@ def _trainers(
         config=config,
         latent_set=_latent_set(model, pixels),
         embedding=embedding,
-        prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
+        prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
         models=FrozenModels(
             config,
             text_encoder=load_text_encoder(model, dtype=dtype, device=CPU),

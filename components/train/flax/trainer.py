@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
+from components.common.training.prompt_ids import PromptIds
 from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
 from components.flax_models.loading import replicated
@@ -75,7 +76,7 @@ class FlaxTrainer:
         config: TrainConfig,
         latent_set: LatentSet,
         embedding: InitialEmbedding,
-        prompt_ids: np.ndarray,
+        prompt_ids: PromptIds,
         models: FrozenModels,
     ) -> None:
         """Places everything of the word that a step needs on the devices.
@@ -84,7 +85,7 @@ class FlaxTrainer:
             config: batch size, optimizer and memory options.
             latent_set: all pictures; their latents must have one shape.
             embedding: the rows to start from.
-            prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+            prompt_ids: of each template, see `training_prompt_ids`.
             models: the frozen models; other words may share them.
         """
         self._config, self._models = config, models
@@ -95,7 +96,7 @@ class FlaxTrainer:
         host = FrozenWord(
             means=means,
             stds=stds,
-            prompt_ids=prompt_ids.astype(np.int32),
+            prompt_ids=prompt_ids[TEXT_ENCODER].astype(np.int32),
             norms=None if norms is None else norms.astype(np.float32),
         )
         self.frozen: FrozenWord = replicated(host, models.mesh)
@@ -143,9 +144,9 @@ class FlaxTrainer:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     @property
-    def vocabulary_norm(self) -> float:
-        """The mean norm of the vocabulary's token embeddings."""
-        return self._vocabulary_norm
+    def vocabulary_norms(self) -> Mapping[str, float]:
+        """The mean norm of the vocabulary's token embeddings by text encoder."""
+        return {TEXT_ENCODER: self._vocabulary_norm}
 
     @property
     def compiled(self) -> jax.stages.Compiled | None:

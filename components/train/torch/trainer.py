@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
+from components.common.training.prompt_ids import PromptIds
 from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
 from components.common.training.schedules import ema_decay
@@ -73,7 +74,7 @@ class TorchTrainer:
         config: TrainConfig,
         latent_set: LatentSet,
         embedding: InitialEmbedding,
-        prompt_ids: np.ndarray,
+        prompt_ids: PromptIds,
         models: FrozenModels,
     ) -> None:
         """Places everything of the word that a step needs on the models' device.
@@ -82,7 +83,7 @@ class TorchTrainer:
             config: batch size, optimizer and memory options.
             latent_set: all pictures; their latents must have one shape.
             embedding: the rows to start from.
-            prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+            prompt_ids: of each template, see `training_prompt_ids`.
             models: the frozen models; other words may share them.
         """
         self.config, self.models = config, models
@@ -92,7 +93,7 @@ class TorchTrainer:
         initial = embedding.rows[TEXT_ENCODER]
         self.rows, own_first_id = place_rows(models.text_encoder, torch.from_numpy(initial).to(device), first_id)
         """The trained rows, float32 [n, d]; their gradient is what was accumulated since the last step."""
-        ids = torch.from_numpy(prompt_ids).to(device)
+        ids = torch.from_numpy(prompt_ids[TEXT_ENCODER]).to(device)
         self._prompt_ids = torch.where(ids >= first_id, ids + (own_first_id - first_id), ids)
         # fp16 gradients of a mean over thousands of elements underflow; those of the sum do not.
         self.loss_scale = float(self._means[0, 0].numel()) if models.unet.dtype == torch.float16 else 1.0
@@ -180,9 +181,9 @@ class TorchTrainer:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     @property
-    def vocabulary_norm(self) -> float:
-        """The mean norm of the vocabulary's token embeddings."""
-        return self._vocabulary_norm
+    def vocabulary_norms(self) -> Mapping[str, float]:
+        """The mean norm of the vocabulary's token embeddings by text encoder."""
+        return {TEXT_ENCODER: self._vocabulary_norm}
 
     def forget_gradient(self) -> None:
         """Undoes what was accumulated since the last step."""

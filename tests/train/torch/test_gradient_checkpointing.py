@@ -13,8 +13,7 @@ from torch import nn
 from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.base_model import materialize, read_reference
 from components.common.training.config import TrainConfig
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
-from components.common.training.run_artifacts import PARTS
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
 from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
@@ -29,11 +28,11 @@ class Models:
 
     def __init__(self, folder: Path, reference: Path, *, gradient_checkpointing: bool) -> None:
         inputs = make_inputs(folder, reference)
-        model = materialize(read_reference(reference), PARTS)
+        model = materialize(read_reference(reference), ["tokenizer", "text_encoder", "unet", "scheduler"])
         embedding = InitialEmbedding.read(inputs["initial_embedding"])
         self.text_encoder = load_text_encoder(model, dtype=torch.float32, device=CPU)
         self.unet = load_unet(model, dtype=torch.float32, device=CPU)
-        prompt_ids = training_prompt_ids(load_tokenizer(model, embedding), embedding, "object")
+        prompt_ids = training_prompt_ids(load_tokenizers(model, embedding), embedding, "object")
         self.rows = TorchTrainer(
             config=TrainConfig(gradient_checkpointing=gradient_checkpointing),
             latent_set=LatentSet.read(inputs["latent_set"]),

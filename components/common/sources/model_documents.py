@@ -9,21 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from components.common.errors import BaseModelError
-
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionPipelineSafe",
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-)
-"""Classes of diffusers whose parts draw from a text alone; those that begin with a picture are of the same parts."""
+from components.common.families import PIPELINES, TEXT_CLASSES, TOKENIZERS
 
 PARTS = {
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    **dict.fromkeys(TOKENIZERS.values(), ("CLIPTokenizer", "CLIPTokenizerFast")),
+    **{part: (class_name,) for part, class_name in TEXT_CLASSES.items()},
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
 }
