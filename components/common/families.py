@@ -56,6 +56,7 @@ class Family:
         time_ids: whether the UNet is told the picture's size and crop (arXiv 2307.01952, section 2.2).
         linear_projection: whether the UNet's `use_linear_projection` is on.
         usual_resolution: side in pixels of the pictures that its first models were trained on.
+        hub_tag: what models of it, and words for it, are filed under on the Hugging Face Hub.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Family:
     time_ids: bool
     linear_projection: bool
     usual_resolution: int
+    hub_tag: str
 
 
 _CLIP = TextEncoder(part="text_encoder", tokenizer="tokenizer", class_name="CLIPTextModel")
@@ -81,6 +83,7 @@ FAMILIES = (
         time_ids=False,
         linear_projection=False,
         usual_resolution=512,
+        hub_tag="stable-diffusion",
     ),
     Family(
         name="sd2",
@@ -91,6 +94,7 @@ FAMILIES = (
         time_ids=False,
         linear_projection=True,
         usual_resolution=768,
+        hub_tag="stable-diffusion",
     ),
     Family(
         name="sdxl",
@@ -112,6 +116,7 @@ FAMILIES = (
         time_ids=True,
         linear_projection=True,
         usual_resolution=1024,
+        hub_tag="stable-diffusion-xl",
     ),
 )
 
@@ -164,8 +169,10 @@ def text_encoders_saved_as(class_name: str) -> tuple[TextEncoder, ...]:
     return next(family.text_encoders for family in FAMILIES if class_name in family.saved_as)
 
 
-def text_encoders_of(parts: Collection[str]) -> tuple[TextEncoder, ...]:
-    """The text encoders among the folders of a base model, or among those that a word has rows for.
+def families_with(parts: Collection[str]) -> list[Family]:
+    """The families with the text encoders that are among a base model's folders, or that a word has rows for.
+
+    They have the same text encoders and the same pipeline.
 
     Raises:
         BaseModelError: when no family has just these.
@@ -178,7 +185,40 @@ def text_encoders_of(parts: Collection[str]) -> tuple[TextEncoder, ...]:
             f"{_listed(sorted(parts)) or 'no parts'}, expected {' or '.join(expected)}: choose a base model of "
             f"{_listed(family.title for family in FAMILIES)}"
         )
-    return found[0].text_encoders
+    return found
+
+
+def text_encoders_of(parts: Collection[str]) -> tuple[TextEncoder, ...]:
+    """The text encoders among the folders of a base model, or among those that a word has rows for.
+
+    Raises:
+        BaseModelError: see `families_with`.
+    """
+    return families_with(parts)[0].text_encoders
+
+
+def check_word_fits(word: str, widths: Mapping[str, int], of_model: Mapping[str, int]) -> None:
+    """Returns when a word has rows for the text encoders of a base model, as wide as these.
+
+    Args:
+        word: the word or its file, for messages.
+        widths: of its rows, by text encoder.
+        of_model: the width of each of the base model's text encoders.
+
+    Raises:
+        BaseModelError: naming the families of both.
+    """
+    if dict(widths) != dict(of_model):
+        raise BaseModelError(
+            f"{word} is a word for {_families_and_widths(widths)}, expected one for {_families_and_widths(of_model)}, "
+            "as the base model is: use the base model that the word was learned on, or a word that was learned on one "
+            "of its kind"
+        )
+
+
+def _families_and_widths(widths: Mapping[str, int]) -> str:
+    titles = " or ".join(family.title for family in families_with(widths))
+    return f"{titles} with {' and '.join(f'width {width} for {part}' for part, width in sorted(widths.items()))}"
 
 
 def training_parts(parts: Collection[str]) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from components.common.artifacts import Rows, read_learned_embeds
 from components.common.drawing import picture_bytes, progress_line
-from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
-from components.common.families import TOKENIZERS
+from components.common.errors import BaseModelError, ConfigError, TokenError
+from components.common.families import TOKENIZERS, check_word_fits
 from components.common.prompts import placeholder_tokens
 from components.common.sources.checks import read_object
 from components.common.sources.model_documents import pipeline_problems
@@ -141,12 +141,11 @@ def load_concept(pipeline: Pipeline, file: Path) -> tuple[str, ...]:
 
     Raises:
         TokenError: when the placeholder is in the vocabulary already.
-        InputError: when the rows are of another width than the pipeline's text encoder.
+        BaseModelError: when the rows are for another family, or of another width than the text encoders.
     """
     header, rows = read_learned_embeds(file)
     token = header["placeholder_token"].lower()
-    for encoder, values in rows.items():
-        _check_rows(pipeline, encoder, token, values, file)
+    _check_rows(pipeline, token, rows, file)
     if len(rows) == 1:
         pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, token=token, local_files_only=True)
     else:
@@ -213,19 +212,12 @@ def sample(
     return pictures
 
 
-def _check_rows(pipeline: Pipeline, encoder: str, token: str, rows: np.ndarray, file: Path) -> None:
-    tokenizer, text_encoder = (getattr(pipeline, name, None) for name in (TOKENIZERS[encoder], encoder))
-    if tokenizer is None or text_encoder is None:
-        raise InputError(
-            f"{file} has rows for {encoder}, which this pipeline does not have"
-            f"{' (the file is for Stable Diffusion XL)' if encoder == 'text_encoder_2' else ''}: "
-            "use the base model that the concept was learned on"
-        )
-    width = text_encoder.get_input_embeddings().weight.shape[1]
-    if rows.shape[1] != width:
-        raise InputError(
-            f"{file} has rows of width {rows.shape[1]}, expected the width {width} of {encoder}: "
-            "use the base model that the concept was learned on"
-        )
-    if token in tokenizer.get_vocab():
+def _check_rows(pipeline: Pipeline, token: str, rows: Rows, file: Path) -> None:
+    encoders = {name: part for name, part in pipeline.components.items() if name in TOKENIZERS and part is not None}
+    check_word_fits(
+        str(file),
+        {name: values.shape[1] for name, values in rows.items()},
+        {name: part.get_input_embeddings().weight.shape[1] for name, part in encoders.items()},
+    )
+    if any(token in getattr(pipeline, TOKENIZERS[name]).get_vocab() for name in encoders):
         raise TokenError(f"the placeholder {token!r} is in the tokenizer's vocabulary already: choose another one")

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from components.common.errors import BaseModelError
-from components.common.families import FAMILIES, family_of, text_encoders_of, training_parts
+from components.common.families import FAMILIES, check_word_fits, family_of, text_encoders_of, training_parts
 
 SD_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 XL_PARTS = (*SD_PARTS, "text_encoder_2", "tokenizer_2")
@@ -69,4 +69,20 @@ def test_description_of_families_is_all_that_names_one(repository: Path = Path(_
     for file in (repository / "components").rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         assert not any(f'name == "{family.name}"' in text for family in FAMILIES), file
-        assert "is_sdxl" not in text or file.name in ("usage.py", "model_card.py", "view.py"), file
+        assert "is_sdxl" not in text, file
+
+
+@pytest.mark.parametrize(
+    ("word", "model", "told"),
+    [
+        ({"text_encoder": 768}, {"text_encoder": 768, "text_encoder_2": 1280}, ("for Stable Diffusion 1", "XL")),
+        ({"text_encoder": 768, "text_encoder_2": 1280}, {"text_encoder": 768}, ("for Stable Diffusion XL with", "1.x")),
+        ({"text_encoder": 768}, {"text_encoder": 1024}, ("width 768 for text_encoder", "width 1024 for text_encoder")),
+    ],
+)
+def test_word_for_another_base_model_is_refused_with_what_both_are(
+    word: dict[str, int], model: dict[str, int], told: tuple[str, str]
+) -> None:
+    check_word_fits("x.safetensors", word, dict(word))
+    with pytest.raises(BaseModelError, match=f"is a word .*{told[0]}.*, expected one for .*{told[1]}"):
+        check_word_fits("x.safetensors", word, model)

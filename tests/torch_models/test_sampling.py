@@ -19,7 +19,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
-from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.common.errors import BaseModelError, ConfigError, TokenError
 from components.torch_models.hidden_states import hidden_states
 from components.torch_models.sampling import (
     SamplingConfig,
@@ -237,13 +237,21 @@ def test_load_concept_refuses_rows_of_sdxl_for_another_model(pipeline, tmp_path)
     rows = {name: np.zeros((1, 96), np.float32) for name in ("text_encoder", "text_encoder_2")}
     file = tmp_path / LEARNED_EMBEDS
     file.write_bytes(learned_embeds_bytes("<concept>", rows, {"placeholder_token": "<concept>"}))
-    with pytest.raises(InputError, match="rows for text_encoder_2, which this pipeline does not have"):
+    told = r"is a word for Stable Diffusion XL with .*, expected one for Stable Diffusion 1\.x or Stable Diffusion 2"
+    with pytest.raises(BaseModelError, match=told):
+        load_concept(pipeline, file)
+
+
+def test_load_concept_refuses_a_word_of_another_model_for_sdxl(tiny_sdxl, tmp_path):
+    pipeline = load_pipeline(tiny_sdxl, device=CPU, dtype=torch.float32)
+    file = write_concept(tmp_path, np.zeros((1, 16), np.float32))
+    with pytest.raises(BaseModelError, match=r"is a word for Stable Diffusion 1\.x .*, expected one for .* XL with"):
         load_concept(pipeline, file)
 
 
 def test_load_concept_refuses_rows_of_another_width(pipeline, tmp_path):
     file = write_concept(tmp_path, np.zeros((1, 7), np.float32))
-    with pytest.raises(InputError, match="width 7, expected the width 96 of text_encoder"):
+    with pytest.raises(BaseModelError, match=r"with width 7 for text_encoder, expected .* width 96 for text_encoder"):
         load_concept(pipeline, file)
 
 
