@@ -120,6 +120,9 @@ FAMILIES = (
     ),
 )
 
+TITLES = ", ".join(family.title for family in FAMILIES)
+"""What people call all of them."""
+
 TOKENIZERS = {encoder.part: encoder.tokenizer for family in FAMILIES for encoder in family.text_encoders}
 """The folder of each text encoder's tokenizer."""
 
@@ -159,7 +162,7 @@ def family_of(parts: Collection[str], unet: Mapping[str, Any]) -> Family:
         raise BaseModelError(
             f"the base model has {_listed(encoders_in(parts))} and a UNet with addition_embed_type "
             f"{unet.get('addition_embed_type')!r} and use_linear_projection {linear}, which is none of "
-            f"{_listed(family.title for family in FAMILIES)}: choose a base model of these"
+            f"{TITLES}: choose a base model of these"
         )
     return found[0]
 
@@ -183,7 +186,7 @@ def families_with(parts: Collection[str]) -> list[Family]:
         raise BaseModelError(
             f"found the text encoders {_listed(encoders_in(parts)) or 'none'} among "
             f"{_listed(sorted(parts)) or 'no parts'}, expected {' or '.join(expected)}: choose a base model of "
-            f"{_listed(family.title for family in FAMILIES)}"
+            f"{TITLES}"
         )
     return found
 

@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from components.common.errors import BaseModelError
 from components.common.families import FAMILIES, check_word_fits, family_of, text_encoders_of, training_parts
 
+REPOSITORY = Path(__file__).parents[2]
 SD_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 XL_PARTS = (*SD_PARTS, "text_encoder_2", "tokenizer_2")
 XL_UNET = {"addition_embed_type": "text_time", "use_linear_projection": True}
@@ -64,12 +65,20 @@ def test_rows_of_encoders_that_no_family_has_are_refused() -> None:
         text_encoders_of(["text_encoder_2"])
 
 
-def test_description_of_families_is_all_that_names_one(repository: Path = Path(__file__).parents[2]) -> None:
+def test_description_of_families_is_all_that_names_one() -> None:
     """No step asks which family a model is of: it asks the description."""
-    for file in (repository / "components").rglob("*.py"):
+    for file in (REPOSITORY / "components").rglob("*.py"):
         text = file.read_text(encoding="utf-8")
         assert not any(f'name == "{family.name}"' in text for family in FAMILIES), file
         assert "is_sdxl" not in text, file
+
+
+def test_readme_has_a_row_for_each_family() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for family in FAMILIES:
+        keys = ", ".join(f"`{each.rows_key}`" for each in family.text_encoders if each.rows_key)
+        row = [family.title, f"{family.usual_resolution} px", len(family.text_encoders), keys or "one key"]
+        assert "| " + " | ".join(map(str, row)) in readme
 
 
 @pytest.mark.parametrize(

@@ -145,9 +145,13 @@ def test_script_of_sdxl_draws_the_concept_and_keeps_it_out(tmp_path: Path, monke
         script.splitlines()[-1],
         drawing_line("a toy", **settings),
         drawing_line("a toy", negative_prompt="<x>", **settings),
+        drawing_line("a <x>", clip_skip=1, **settings),
     ]
-    with_it, without, kept_out = (draw_here(with_last_line(script, line), tmp_path, monkeypatch) for line in last_lines)
-    assert np.abs(with_it - without).max() > 0 and np.abs(kept_out - without).max() > 0
+    with_it, without, kept_out, skipped = (
+        draw_here(with_last_line(script, line), tmp_path, monkeypatch) for line in last_lines
+    )
+    for one, other in ((with_it, without), (kept_out, without), (skipped, with_it)):
+        assert np.abs(one - other).max() > 0
 
 
 @pytest.mark.parametrize(
