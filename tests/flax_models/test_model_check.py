@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig
 
 from components.common.errors import BaseModelError
 from components.flax_models.layers import ACTIVATIONS
-from components.flax_models.model_check import CONFIG_FILES, check_model
+from components.flax_models.model_check import check_model, config_files
 from components.flax_models.model_config import read_text_config
 from components.flax_models.module_configs import HIDDEN_ACTS
 
@@ -94,7 +94,7 @@ OF_EVERY_MODEL = {
 
 def described(folder: Path, model: Path, **changes: dict[str, Any]) -> Path:
     """The JSON files of a model, with changed fields of its parts."""
-    for name in CONFIG_FILES:
+    for name in config_files({path.name for path in model.iterdir()}):
         (folder / name).parent.mkdir(parents=True)
         shutil.copyfile(model / name, folder / name)
         if fields := changes.get(name.partition("/")[0]):
@@ -113,12 +113,12 @@ def test_all_that_is_not_implemented_is_named_at_once(tiny_sd15: Path, tmp_path:
         tiny_sd15,
         scheduler={"_class_name": "FlowMatchEulerDiscreteScheduler"},
         text_encoder={"model_type": "t5"},
-        unet={"addition_embed_type": "text_time"},
+        unet={"addition_embed_type": "image"},
         vae={"_class_name": "AutoencoderTiny"},
     )
     with pytest.raises(BaseModelError) as caught:
         check_model(model, num_inference_steps=50)
-    for told in ("FlowMatchEulerDiscreteScheduler", "t5", "addition_embed_type = 'text_time'", "AutoencoderTiny"):
+    for told in ("FlowMatchEulerDiscreteScheduler", "t5", "addition_embed_type = 'image'", "AutoencoderTiny"):
         assert told in str(caught.value)
 
 
@@ -148,7 +148,7 @@ def written(folder: Path, content: dict[str, Any]) -> Path:
     ids=["SD 1.5", "SD 2", "transformers 4, all", "transformers 5", "transformers 5, all"],
 )
 def test_text_encoders_of_stable_diffusion_are_computed(tmp_path: Path, content: dict[str, Any]) -> None:
-    config = read_text_config(written(tmp_path, content))
+    config = read_text_config(written(tmp_path, content), "CLIPTextModel")
     assert (config.hidden_size, config.num_hidden_layers) in ((768, 12), (1024, 23))
 
 
@@ -167,5 +167,5 @@ def test_text_encoders_of_stable_diffusion_are_computed(tmp_path: Path, content:
 def test_fields_that_the_text_encoder_does_not_compute_are_refused(tmp_path: Path, field: dict[str, Any]) -> None:
     ((name, value),) = field.items()
     with pytest.raises(BaseModelError) as caught:
-        read_text_config(written(tmp_path, SD15_TEXT | field))
+        read_text_config(written(tmp_path, SD15_TEXT | field), "CLIPTextModel")
     assert f"asks for what the Flax modules do not compute: {name} = {value!r}" in str(caught.value)

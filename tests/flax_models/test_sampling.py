@@ -161,12 +161,12 @@ def test_more_steps_than_timesteps_are_refused(model: Path) -> None:
 
 def test_vocabulary_is_that_of_the_model_also_with_a_concept(tmp_path: Path, model: Path) -> None:
     pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
-    tokens, table = pipeline.vocabulary()
+    tokens, table = pipeline.vocabulary(runs.TEXT_ENCODER)
     wanted = CLIPTextModel.from_pretrained(model / "text_encoder").get_input_embeddings().weight.detach().numpy()
     np.testing.assert_array_equal(table, wanted)
     assert len(tokens) == len(wanted) and tokens[-1] == "<|endoftext|>"
     pipeline.load_concept(concept(tmp_path))
-    assert pipeline.vocabulary()[0] == tokens
+    assert pipeline.vocabulary(runs.TEXT_ENCODER)[0] == tokens
 
 
 @pytest.mark.parametrize(("size", "shape"), [(8, (4, 8, 8)), ([8, 16], (4, 8, 16))])

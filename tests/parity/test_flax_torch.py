@@ -116,11 +116,11 @@ def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> Non
     loss.backward()
     assert rows.grad is not None and hidden.abs().max() > 1
 
-    our_text = flax_loading.load_text_encoder(tiny_model, dtype=jnp.float32)
+    our_text = flax_loading.load_text_encoders(tiny_model, runs.OF_SD, dtype=jnp.float32)[runs.TEXT_ENCODER]
     our_unet = flax_loading.load_unet(tiny_model, dtype=jnp.float32)
 
     def our_loss(rows, text_weights, unet_weights):  # type: ignore[no-untyped-def]
-        hidden = our_text.module(text_weights)(ids, rows, FIRST_ID)
+        hidden, _ = our_text.module(text_weights)(ids, rows, FIRST_ID)
         predicted = our_unet.module(unet_weights)(latents.transpose(0, 2, 3, 1), timesteps, hidden)
         predicted = predicted.transpose(0, 3, 1, 2)
         return jnp.square(predicted - target).mean(), (hidden, predicted)
