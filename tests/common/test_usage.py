@@ -136,7 +136,8 @@ def test_script_of_sdxl_draws_the_concept_and_keeps_it_out(tmp_path: Path, monke
         files={"model_index.json": ModelFile(sha256="ab" * 32, size=1)},
     )
     generator = np.random.default_rng(0)
-    rows = {name: generator.normal(0, 3, (2, 32)).astype(np.float32) for name in ("text_encoder", "text_encoder_2")}
+    widths = {"text_encoder": 32, "text_encoder_2": 48}
+    rows = {name: generator.normal(0, 3, (2, width)).astype(np.float32) for name, width in widths.items()}
     (tmp_path / LEARNED_EMBEDS).write_bytes(learned_embeds_bytes("<x>", rows, {}))
     settings = {"num_inference_steps": 1, "guidance_scale": 2.5}
     script = usage_script(reference, is_sdxl=True, placeholder_token="<x>", prompt="a <x>", **settings)
