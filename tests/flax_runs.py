@@ -16,12 +16,14 @@ import jax
 import numpy as np
 
 from components.common.artifacts import InitialEmbedding, Latents, LatentSet, Picture
+from components.common.families import family_of, text_encoders_of
 from components.common.prompts import OBJECT_TEMPLATES, placeholder_tokens
+from components.common.sources.checks import read_object
 from components.common.training.config import TrainConfig
 from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models.devices import mesh_for
-from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
+from components.flax_models.loading import load_text_encoders, load_unet, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train.flax.models import FrozenModels
 from components.train.flax.trainer import FlaxTrainer
@@ -39,6 +41,8 @@ os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)  # read when the first computatio
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT_ENCODER = "text_encoder"
+OF_SD = text_encoders_of([TEXT_ENCODER])
+"""The text encoder of Stable Diffusion 1.x and 2.x."""
 LATENTS_SHAPE = (4, 8, 8)
 PICTURES = 3
 
@@ -83,16 +87,20 @@ def latent_set() -> LatentSet:
     return LatentSet(latents=latents, scaling_factor=0.18215, base_model_digest="", image_set_digest="")
 
 
-def initial_embedding(width: int, num_vectors: int) -> InitialEmbedding:
-    """An embedding of random rows."""
-    rows = np.random.default_rng(6).normal(scale=0.5, size=(num_vectors, width)).astype(np.float32)
+def initial_embedding(width: int, num_vectors: int, **widths: int) -> InitialEmbedding:
+    """An embedding of random rows, for a text encoder of that width and others by name."""
+    generator = np.random.default_rng(6)
+    rows = {
+        name: generator.normal(scale=0.5, size=(num_vectors, each)).astype(np.float32)
+        for name, each in {TEXT_ENCODER: width, **widths}.items()
+    }
     return InitialEmbedding(
         placeholder_token="<cat-toy>",
         tokens=placeholder_tokens("<cat-toy>", num_vectors),
         token_ids=tuple(range(VOCABULARY, VOCABULARY + num_vectors)),
         initializer_token="toy",
         initializer_token_id=0,
-        rows={TEXT_ENCODER: rows},
+        rows=rows,
         base_model_digest="",
     )
 
@@ -114,8 +122,10 @@ def sampling_plan(config: TrainConfig, num_processes: int = 1) -> SamplingPlan:
 def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more: Any) -> FlaxTrainer:
     """A trainer of a model in a folder on all CPU devices of this process."""
     dtype, remat = weight_dtype(config.mixed_precision), config.gradient_checkpointing
-    text_encoder = load_text_encoder(model, dtype=dtype, remat=remat)
-    embedding = initial_embedding(text_encoder.config.hidden_size, num_vectors)
+    family = family_of([path.name for path in model.iterdir()], read_object(model / "unet" / "config.json"))
+    text_encoders = load_text_encoders(model, family.text_encoders, dtype=dtype, remat=remat)
+    widths = {name: each.config.hidden_size for name, each in text_encoders.items()}
+    embedding = initial_embedding(widths.pop(TEXT_ENCODER), num_vectors, **widths)
     return FlaxTrainer(
         config=config,
         latent_set=latent_set(),
@@ -123,7 +133,7 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
         prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
         models=FrozenModels(
             config,
-            text_encoder=text_encoder,
+            text_encoders=text_encoders,
             unet=load_unet(model, dtype=dtype, remat=remat),
             noise_schedule=load_noise_schedule(model),
             mesh=mesh_for("cpu"),
@@ -131,6 +141,7 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
             scaling_factor=latent_set().scaling_factor,
             **more,
         ),
+        with_time_ids=family.time_ids,
     )
 
 

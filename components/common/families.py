@@ -54,6 +54,8 @@ class Family:
         saved_as: the classes that a model_index.json may name; their parts are the same.
         text_encoders: in the order in which their hidden states are joined, along the last axis.
         time_ids: whether the UNet is told the picture's size and crop (arXiv 2307.01952, section 2.2).
+        zeroed_negative: whether an empty negative prompt is told to the UNet as zeros, unless the model_index.json says
+            otherwise in `force_zeros_for_empty_prompt`.
         linear_projection: whether the UNet's `use_linear_projection` is on.
         usual_resolution: side in pixels of the pictures that its first models were trained on.
         hub_tag: what models of it, and words for it, are filed under on the Hugging Face Hub.
@@ -65,6 +67,7 @@ class Family:
     saved_as: tuple[str, ...]
     text_encoders: tuple[TextEncoder, ...]
     time_ids: bool
+    zeroed_negative: bool
     linear_projection: bool
     usual_resolution: int
     hub_tag: str
@@ -81,6 +84,7 @@ FAMILIES = (
         saved_as=_OF_SD,
         text_encoders=(_CLIP,),
         time_ids=False,
+        zeroed_negative=False,
         linear_projection=False,
         usual_resolution=512,
         hub_tag="stable-diffusion",
@@ -92,6 +96,7 @@ FAMILIES = (
         saved_as=_OF_SD,
         text_encoders=(_CLIP,),
         time_ids=False,
+        zeroed_negative=False,
         linear_projection=True,
         usual_resolution=768,
         hub_tag="stable-diffusion",
@@ -114,6 +119,7 @@ FAMILIES = (
             ),
         ),
         time_ids=True,
+        zeroed_negative=True,
         linear_projection=True,
         usual_resolution=1024,
         hub_tag="stable-diffusion-xl",

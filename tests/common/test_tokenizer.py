@@ -69,7 +69,7 @@ def flax_ids(model: Path) -> np.ndarray:
     from components.flax_models.devices import mesh_for
     from components.flax_models.pipeline import FlaxPipeline
 
-    return FlaxPipeline(model, mesh=mesh_for("cpu")).prompt_ids(["a red circle", "circle " * 40])
+    return FlaxPipeline(model, mesh=mesh_for("cpu")).prompt_ids(["a red circle", "circle " * 40])["text_encoder"]
 
 
 def torch_picture(model: Path) -> np.ndarray:

@@ -89,7 +89,7 @@ def inputs(model: Path) -> dict[str, Any]:
 @functools.cache
 def flax_models(model: Path) -> dict[str, Any]:
     return {
-        "text_encoder": flax_loading.load_text_encoder(model, dtype=jnp.float32),
+        "text_encoders": flax_loading.load_text_encoders(model, runs.OF_SD, dtype=jnp.float32),
         "unet": flax_loading.load_unet(model, dtype=jnp.float32),
         "noise_schedule": load_noise_schedule(model),
         "mesh": mesh_for("cpu"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from components.common.families import text_encoders_of
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.flax_models import loading as flax_loading
+from components.flax_models.conditioning import conditioning
 from components.torch_models import loading as torch_loading
 from components.torch_models.placeholder_rows import place_rows
 from components.train.torch.models import FrozenModels
@@ -116,11 +122,11 @@ def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> Non
     loss.backward()
     assert rows.grad is not None and hidden.abs().max() > 1
 
-    our_text = flax_loading.load_text_encoder(tiny_model, dtype=jnp.float32)
+    our_text = flax_loading.load_text_encoders(tiny_model, runs.OF_SD, dtype=jnp.float32)[runs.TEXT_ENCODER]
     our_unet = flax_loading.load_unet(tiny_model, dtype=jnp.float32)
 
     def our_loss(rows, text_weights, unet_weights):  # type: ignore[no-untyped-def]
-        hidden = our_text.module(text_weights)(ids, rows, FIRST_ID)
+        hidden, _ = our_text.module(text_weights)(ids, rows, FIRST_ID)
         predicted = our_unet.module(unet_weights)(latents.transpose(0, 2, 3, 1), timesteps, hidden)
         predicted = predicted.transpose(0, 3, 1, 2)
         return jnp.square(predicted - target).mean(), (hidden, predicted)
@@ -132,6 +138,67 @@ def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> Non
     np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
     np.testing.assert_allclose(np.asarray(gradient), rows.grad.numpy(), rtol=0, atol=TOLERANCE)
     assert relative(np.asarray(gradient), rows.grad.numpy()) < 2e-5
+
+
+@pytest.mark.parametrize("clip_skip", [0, 1])
+def test_outputs_and_gradients_equal_torch_with_two_text_encoders(tiny_sdxl: Path, clip_skip: int) -> None:
+    """The penultimate hidden states of both, the pooled projection and the time ids, as diffusers computes them."""
+    embedding = runs.initial_embedding(32, 2, text_encoder_2=48)
+    prompt_ids = training_prompt_ids(load_tokenizers(tiny_sdxl, embedding), embedding, "object")
+    ids = {part: values[:2] for part, values in prompt_ids.items()}
+    generator = np.random.default_rng(0)
+    latents, target = generator.standard_normal((2, 2, 4, 8, 6), dtype=np.float32)
+    timesteps = np.array([3, 700])
+    time_ids = np.array([[60, 40, 0, 0, 16, 12], [32, 24, 4, 1, 16, 12]], np.float32)
+
+    rows, hidden, pooled = {}, [], torch.empty(0)
+    for part, kind in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
+        encoder = kind.from_pretrained(tiny_sdxl / part)
+        rows[part], _ = place_rows(encoder, torch.from_numpy(embedding.rows[part]), FIRST_ID)
+        output = encoder(torch.from_numpy(ids[part]), output_hidden_states=True)
+        hidden.append(output.hidden_states[-2 - clip_skip])
+        pooled = output.get("text_embeds", pooled)
+    told = {"text_embeds": pooled, "time_ids": torch.from_numpy(time_ids)}
+    predicted = UNet2DConditionModel.from_pretrained(tiny_sdxl / "unet")(
+        torch.from_numpy(latents), torch.from_numpy(timesteps), torch.cat(hidden, dim=-1), added_cond_kwargs=told
+    ).sample
+    loss = torch.nn.functional.mse_loss(predicted, torch.from_numpy(target))
+    loss.backward()
+
+    texts = flax_loading.load_text_encoders(tiny_sdxl, text_encoders_of(list(ids)), dtype=jnp.float32)
+    unet = flax_loading.load_unet(tiny_sdxl, dtype=jnp.float32)
+
+    def our_loss(rows, text_weights, unet_weights):  # type: ignore[no-untyped-def]
+        modules = {part: text.module(text_weights[part]) for part, text in texts.items()}
+        told = conditioning(modules, ids, rows, FIRST_ID, clip_skip=clip_skip, time_ids=time_ids)
+        predicted = unet.module(unet_weights)(latents.transpose(0, 2, 3, 1), timesteps, *told).transpose(0, 3, 1, 2)
+        return jnp.square(predicted - target).mean(), (told, predicted)
+
+    weights = {part: text.weights for part, text in texts.items()}
+    both = jax.jit(jax.value_and_grad(our_loss, has_aux=True))
+    (value, (ours, our_prediction)), gradients = both(dict(embedding.rows), weights, unet.weights)
+    for found, wanted in ((ours.prompt, torch.cat(hidden, dim=-1)), (ours.pooled, pooled), (our_prediction, predicted)):
+        np.testing.assert_allclose(np.asarray(found), wanted.detach().numpy(), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(value, loss.item(), rtol=1e-5)
+    for part, parameter in rows.items():
+        assert parameter.grad is not None and parameter.grad.any()
+        assert relative(np.asarray(gradients[part]), parameter.grad.numpy()) < 2e-5, part
+
+
+@pytest.mark.parametrize("end_of_text", [FIRST_ID - 1, 2], ids=["by its id", "legacy"])
+def test_prompts_are_pooled_where_transformers_does(tiny_sdxl: Path, tmp_path: Path, end_of_text: int) -> None:
+    folder = Path(shutil.copytree(tiny_sdxl / "text_encoder_2", tmp_path / "text_encoder_2"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": end_of_text}))
+    ids = np.full((2, 77), FIRST_ID - 1)
+    ids[0, :20], ids[1, :9], ids[:, 4] = 7, 8, FIRST_ID
+    encoder = CLIPTextModelWithProjection.from_pretrained(folder)
+    rows, _ = place_rows(encoder, torch.from_numpy(np.random.default_rng(0).normal(size=(1, 48))), FIRST_ID)
+    wanted = encoder(torch.from_numpy(ids)).text_embeds.detach().numpy()
+    [used] = [each for each in text_encoders_of(["text_encoder", "text_encoder_2"]) if each.pooled]
+    ours = flax_loading.load_text_encoders(tmp_path, [used], dtype=jnp.float32)[used.part]
+    _, found = jax.jit(lambda w: ours.module(w)(jnp.asarray(ids), rows.detach().numpy(), FIRST_ID))(ours.weights)
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=TOLERANCE)
 
 
 def test_unet_equals_torch_when_sizes_are_odd(tmp_path: Path) -> None:
