@@ -13,8 +13,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from components.common.artifacts import Rows, read_clip_skip, read_learned_embeds
-from components.common.errors import BaseModelError, InputError, TokenError
-from components.common.families import TOKENIZERS, family_of
+from components.common.errors import BaseModelError, TokenError
+from components.common.families import TOKENIZERS, check_word_fits, family_of
 from components.common.prompts import placeholder_tokens
 from components.common.sources.checks import read_object
 from components.common.time_ids import drawing_time_ids
@@ -107,15 +107,11 @@ class FlaxPipeline:
 
         Raises:
             TokenError: when the placeholder is in the vocabulary already.
-            InputError: when the rows are of other widths than the text encoders, or of other text encoders.
+            BaseModelError: when the rows are for another family, or of other widths than the text encoders.
         """
         header, rows = read_learned_embeds(file)
-        token, widths = header["placeholder_token"], {part: values.shape[1] for part, values in rows.items()}
-        if widths != self._widths:
-            raise InputError(
-                f"{file} has rows for {_told(widths)}, expected {_told(self._widths)}: use the base model that the "
-                "concept was learned on"
-            )
+        token = header["placeholder_token"]
+        check_word_fits(str(file), {part: values.shape[1] for part, values in rows.items()}, self._widths)
         if any(token in tokenizer.get_vocab() for tokenizer in self._tokenizers.values()):
             raise TokenError(f"the placeholder {token!r} is in the tokenizer's vocabulary already: choose another one")
         tokens = placeholder_tokens(token, len(next(iter(rows.values()))))
@@ -181,7 +177,3 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> np.ndarray:
     length = tokenizer.model_max_length
     encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=length)
     return np.array(encoded.input_ids, np.int32)
-
-
-def _told(widths: Mapping[str, int]) -> str:
-    return ", ".join(f"{part} of width {width}" for part, width in widths.items())

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from components.torch_models.hidden_states import hidden_states
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -20,7 +21,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
 from components.common.errors import BaseModelError, ConfigError, TokenError
-from components.torch_models.hidden_states import hidden_states
 from components.torch_models.sampling import (
     SamplingConfig,
     load_concept,
