@@ -523,7 +523,7 @@ def test_every_text_encoder_is_looked_at(given_sdxl: dict[str, Any], tmp_path: P
     change(model / "text_encoder" / "config.json", num_hidden_layers=4)
     with pytest.raises(BaseModelError, match="clip_skip: found 2, expected less than 2"):
         preflight({**given_sdxl, "clip_skip": 2})
-    long = "a photo of a {} on the snow and on the grass"
+    long = "a photo of a {}" + " on the snow" * 5
     with pytest.raises(TokenError, match=r"evaluation_prompts: found .* expected at most 16") as caught:
         preflight({**given_sdxl, "evaluation_prompts": [long]})
     assert str(caught.value).count(long) == 1
