@@ -133,6 +133,7 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
         prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
         models=FrozenModels(
             config,
+            family=family,
             text_encoders=text_encoders,
             unet=load_unet(model, dtype=dtype, remat=remat),
             noise_schedule=load_noise_schedule(model),
@@ -141,7 +142,6 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
             scaling_factor=latent_set().scaling_factor,
             **more,
         ),
-        with_time_ids=family.time_ids,
     )
 
 

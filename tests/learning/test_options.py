@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
+from components.common.families import FAMILIES
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.key_fields import IN_EVERY_KEY, OUTSIDE_THE_KEY
@@ -89,6 +90,7 @@ def inputs(model: Path) -> dict[str, Any]:
 @functools.cache
 def flax_models(model: Path) -> dict[str, Any]:
     return {
+        "family": FAMILIES[0],
         "text_encoders": flax_loading.load_text_encoders(model, runs.OF_SD, dtype=jnp.float32),
         "unet": flax_loading.load_unet(model, dtype=jnp.float32),
         "noise_schedule": load_noise_schedule(model),

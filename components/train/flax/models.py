@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from components.common.errors import LostProcessError
+from components.common.families import Family
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
 from components.common.training.sampling_plan import Batch
@@ -59,6 +60,7 @@ class FrozenModels:
         self,
         config: TrainConfig,
         *,
+        family: Family,
         text_encoders: Mapping[str, Loaded[ClipTextEncoder]],
         unet: Loaded[UNet],
         noise_schedule: NoiseSchedule,
@@ -71,6 +73,7 @@ class FrozenModels:
 
         Args:
             config: batch size, loss, optimizer and memory options.
+            family: what the base model is.
             text_encoders: the frozen text encoders, in the family's order.
             unet: the frozen UNet.
             noise_schedule: the model's training schedule.
@@ -82,7 +85,7 @@ class FrozenModels:
         Raises:
             ConfigError: when the batch cannot be shared equally among the devices.
         """
-        self.text_encoders, self.mesh = text_encoders, mesh
+        self.family, self.text_encoders, self.mesh = family, text_encoders, mesh
         self._config, self._compile_lowered = config, compile_lowered
         self._all_sizes = self._sizes = sizes_that_fit(config, len(mesh.local_devices))
         host = Frozen(

@@ -68,6 +68,7 @@ def _build(mesh: Mesh, inputs: TrainerInputs) -> Built:
         inputs.config.check_clip_skip(layers - encoder.left_out_layers)
     models = FrozenModels(
         inputs.config,
+        family=inputs.family,
         text_encoders=text_encoders,
         unet=unet,
         noise_schedule=noise_schedule,
@@ -84,7 +85,6 @@ def _build(mesh: Mesh, inputs: TrainerInputs) -> Built:
                 embedding=word.embedding,
                 prompt_ids=word.prompt_ids,
                 models=models,
-                with_time_ids=inputs.family.time_ids,
             )
             for word in inputs.words
         ],

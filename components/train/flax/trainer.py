@@ -77,7 +77,6 @@ class FlaxTrainer:
         embedding: InitialEmbedding,
         prompt_ids: PromptIds,
         models: FrozenModels,
-        with_time_ids: bool = False,
     ) -> None:
         """Places everything of the word that a step needs on the devices.
 
@@ -87,7 +86,6 @@ class FlaxTrainer:
             embedding: the rows to start from.
             prompt_ids: of each template, see `training_prompt_ids`.
             models: the frozen models; other words may share them.
-            with_time_ids: whether the UNet is told of each picture's size and crop.
         """
         self._config, self._models = config, models
         initial = {part: embedding.rows[part] for part in models.text_encoders}
@@ -102,7 +100,7 @@ class FlaxTrainer:
             stds=stds,
             prompt_ids={part: prompt_ids[part].astype(np.int32) for part in initial},
             norms=self._held_norms(initial),
-            time_ids=_stacked_time_ids(latent_set) if with_time_ids else None,
+            time_ids=_stacked_time_ids(latent_set) if models.family.time_ids else None,
         )
         self.frozen: FrozenWord = replicated(host, models.mesh)
         """What no step changes of the word."""
