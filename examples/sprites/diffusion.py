@@ -72,7 +72,6 @@ def train_diffusion(
         unet,
         [text_encoder],
         steps=steps,
-        peak_lr=_LR,
         export=lambda step: export(assemble_pipeline(vae, text_encoder, tokenizer, unet, scheduler), step),
     )
 
@@ -83,7 +82,6 @@ def descend(
     text_encoders: Sequence[nn.Module],
     *,
     steps: int,
-    peak_lr: float,
     export: Callable[[int], None],
 ) -> list[float]:
     """Trains the modules to make `loss`, of a new batch at each call, small, and gives its values.
@@ -103,7 +101,7 @@ def descend(
     )
     progress = Progress("unet", steps=steps, every=50)
     for step in range(steps):
-        lr = peak_lr * _learning_rate_factor(step, steps)
+        lr = _learning_rate(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["factor"]
         value = loss()
@@ -142,9 +140,9 @@ def assemble_pipeline(
     )
 
 
-def _learning_rate_factor(step: int, steps: int) -> float:
+def _learning_rate(step: int, steps: int) -> float:
     """Warm-up for 100 steps, flat to 40 per cent of the run, then linearly down to one per cent."""
-    return min(1.0, (step + 1) / 100, max(0.01, (1 - step / steps) / 0.6))
+    return _LR * min(1.0, (step + 1) / 100, max(0.01, (1 - step / steps) / 0.6))
 
 
 def velocity_loss(
