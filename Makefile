@@ -132,8 +132,9 @@ deploy: $(READY) ## apply manifests/overlays/OVERLAY to the cluster that kubectl
 	    { echo "set what is shown above in manifests/" >&2; exit 1; }
 	$(KUBECTL) apply --server-side --force-conflicts -k manifests/overlays/$(OVERLAY)
 
-sprites: $(READY) ## train the tiny model of examples/sprites again (about an hour on two cores)
+sprites: $(READY) ## train the tiny models of examples/sprites again (about two hours on two cores)
 	$(BIN)/python -m examples.sprites.make
+	$(BIN)/python -m examples.sprites.make --family sdxl
 
 lock: $(READY) ## write constraints.txt from the environment
 	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//'; } > $(VENV)/lock
