@@ -526,7 +526,7 @@ def test_every_text_encoder_is_looked_at(given_sdxl: dict[str, Any], tmp_path: P
     long = "a photo of a {}" + " on the snow" * 5
     with pytest.raises(TokenError, match=r"evaluation_prompts: found .* expected at most 16") as caught:
         preflight({**given_sdxl, "evaluation_prompts": [long]})
-    assert str(caught.value).count(long) == 1
+    assert str(caught.value).count("evaluation_prompts") == 1
 
 
 def test_tokenizers_that_number_words_differently_are_refused(given_sdxl: dict[str, Any], tmp_path: Path):
