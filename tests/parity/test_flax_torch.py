@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
@@ -17,9 +16,9 @@ from components.common.training.prompt_ids import load_tokenizers, training_prom
 from components.flax_models import loading as flax_loading
 from components.torch_models import loading as torch_loading
 from components.torch_models.placeholder_rows import place_rows
-from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
+from tests.torch_runs import frozen_models
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
@@ -29,20 +28,14 @@ LEARNING_RATE = 5e-3
 
 
 def torch_trainer(model: Path, config: TrainConfig, num_vectors: int) -> TorchTrainer:
-    text_encoder = torch_loading.load_text_encoder(model, dtype=torch.float32, device=CPU)
-    embedding = runs.initial_embedding(text_encoder.config.hidden_size, num_vectors)
+    models = frozen_models(model, config)
+    embedding = runs.initial_embedding(models.text_encoders[runs.TEXT_ENCODER].config.hidden_size, num_vectors)
     return TorchTrainer(
         config=config,
         latent_set=runs.latent_set(),
         embedding=embedding,
         prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
-        models=FrozenModels(
-            config,
-            text_encoder=text_encoder,
-            unet=torch_loading.load_unet(model, dtype=torch.float32, device=CPU),
-            noise_scheduler=torch_loading.load_noise_scheduler(model),
-            accelerator=Accelerator(cpu=True),
-        ),
+        models=models,
     )
 
 
