@@ -8,7 +8,7 @@ the tables, then put every other row back.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from components.common.training.sampling_plan import Batch
 class ReferenceTrainer:
     """Trains `tokens` of the model in a folder as the reference script does, on given random draws."""
 
-    text_encoder_classes: dict[str, Any] = {"text_encoder": CLIPTextModel}
+    text_encoder_classes: ClassVar[dict[str, Any]] = {"text_encoder": CLIPTextModel}
 
     def __init__(self, model: Path, tokens: list[str], initializer: str, learning_rate: float, decay: float) -> None:
         """Adds the tokens, resizes the tables, copies the initializer's rows, freezes all but the tables."""
@@ -112,7 +112,10 @@ class ReferenceTrainer:
 class SdxlReferenceTrainer(ReferenceTrainer):
     """The same as the script for SDXL: rows of both text encoders, the UNet told of pooled text, sizes and crops."""
 
-    text_encoder_classes = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    text_encoder_classes: ClassVar[dict[str, Any]] = {
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+    }
 
     def prediction(
         self, noisy: torch.Tensor, timestep: torch.Tensor, ids: dict[str, torch.Tensor], pictures: list[Picture]

@@ -159,9 +159,8 @@ def test_encoded_text_is_that_of_the_pipeline(model, request):
     pipeline = load_pipeline(request.getfixturevalue(model), device=CPU, dtype=torch.float32)
     family = family_of(pipeline.components, pipeline.unet.config)
     tokenizers = {each.part: pipeline.components[each.tokenizer] for each in family.text_encoders}
-    ids = {
-        part: read("a cat", padding="max_length", return_tensors="pt").input_ids for part, read in tokenizers.items()
-    }
+    padded = {"padding": "max_length", "return_tensors": "pt"}
+    ids = {part: tokenizer("a cat", **padded).input_ids for part, tokenizer in tokenizers.items()}
     with torch.inference_mode():
         for clip_skip in (0, 1):
             options = {"do_classifier_free_guidance": False, "clip_skip": clip_skip or None}
