@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
 from components.common.families import FAMILIES
@@ -26,15 +25,14 @@ from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models import loading as flax_loading
 from components.flax_models.devices import mesh_for
 from components.flax_models.noise_schedule import load_noise_schedule
-from components.torch_models import loading
 from components.train.flax import models as flax
 from components.train.flax import objective as flax_objective
 from components.train.flax.trainer import FlaxTrainer
 from components.train.torch import objective as torch_objective
-from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 from tests.tiny_models import ModelWidths, make_model
+from tests.torch_runs import frozen_models
 
 STEPS = 3
 LEARNING_RATE = 0.05
@@ -110,18 +108,7 @@ def flax_trainer(model: Path, config: TrainConfig) -> FlaxTrainer:
 
 
 def torch_trainer(model: Path, config: TrainConfig) -> TorchTrainer:
-    fp32_on_cpu = {"dtype": torch.float32, "device": torch.device("cpu")}
-    return TorchTrainer(
-        config=config,
-        **inputs(model),
-        models=FrozenModels(
-            config,
-            text_encoder=loading.load_text_encoder(model, **fp32_on_cpu),
-            unet=loading.load_unet(model, **fp32_on_cpu),
-            noise_scheduler=loading.load_noise_scheduler(model),
-            accelerator=Accelerator(cpu=True),
-        ),
-    )
+    return TorchTrainer(config=config, **inputs(model), models=frozen_models(model, config))
 
 
 TRAINERS: dict[str, Callable[[Path, TrainConfig], Any]] = {"torch": torch_trainer, "flax": flax_trainer}
