@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
 from components.common.families import FAMILIES
@@ -26,15 +25,14 @@ from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models import loading as flax_loading
 from components.flax_models.devices import mesh_for
 from components.flax_models.noise_schedule import load_noise_schedule
-from components.torch_models import loading
 from components.train.flax import models as flax
 from components.train.flax import objective as flax_objective
 from components.train.flax.trainer import FlaxTrainer
 from components.train.torch import objective as torch_objective
-from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 from tests.tiny_models import ModelWidths, make_model
+from tests.torch_runs import frozen_models
 
 STEPS = 3
 LEARNING_RATE = 0.05
@@ -43,7 +41,7 @@ OPTIMIZER = {"train_batch_size": 4, "adam_epsilon": 1e-4, "adam_weight_decay": 0
 TOLERANCE = 1e-4
 
 WIDTH = 32
-INITIAL = runs.initial_embedding(WIDTH, 2).rows[runs.TEXT_ENCODER]
+INITIAL = runs.initial_embedding({runs.TEXT_ENCODER: WIDTH}, 2).rows[runs.TEXT_ENCODER]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "snr_gamma": {"snr_gamma": 0.5},
@@ -82,7 +80,7 @@ def nano_model(path: Path, **scheduler: Any) -> Path:
 @functools.cache
 def inputs(model: Path) -> dict[str, Any]:
     """What both trainers are given beside the models."""
-    embedding = runs.initial_embedding(WIDTH, 2)
+    embedding = runs.initial_embedding({runs.TEXT_ENCODER: WIDTH}, 2)
     prompt_ids = training_prompt_ids(load_tokenizers(model, embedding), embedding, "object")
     return {"latent_set": runs.latent_set(), "embedding": embedding, "prompt_ids": prompt_ids}
 
@@ -110,18 +108,7 @@ def flax_trainer(model: Path, config: TrainConfig) -> FlaxTrainer:
 
 
 def torch_trainer(model: Path, config: TrainConfig) -> TorchTrainer:
-    fp32_on_cpu = {"dtype": torch.float32, "device": torch.device("cpu")}
-    return TorchTrainer(
-        config=config,
-        **inputs(model),
-        models=FrozenModels(
-            config,
-            text_encoder=loading.load_text_encoder(model, **fp32_on_cpu),
-            unet=loading.load_unet(model, **fp32_on_cpu),
-            noise_scheduler=loading.load_noise_scheduler(model),
-            accelerator=Accelerator(cpu=True),
-        ),
-    )
+    return TorchTrainer(config=config, **inputs(model), models=frozen_models(model, config))
 
 
 TRAINERS: dict[str, Callable[[Path, TrainConfig], Any]] = {"torch": torch_trainer, "flax": flax_trainer}

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from components.common.artifacts import Rows
 from components.common.families import text_encoders_of
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
@@ -23,9 +23,9 @@ from components.flax_models import loading as flax_loading
 from components.flax_models.conditioning import conditioning
 from components.torch_models import loading as torch_loading
 from components.torch_models.placeholder_rows import place_rows
-from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
+from tests.torch_runs import frozen_models
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-4
@@ -35,20 +35,15 @@ LEARNING_RATE = 5e-3
 
 
 def torch_trainer(model: Path, config: TrainConfig, num_vectors: int) -> TorchTrainer:
-    text_encoder = torch_loading.load_text_encoder(model, dtype=torch.float32, device=CPU)
-    embedding = runs.initial_embedding(text_encoder.config.hidden_size, num_vectors)
+    models = frozen_models(model, config)
+    widths = {part: encoder.config.hidden_size for part, encoder in models.text_encoders.items()}
+    embedding = runs.initial_embedding(widths, num_vectors)
     return TorchTrainer(
         config=config,
         latent_set=runs.latent_set(),
         embedding=embedding,
         prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
-        models=FrozenModels(
-            config,
-            text_encoder=text_encoder,
-            unet=torch_loading.load_unet(model, dtype=torch.float32, device=CPU),
-            noise_scheduler=torch_loading.load_noise_scheduler(model),
-            accelerator=Accelerator(cpu=True),
-        ),
+        models=models,
     )
 
 
@@ -56,21 +51,26 @@ def relative(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
-def assert_same(ours: TrainingState, theirs: TrainingState, initial: np.ndarray) -> None:
+def assert_same(ours: TrainingState, theirs: TrainingState, initial: Rows) -> None:
     """Losses and moments to float32 rounding; rows by how far they moved, for AdamW's first steps divide rounding."""
-    for part, tolerance in (("first_moment", 2e-5), ("second_moment", 4e-5)):
-        found, wanted = (getattr(state, part)[runs.TEXT_ENCODER] for state in (ours, theirs))
-        assert relative(found, wanted) < tolerance, part
-    moved = theirs.rows[runs.TEXT_ENCODER] - initial
-    assert np.linalg.norm(moved) > 0.01
-    assert relative(ours.rows[runs.TEXT_ENCODER] - initial, moved) < 1e-3
+    assert set(ours.rows) == set(theirs.rows) == set(initial)
+    for encoder, before in initial.items():
+        for part, tolerance in (("first_moment", 2e-5), ("second_moment", 4e-5)):
+            found, wanted = (getattr(state, part)[encoder] for state in (ours, theirs))
+            assert relative(found, wanted) < tolerance, (encoder, part)
+        moved = theirs.rows[encoder] - before
+        assert np.linalg.norm(moved) > 0.01
+        assert relative(ours.rows[encoder] - before, moved) < 1e-3, encoder
 
 
 def train_both(model: Path, config: TrainConfig, num_vectors: int) -> None:
+    """Both for some steps; then Flax goes on from the state that PyTorch has reached."""
     ours, theirs = runs.flax_trainer(model, config, num_vectors), torch_trainer(model, config, num_vectors)
     plan = runs.sampling_plan(config)
-    initial = theirs.copy_state(0, []).read()[0].rows[runs.TEXT_ENCODER]
-    for step in range(STEPS):
+    initial = theirs.copy_state(0, []).read()[0].rows
+    for step in range(STEPS + 1):
+        if step == STEPS:
+            ours.write_state(theirs.copy_state(step, []).read()[0])
         batch = plan.batch(step)
         our_loss, their_loss = ours.step(batch, LEARNING_RATE), theirs.step(batch, LEARNING_RATE)
         our_state, our_losses = ours.copy_state(step + 1, [our_loss]).read()
@@ -84,6 +84,10 @@ def test_training_equals_torch_step_by_step(tmp_path: Path, num_vectors: int, v_
     model = runs.make_micro_model(tmp_path / "model", v_prediction=v_prediction)
     config = TrainConfig(train_batch_size=2, gradient_accumulation_steps=2, fuse_micro_batches=num_vectors == 1)
     train_both(model, config, num_vectors)
+
+
+def test_training_of_two_text_encoders_equals_torch_step_by_step(tiny_sdxl: Path) -> None:
+    train_both(tiny_sdxl, TrainConfig(train_batch_size=2, max_grad_norm=1e-3), 2)
 
 
 def test_shortened_rows_and_fixed_batch_loss_equal_torch(tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> Non
 
     text = torch_loading.load_text_encoder(tiny_model, dtype=torch.float32, device=CPU)
     unet = torch_loading.load_unet(tiny_model, dtype=torch.float32, device=CPU)
-    initial = runs.initial_embedding(text.config.hidden_size, 2).rows[runs.TEXT_ENCODER]
+    initial = runs.initial_embedding({runs.TEXT_ENCODER: text.config.hidden_size}, 2).rows[runs.TEXT_ENCODER]
     rows, _ = place_rows(text, torch.from_numpy(initial), FIRST_ID)
     hidden = text(torch.from_numpy(ids))[0]
     predicted = unet(torch.from_numpy(latents), torch.from_numpy(timesteps), hidden).sample
@@ -143,7 +147,7 @@ def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> Non
 @pytest.mark.parametrize("clip_skip", [0, 1])
 def test_outputs_and_gradients_equal_torch_with_two_text_encoders(tiny_sdxl: Path, clip_skip: int) -> None:
     """The penultimate hidden states of both, the pooled projection and the time ids, as diffusers computes them."""
-    embedding = runs.initial_embedding(32, 2, text_encoder_2=48)
+    embedding = runs.initial_embedding({"text_encoder": 32, "text_encoder_2": 48}, 2)
     prompt_ids = training_prompt_ids(load_tokenizers(tiny_sdxl, embedding), embedding, "object")
     ids = {part: values[:2] for part, values in prompt_ids.items()}
     generator = np.random.default_rng(0)
