@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from components.common.artifacts import InitialEmbedding, Latents, LatentSet, Picture
-from components.common.families import family_of, text_encoders_of
+from components.common.families import FAMILIES, family_of
 from components.common.prompts import OBJECT_TEMPLATES, placeholder_tokens
 from components.common.sources.checks import read_object
 from components.common.training.config import TrainConfig
@@ -42,8 +42,7 @@ os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)  # read when the first computatio
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT_ENCODER = "text_encoder"
-OF_SD = text_encoders_of([TEXT_ENCODER])
-"""The text encoder of Stable Diffusion 1.x and 2.x."""
+SD1, SDXL = (next(family for family in FAMILIES if family.name == name) for name in ("sd1", "sdxl"))
 LATENTS_SHAPE = (4, 8, 8)
 PICTURES = 3
 
@@ -123,7 +122,7 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
     """A trainer of a model in a folder on all CPU devices of this process."""
     dtype, remat = weight_dtype(config.mixed_precision), config.gradient_checkpointing
     family = family_of([path.name for path in model.iterdir()], read_object(model / "unet" / "config.json"))
-    text_encoders = load_text_encoders(model, family.text_encoders, dtype=dtype, remat=remat)
+    text_encoders = load_text_encoders(model, family, dtype=dtype, remat=remat)
     widths = {name: each.config.hidden_size for name, each in text_encoders.items()}
     embedding = initial_embedding(widths, num_vectors)
     return FlaxTrainer(

@@ -15,7 +15,6 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 
-from components.common.families import FAMILIES
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.key_fields import IN_EVERY_KEY, OUTSIDE_THE_KEY
@@ -88,8 +87,8 @@ def inputs(model: Path) -> dict[str, Any]:
 @functools.cache
 def flax_models(model: Path) -> dict[str, Any]:
     return {
-        "family": FAMILIES[0],
-        "text_encoders": flax_loading.load_text_encoders(model, runs.OF_SD, dtype=jnp.float32),
+        "family": runs.SD1,
+        "text_encoders": flax_loading.load_text_encoders(model, runs.SD1, dtype=jnp.float32),
         "unet": flax_loading.load_unet(model, dtype=jnp.float32),
         "noise_schedule": load_noise_schedule(model),
         "mesh": mesh_for("cpu"),
