@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 from components.common.artifacts import InitialEmbedding, Latents, LatentSet, Picture
-from components.common.families import family_of, text_encoders_of
+from components.common.families import FAMILIES, family_of
 from components.common.prompts import OBJECT_TEMPLATES, placeholder_tokens
 from components.common.sources.checks import read_object
 from components.common.training.config import TrainConfig
@@ -41,8 +42,7 @@ os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)  # read when the first computatio
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT_ENCODER = "text_encoder"
-OF_SD = text_encoders_of([TEXT_ENCODER])
-"""The text encoder of Stable Diffusion 1.x and 2.x."""
+SD1, SDXL = (next(family for family in FAMILIES if family.name == name) for name in ("sd1", "sdxl"))
 LATENTS_SHAPE = (4, 8, 8)
 PICTURES = 3
 
@@ -73,13 +73,13 @@ def make_micro_model(path: Path, *, v_prediction: bool = False, seed: int = 0) -
 
 
 def latent_set() -> LatentSet:
-    """Random latents of `PICTURES` pictures."""
+    """Random latents of `PICTURES` pictures, which are cut at the sides."""
     generator = np.random.default_rng(5)
 
     def draw(low: float, high: float) -> np.ndarray:
         return generator.uniform(low, high, LATENTS_SHAPE).astype(np.float32)
 
-    record = Picture(source="0.png", caption=None, original_size=(64, 64), crop_top_left=(0, 0), size=(64, 64))
+    record = Picture(source="0.png", caption=None, original_size=(64, 96), crop_top_left=(0, 10), size=(64, 64))
     latents = tuple(
         Latents(picture=record, mean=draw(-4, 4), std=draw(0.1, 1), flipped_mean=draw(-4, 4), flipped_std=draw(0.1, 1))
         for _ in range(PICTURES)
@@ -87,12 +87,11 @@ def latent_set() -> LatentSet:
     return LatentSet(latents=latents, scaling_factor=0.18215, base_model_digest="", image_set_digest="")
 
 
-def initial_embedding(width: int, num_vectors: int, **widths: int) -> InitialEmbedding:
-    """An embedding of random rows, for a text encoder of that width and others by name."""
+def initial_embedding(widths: Mapping[str, int], num_vectors: int) -> InitialEmbedding:
+    """An embedding of random rows, as wide as the text encoders."""
     generator = np.random.default_rng(6)
     rows = {
-        name: generator.normal(scale=0.5, size=(num_vectors, each)).astype(np.float32)
-        for name, each in {TEXT_ENCODER: width, **widths}.items()
+        name: generator.normal(scale=0.5, size=(num_vectors, each)).astype(np.float32) for name, each in widths.items()
     }
     return InitialEmbedding(
         placeholder_token="<cat-toy>",
@@ -123,9 +122,9 @@ def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more:
     """A trainer of a model in a folder on all CPU devices of this process."""
     dtype, remat = weight_dtype(config.mixed_precision), config.gradient_checkpointing
     family = family_of([path.name for path in model.iterdir()], read_object(model / "unet" / "config.json"))
-    text_encoders = load_text_encoders(model, family.text_encoders, dtype=dtype, remat=remat)
+    text_encoders = load_text_encoders(model, family, dtype=dtype, remat=remat)
     widths = {name: each.config.hidden_size for name, each in text_encoders.items()}
-    embedding = initial_embedding(widths.pop(TEXT_ENCODER), num_vectors, **widths)
+    embedding = initial_embedding(widths, num_vectors)
     return FlaxTrainer(
         config=config,
         latent_set=latent_set(),

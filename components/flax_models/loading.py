@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from components.common.errors import ConfigError
-from components.common.families import TextEncoder
+from components.common.families import Family, TextEncoder
 from components.common.weights import check_keys, not_finite, wrong_shape
 from components.flax_models.clip_text import ClipTextEncoder
 from components.flax_models.model_config import read_text_config, read_unet_config, read_vae_config
@@ -70,10 +70,10 @@ def weight_dtype(mixed_precision: str) -> Any:
 
 
 def load_text_encoders(
-    model: Path, text_encoders: Sequence[TextEncoder], *, dtype: Dtype, remat: bool = False
+    model: Path, family: Family, *, dtype: Dtype, remat: bool = False
 ) -> dict[str, Loaded[ClipTextEncoder]]:
-    """A model's CLIP text encoders by their folders, in the order given; keys may begin with `text_model.`."""
-    return {each.part: _load_text_encoder(model / each.part, each, dtype, remat) for each in text_encoders}
+    """The CLIP text encoders of a family by their folders in the model; keys may begin with `text_model.`."""
+    return {each.part: _load_text_encoder(model / each.part, each, dtype, remat) for each in family.text_encoders}
 
 
 def _load_text_encoder(folder: Path, encoder: TextEncoder, dtype: Dtype, remat: bool) -> Loaded[ClipTextEncoder]:

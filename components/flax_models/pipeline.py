@@ -70,7 +70,7 @@ class FlaxPipeline:
             read_object(model / "model_index.json").get("force_zeros_for_empty_prompt", self._family.zeroed_negative)
         )
         self.sampler = load_sampler(model, sampler)
-        self.text_encoders = load_text_encoders(model, self._family.text_encoders, dtype=dtype)
+        self.text_encoders = load_text_encoders(model, self._family, dtype=dtype)
         self.unet, self.vae = load_unet(model, dtype=dtype), load_vae(model)
         texts = {part: encoder.weights for part, encoder in self.text_encoders.items()}
         self.weights: Weights = replicated(Weights(texts, self.unet.weights, self.vae.weights), mesh)

@@ -74,7 +74,7 @@ def test_text_encoder_loads_with_and_without_prefix(original: Path, model: Path,
         return {**named, **positions}
 
     change_weights(model / "text_encoder", rename)
-    (ours, wanted) = (load_text_encoders(each, runs.OF_SD, dtype=jnp.float32) for each in (model, original))
+    (ours, wanted) = (load_text_encoders(each, runs.SD1, dtype=jnp.float32) for each in (model, original))
     assert same(ours[runs.TEXT_ENCODER], wanted[runs.TEXT_ENCODER])
 
 
@@ -154,7 +154,7 @@ def test_config_that_is_not_implemented_is_refused_by_name(model: Path, part: st
     change_config(model / part / "config.json", **fields)
     load = {"unet": lambda: load_unet(model, dtype=jnp.float32), "vae": lambda: load_vae(model)}
     with pytest.raises(BaseModelError, match=f"do not compute: {next(iter(fields))} = "):
-        load.get(part, lambda: load_text_encoders(model, runs.OF_SD, dtype=jnp.float32))()
+        load.get(part, lambda: load_text_encoders(model, runs.SD1, dtype=jnp.float32))()
 
 
 def test_heads_that_do_not_divide_are_refused(model: Path) -> None:

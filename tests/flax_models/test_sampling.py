@@ -99,7 +99,7 @@ def test_pictures_equal_diffusers_with_two_text_encoders(
     tmp_path: Path, tiny_sdxl: Path, negative_prompt: str, clip_skip: int
 ) -> None:
     """An empty negative prompt is zeros there, another one is read."""
-    embedding = runs.initial_embedding(32, 2, text_encoder_2=48)
+    embedding = runs.initial_embedding({"text_encoder": 32, "text_encoder_2": 48}, 2)
     header = {"placeholder_token": "<cat-toy>", **({"clip_skip": str(clip_skip)} if clip_skip else {})}
     file = tmp_path / "learned_embeds.safetensors"
     file.write_bytes(learned_embeds_bytes("<cat-toy>", embedding.rows, header))

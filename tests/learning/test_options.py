@@ -15,7 +15,6 @@ import pytest
 import torch
 from diffusers.training_utils import EMAModel
 
-from components.common.families import FAMILIES
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.key_fields import IN_EVERY_KEY, OUTSIDE_THE_KEY
@@ -41,7 +40,7 @@ OPTIMIZER = {"train_batch_size": 4, "adam_epsilon": 1e-4, "adam_weight_decay": 0
 TOLERANCE = 1e-4
 
 WIDTH = 32
-INITIAL = runs.initial_embedding(WIDTH, 2).rows[runs.TEXT_ENCODER]
+INITIAL = runs.initial_embedding({runs.TEXT_ENCODER: WIDTH}, 2).rows[runs.TEXT_ENCODER]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "snr_gamma": {"snr_gamma": 0.5},
@@ -80,7 +79,7 @@ def nano_model(path: Path, **scheduler: Any) -> Path:
 @functools.cache
 def inputs(model: Path) -> dict[str, Any]:
     """What both trainers are given beside the models."""
-    embedding = runs.initial_embedding(WIDTH, 2)
+    embedding = runs.initial_embedding({runs.TEXT_ENCODER: WIDTH}, 2)
     prompt_ids = training_prompt_ids(load_tokenizers(model, embedding), embedding, "object")
     return {"latent_set": runs.latent_set(), "embedding": embedding, "prompt_ids": prompt_ids}
 
@@ -88,8 +87,8 @@ def inputs(model: Path) -> dict[str, Any]:
 @functools.cache
 def flax_models(model: Path) -> dict[str, Any]:
     return {
-        "family": FAMILIES[0],
-        "text_encoders": flax_loading.load_text_encoders(model, runs.OF_SD, dtype=jnp.float32),
+        "family": runs.SD1,
+        "text_encoders": flax_loading.load_text_encoders(model, runs.SD1, dtype=jnp.float32),
         "unet": flax_loading.load_unet(model, dtype=jnp.float32),
         "noise_schedule": load_noise_schedule(model),
         "mesh": mesh_for("cpu"),

@@ -15,7 +15,6 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from components.common.artifacts import Rows
-from components.common.families import text_encoders_of
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
@@ -126,7 +125,7 @@ def test_outputs_and_gradient_equal_torch_on_all_levels(tiny_model: Path) -> Non
     loss.backward()
     assert rows.grad is not None and hidden.abs().max() > 1
 
-    our_text = flax_loading.load_text_encoders(tiny_model, runs.OF_SD, dtype=jnp.float32)[runs.TEXT_ENCODER]
+    our_text = flax_loading.load_text_encoders(tiny_model, runs.SD1, dtype=jnp.float32)[runs.TEXT_ENCODER]
     our_unet = flax_loading.load_unet(tiny_model, dtype=jnp.float32)
 
     def our_loss(rows, text_weights, unet_weights):  # type: ignore[no-untyped-def]
@@ -169,7 +168,7 @@ def test_outputs_and_gradients_equal_torch_with_two_text_encoders(tiny_sdxl: Pat
     loss = torch.nn.functional.mse_loss(predicted, torch.from_numpy(target))
     loss.backward()
 
-    texts = flax_loading.load_text_encoders(tiny_sdxl, text_encoders_of(list(ids)), dtype=jnp.float32)
+    texts = flax_loading.load_text_encoders(tiny_sdxl, runs.SDXL, dtype=jnp.float32)
     unet = flax_loading.load_unet(tiny_sdxl, dtype=jnp.float32)
 
     def our_loss(rows, text_weights, unet_weights):  # type: ignore[no-untyped-def]
@@ -191,7 +190,8 @@ def test_outputs_and_gradients_equal_torch_with_two_text_encoders(tiny_sdxl: Pat
 
 @pytest.mark.parametrize("end_of_text", [FIRST_ID - 1, 2], ids=["by its id", "legacy"])
 def test_prompts_are_pooled_where_transformers_does(tiny_sdxl: Path, tmp_path: Path, end_of_text: int) -> None:
-    folder = Path(shutil.copytree(tiny_sdxl / "text_encoder_2", tmp_path / "text_encoder_2"))
+    model = Path(shutil.copytree(tiny_sdxl, tmp_path / "model"))
+    folder = model / "text_encoder_2"
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": end_of_text}))
     ids = np.full((2, 77), FIRST_ID - 1)
@@ -199,8 +199,7 @@ def test_prompts_are_pooled_where_transformers_does(tiny_sdxl: Path, tmp_path: P
     encoder = CLIPTextModelWithProjection.from_pretrained(folder)
     rows, _ = place_rows(encoder, torch.from_numpy(np.random.default_rng(0).normal(size=(1, 48))), FIRST_ID)
     wanted = encoder(torch.from_numpy(ids)).text_embeds.detach().numpy()
-    [used] = [each for each in text_encoders_of(["text_encoder", "text_encoder_2"]) if each.pooled]
-    ours = flax_loading.load_text_encoders(tmp_path, [used], dtype=jnp.float32)[used.part]
+    ours = flax_loading.load_text_encoders(model, runs.SDXL, dtype=jnp.float32)["text_encoder_2"]
     _, found = jax.jit(lambda w: ours.module(w)(jnp.asarray(ids), rows.detach().numpy(), FIRST_ID))(ours.weights)
     np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=TOLERANCE)
 

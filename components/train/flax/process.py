@@ -62,7 +62,7 @@ def _build(mesh: Mesh, inputs: TrainerInputs) -> Built:
     unet = load_unet(inputs.model, dtype=dtype, remat=remat)
     for word in inputs.words:
         check_channels(unet.config.in_channels, word.latents)
-    text_encoders = load_text_encoders(inputs.model, inputs.family.text_encoders, dtype=dtype, remat=remat)
+    text_encoders = load_text_encoders(inputs.model, inputs.family, dtype=dtype, remat=remat)
     for encoder in inputs.family.text_encoders:
         layers = text_encoders[encoder.part].config.num_hidden_layers
         inputs.config.check_clip_skip(layers - encoder.left_out_layers)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from components.common.artifacts import read_learned_embeds
 from components.common.base_model import CACHE_VARIABLE, ModelReference, find_reference
 from components.common.errors import BaseModelError, DestinationError
-from components.common.families import text_encoders_of
+from components.common.families import FAMILIES
 from components.common.registry.entry import RegistryEntry
 from components.common.registry.registry import concept_store
 from components.common.registry.versions import publish_version
@@ -81,7 +81,7 @@ def test_full_pipeline_reads_prompts_as_the_base_model_with_the_embedding_does(t
 def test_full_pipeline_is_read_by_the_flax_loader(tmp_path: Path):
     entry, reference = published(tmp_path, model_in(tmp_path / "base_model", torch.float32))
     folder = push_to(tmp_path / "full", entry, reference)
-    loaded = load_text_encoders(folder, text_encoders_of(["text_encoder"]), dtype="float32")["text_encoder"]
+    loaded = load_text_encoders(folder, FAMILIES[0], dtype="float32")["text_encoder"]
     table = np.asarray(loaded.weights["embeddings"]["token_embedding"]["embedding"][...])
     rows = load_file(open_store(entry.uri).local_file("learned_embeds.safetensors"))["<cat-toy>"].numpy()
     assert np.array_equal(table[-2:], rows)
