@@ -132,7 +132,7 @@ deploy: $(READY) ## apply manifests/overlays/OVERLAY to the cluster that kubectl
 	    { echo "set what is shown above in manifests/" >&2; exit 1; }
 	$(KUBECTL) apply --server-side --force-conflicts -k manifests/overlays/$(OVERLAY)
 
-sprites: $(READY) ## train the tiny models of examples/sprites again (about two hours on two cores)
+sprites: $(READY) ## train the tiny models of examples/sprites again (about an hour and a half on two cores)
 	$(BIN)/python -m examples.sprites.make
 	$(BIN)/python -m examples.sprites.make --family sdxl
 
