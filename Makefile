@@ -6,10 +6,12 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# make demo: where to, and what to change; for tpu, how many devices of the CPU stand in for TPU chips (0: real ones)
+# make demo: of which family (sdxl, or nothing for Stable Diffusion), where to, and what to change; for tpu, how many
+# devices of the CPU stand in for TPU chips (0: real ones)
+FAMILY ?=
 ACCELERATOR ?=
 HOST_DEVICES ?= 2
-OUT ?= out/demo$(ACCELERATOR:%=-%)
+OUT ?= out/demo$(FAMILY:%=-%)$(ACCELERATOR:%=-%)
 STEPS ?=
 LEARNING_RATE ?=
 ARGS ?=
@@ -54,8 +56,8 @@ WORKERS ?= auto
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo ACCELERATOR=tpu STEPS=200 LEARNING_RATE=3e-2 ARGS="..."
-	$(BIN)/textual-inversion run --preset sprites --out $(OUT) $(ACCELERATOR:%=--accelerator %) \
+demo: $(READY) ## run the whole pipeline on the tiny model: OUT=out/demo FAMILY=sdxl ACCELERATOR=tpu STEPS=200 LEARNING_RATE=3e-2 ARGS="..."
+	$(BIN)/textual-inversion run --preset sprites$(FAMILY:sd%=-%) --out $(OUT) $(ACCELERATOR:%=--accelerator %) \
 	    $(if $(filter tpu,$(ACCELERATOR)),--host-devices $(HOST_DEVICES)) \
 	    $(if $(STEPS),--max-train-steps $(STEPS)) $(if $(LEARNING_RATE),--learning-rate $(LEARNING_RATE)) $(ARGS)
 
@@ -130,8 +132,9 @@ deploy: $(READY) ## apply manifests/overlays/OVERLAY to the cluster that kubectl
 	    { echo "set what is shown above in manifests/" >&2; exit 1; }
 	$(KUBECTL) apply --server-side --force-conflicts -k manifests/overlays/$(OVERLAY)
 
-sprites: $(READY) ## train the tiny model of examples/sprites again (about an hour on two cores)
+sprites: $(READY) ## train the tiny models of examples/sprites again (about an hour and a half on two cores)
 	$(BIN)/python -m examples.sprites.make
+	$(BIN)/python -m examples.sprites.make --family sdxl
 
 lock: $(READY) ## write constraints.txt from the environment
 	@{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//'; } > $(VENV)/lock

@@ -32,7 +32,8 @@ _DESCRIPTION = """\
 `initializer_token`, an ordinary word for what they show, or `auto`; `storage_uri`, a folder in object storage, unless
 the namespace has one (`{variable}`). The rest is the guide's example. Without accelerators: `accelerator` cpu.
 
-**More options**: `{more_options}` takes JSON; `{{"retrain_if": "changed"}}` is for recurring runs; `textual-inversion run --help` lists them.
+**More options**: `{more_options}` takes JSON, such as `{{"retrain_if": "changed"}}` for recurring runs;
+`textual-inversion run --help` lists them.
 
 **The result**: *Sample and score* has the report and the scores; *Publish if learned* says where the word was
 published, or why not. A step that fails says why on its own node.

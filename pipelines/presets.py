@@ -26,6 +26,17 @@ GUIDE_EXAMPLE: Mapping[str, Any] = {
 }
 """The worked example of the Hugging Face guide: a cat toy, on Stable Diffusion 1.5, in 3000 steps."""
 
+SDXL_EXAMPLE: Mapping[str, Any] = {
+    **GUIDE_EXAMPLE,
+    "base_model": "hf://stabilityai/stable-diffusion-xl-base-1.0",
+    "resolution": 1024,
+    "max_train_steps": 500,
+    "mixed_precision": "bf16",
+    "gradient_checkpointing": True,
+    "evaluation_sampling_batch_size": 1,
+}
+"""The worked example of the reference script for Stable Diffusion XL, with pictures of the model's own size."""
+
 SPRITES_DEMO: Mapping[str, Any] = {
     **GUIDE_EXAMPLE,
     "images_uri": str(_SPRITES / "concepts" / "purple-dotted-star" / "training"),
@@ -59,4 +70,12 @@ SPRITES_DEMO: Mapping[str, Any] = {
 }
 """A tiny Stable Diffusion model that draws sprites learns a purple dotted star, on a CPU and in minutes."""
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {"guide": GUIDE_EXAMPLE, "sprites": SPRITES_DEMO}
+SPRITES_XL_DEMO: Mapping[str, Any] = {**SPRITES_DEMO, "base_model": str(_SPRITES / "base_model_xl")}
+"""The same by a tiny Stable Diffusion XL model."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "guide": GUIDE_EXAMPLE,
+    "sdxl": SDXL_EXAMPLE,
+    "sprites": SPRITES_DEMO,
+    "sprites-xl": SPRITES_XL_DEMO,
+}

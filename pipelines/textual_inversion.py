@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from components.common.families import TITLES
 from components.common.images import TRAINING_IMAGES, image
 from components.encode_latents.component import encode_latents
 from components.evaluate.component import evaluate
@@ -45,7 +46,7 @@ class Outputs(NamedTuple):
 @dsl.pipeline(
     name="textual-inversion",
     display_name="Textual Inversion",
-    description="Teaches a Stable Diffusion model a new word from a handful of pictures, and publishes the word's "
+    description=f"Teaches a base model ({TITLES}) a new word from a handful of pictures, and publishes the word's "
     "embedding when samples show that it was learned.",
 )
 @takes_the_form(preflight, but_for=["training_images"])

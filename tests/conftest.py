@@ -18,7 +18,7 @@ from tests.fixtures_servers import (  # noqa: F401 - pytest finds fixtures by na
     s3_bucket_uri,
     s3_server,
 )
-from tests.tiny_models import make_tiny_clip, make_tiny_model
+from tests.tiny_models import make_tiny_clip, make_tiny_model, make_tiny_sdxl
 
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:  # as of a command in the background; what tests start would keep it
@@ -47,6 +47,12 @@ def tiny_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def tiny_sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with random weights and the configuration of SD 1.5."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "sd15", "sd15")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with random weights and the parts of SDXL, for 16 x 16 pictures."""
+    return make_tiny_sdxl(tmp_path_factory.mktemp("models") / "sdxl")
 
 
 @pytest.fixture(scope="session")

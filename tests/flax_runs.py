@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import jax
 import numpy as np
 
 from components.common.artifacts import InitialEmbedding, Latents, LatentSet, Picture
+from components.common.families import FAMILIES, family_of
 from components.common.prompts import OBJECT_TEMPLATES, placeholder_tokens
+from components.common.sources.checks import read_object
 from components.common.training.config import TrainConfig
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models.devices import mesh_for
-from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
+from components.flax_models.loading import load_text_encoders, load_unet, weight_dtype
 from components.flax_models.module_configs import ClipTextConfig
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train.flax.models import FrozenModels
@@ -39,6 +42,7 @@ os.environ.setdefault("XLA_FLAGS", _XLA_FLAGS)  # read when the first computatio
 
 REPOSITORY = Path(__file__).parents[1]
 TEXT_ENCODER = "text_encoder"
+SD1, SDXL = (next(family for family in FAMILIES if family.name == name) for name in ("sd1", "sdxl"))
 LATENTS_SHAPE = (4, 8, 8)
 PICTURES = 3
 
@@ -71,13 +75,13 @@ def make_micro_model(path: Path, *, v_prediction: bool = False, seed: int = 0) -
 
 
 def latent_set() -> LatentSet:
-    """Random latents of `PICTURES` pictures."""
+    """Random latents of `PICTURES` pictures, which are cut at the sides."""
     generator = np.random.default_rng(5)
 
     def draw(low: float, high: float) -> np.ndarray:
         return generator.uniform(low, high, LATENTS_SHAPE).astype(np.float32)
 
-    record = Picture(source="0.png", caption=None, original_size=(64, 64), crop_top_left=(0, 0), size=(64, 64))
+    record = Picture(source="0.png", caption=None, original_size=(64, 96), crop_top_left=(0, 10), size=(64, 64))
     latents = tuple(
         Latents(picture=record, mean=draw(-4, 4), std=draw(0.1, 1), flipped_mean=draw(-4, 4), flipped_std=draw(0.1, 1))
         for _ in range(PICTURES)
@@ -85,16 +89,19 @@ def latent_set() -> LatentSet:
     return LatentSet(latents=latents, scaling_factor=0.18215, base_model_digest="", image_set_digest="")
 
 
-def initial_embedding(width: int, num_vectors: int) -> InitialEmbedding:
-    """An embedding of random rows."""
-    rows = np.random.default_rng(6).normal(scale=0.5, size=(num_vectors, width)).astype(np.float32)
+def initial_embedding(widths: Mapping[str, int], num_vectors: int) -> InitialEmbedding:
+    """An embedding of random rows, as wide as the text encoders."""
+    generator = np.random.default_rng(6)
+    rows = {
+        name: generator.normal(scale=0.5, size=(num_vectors, each)).astype(np.float32) for name, each in widths.items()
+    }
     return InitialEmbedding(
         placeholder_token="<cat-toy>",
         tokens=placeholder_tokens("<cat-toy>", num_vectors),
         token_ids=tuple(range(ClipTextConfig.vocab_size, ClipTextConfig.vocab_size + num_vectors)),
         initializer_token="toy",
         initializer_token_id=0,
-        rows={TEXT_ENCODER: rows},
+        rows=rows,
         base_model_digest="",
     )
 
@@ -116,16 +123,19 @@ def sampling_plan(config: TrainConfig, num_processes: int = 1) -> SamplingPlan:
 def flax_trainer(model: Path, config: TrainConfig, num_vectors: int = 1, **more: Any) -> FlaxTrainer:
     """A trainer of a model in a folder on all CPU devices of this process."""
     dtype, remat = weight_dtype(config.mixed_precision), config.gradient_checkpointing
-    text_encoder = load_text_encoder(model, dtype=dtype, remat=remat)
-    embedding = initial_embedding(text_encoder.config.hidden_size, num_vectors)
+    family = family_of([path.name for path in model.iterdir()], read_object(model / "unet" / "config.json"))
+    text_encoders = load_text_encoders(model, family, dtype=dtype, remat=remat)
+    widths = {name: each.config.hidden_size for name, each in text_encoders.items()}
+    embedding = initial_embedding(widths, num_vectors)
     return FlaxTrainer(
         config=config,
         latent_set=latent_set(),
         embedding=embedding,
-        prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, "object"),
+        prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, "object"),
         models=FrozenModels(
             config,
-            text_encoder=text_encoder,
+            family=family,
+            text_encoders=text_encoders,
             unet=load_unet(model, dtype=dtype, remat=remat),
             noise_schedule=load_noise_schedule(model),
             mesh=mesh_for("cpu"),

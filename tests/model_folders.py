@@ -27,7 +27,8 @@ def make_diffusion_folder(folder: Path, *, variants: Sequence[str] = ("",), seco
     """A diffusers pipeline with weights of each variant, and the things beside it that no step needs."""
     weights = WEIGHTS | ({"text_encoder_2": "model"} if second_encoder else {})
     tokenizers = ["tokenizer", "tokenizer_2"] if second_encoder else ["tokenizer"]
-    index: dict[str, object] = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
+    name = "StableDiffusionXLPipeline" if second_encoder else "StableDiffusionPipeline"
+    index: dict[str, object] = {"_class_name": name, "safety_checker": [None, None]}
     for part, stem in weights.items():
         index[part] = CLASSES[part]
         write_json(folder / part / "config.json", {"part": part})

@@ -98,8 +98,11 @@ _WIDTHS = {
 }
 
 
-def make_tokenizer() -> CLIPTokenizer:
-    """A CLIP tokenizer of 49,408 entries in which most words of the templates, and `toy`, are one token."""
+def make_tokenizer(**told: str) -> CLIPTokenizer:
+    """A CLIP tokenizer of 49,408 entries in which most words of the templates, and `toy`, are one token.
+
+    `told` goes to its constructor.
+    """
     alphabet = [chr(code) for code in range(33, 127)]
     vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, *(f"{c}</w>" for c in alphabet)])}
     merges: list[tuple[str, str]] = []
@@ -123,7 +126,7 @@ def make_tokenizer() -> CLIPTokenizer:
             break
         merge(left, right)
     vocabulary |= {"<|startoftext|>": VOCABULARY - 2, "<|endoftext|>": VOCABULARY - 1}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77, **told)
 
 
 def make_tiny_model(path: Path, style: str = "sd15", seed: int = 0) -> Path:
@@ -173,45 +176,55 @@ def make_model(path: Path, widths: ModelWidths, seed: int = 0) -> Path:
 
 
 def make_tiny_sdxl(path: Path, seed: int = 0) -> Path:
-    """A diffusers folder at `path` with the parts of SDXL: two text encoders of width 32, for 64 x 64 pictures."""
+    """A diffusers folder at `path` with the parts of SDXL: text encoders of widths 32 and 48, for 16 x 16 pictures.
+
+    The second tokenizer pads with `!`, as that of SDXL does.
+    """
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer()
-    text = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "projection_dim": 32,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    levels = {"block_out_channels": (16, 32), "norm_num_groups": 8, "sample_size": 8}
+    levels = {"block_out_channels": (16, 32), "norm_num_groups": 8}
+    tokenizer, tokenizer_2 = make_tokenizer(), make_tokenizer(pad_token="!")
     StableDiffusionXLPipeline(
         vae=AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
             latent_channels=4,
-            **{**levels, "sample_size": 16},
+            sample_size=16,
+            **levels,
         ),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
-        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text)),
+        text_encoder=CLIPTextModel(_sdxl_text_config(tokenizer, width=32)),
+        text_encoder_2=CLIPTextModelWithProjection(_sdxl_text_config(tokenizer_2, width=48)),
         tokenizer=tokenizer,
-        tokenizer_2=make_tokenizer(),
+        tokenizer_2=tokenizer_2,
         unet=UNet2DConditionModel(
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2),
             attention_head_dim=(2, 4),
-            cross_attention_dim=64,
+            cross_attention_dim=32 + 48,
+            use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 32,
+            projection_class_embeddings_input_dim=6 * 8 + 48,
+            sample_size=8,
             **levels,
         ),
         scheduler=DDIMScheduler(**_BETAS),
     ).save_pretrained(path)
     return path
+
+
+def _sdxl_text_config(tokenizer: CLIPTokenizer, *, width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def make_tiny_clip(path: Path, seed: int = 0) -> Path:
@@ -264,11 +277,11 @@ def add_tiny_safety_checker(model: Path, *, threshold: float, seed: int = 0) -> 
 
 
 def with_vae_that_overflows(model: Path) -> Path:
-    """A diffusers folder, changed: the VAE's first convolution gives numbers beyond float16's 65504."""
+    """A diffusers folder, changed: the first convolutions of the VAE give numbers beyond float16's 65504."""
     file = model / "vae" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
-    weights["decoder.conv_in.weight"] = weights["decoder.conv_in.weight"].float() * 3e4
-    assert weights["decoder.conv_in.weight"].abs().max() < 65504
+    for name, factor in (("decoder.conv_in.weight", 3e4), ("encoder.conv_in.weight", 3e5)):
+        weights[name] = (weights[name].float() * factor).clamp(-6.5e4, 6.5e4)
     save_file(weights, file, metadata={"format": "pt"})
     return model
 

@@ -5,7 +5,7 @@
 
 Legend of shapes: H, W pixels; C, h, w latent channels and size; n vectors of the placeholder; d width of a
 text encoder. Rows are kept by the text encoder's subfolder in the base model: `text_encoder`, and
-`text_encoder_2` for SDXL.
+`text_encoder_2` where a family has two.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from PIL import Image
 
 from components.common.artifact_folder import ArtifactFolder, artifact_digest, read_artifact, table_of, write_artifact
 from components.common.errors import ArtifactError
+from components.common.families import ROWS_KEYS, text_encoders_of
 from components.common.tensors import read_float32, read_float32_and_facts
 
 Rows = Mapping[str, np.ndarray]
@@ -38,7 +39,6 @@ TYPE_OF_CONCEPT = "type_of_concept.txt"
 
 _CLIP_SKIP = "clip_skip"
 _UNNAMED_KEY = "emb_params"  # AUTOMATIC1111's, where the file's name is the word
-_SDXL_KEYS = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -413,12 +413,8 @@ def learned_embeds_bytes(placeholder_token: str, rows: Rows, header: Mapping[str
     SD 1.x and 2.x: the placeholder is the single key (an extra key would break loading, so facts go into the
     header). SDXL: the keys `clip_l` and `clip_g`.
     """
-    rows = _float32(rows)
-    if set(rows) == {"text_encoder"}:
-        tensors = {placeholder_token: rows["text_encoder"]}
-    else:
-        tensors = {_SDXL_KEYS[name]: value for name, value in rows.items()}
-    return safetensors_bytes(tensors, header)
+    keys = {each.part: each.rows_key or placeholder_token for each in text_encoders_of(rows)}
+    return safetensors_bytes({keys[part]: value for part, value in _float32(rows).items()}, header)
 
 
 def safetensors_bytes(tensors: Mapping[str, np.ndarray], header: Mapping[str, str] | None = None) -> bytes:
@@ -447,17 +443,17 @@ def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarra
     """
     tensors, facts = read_float32_and_facts(file)
     header = {"placeholder_token": file.stem, **facts}
-    encoders = {key: name for name, key in _SDXL_KEYS.items()}
-    if set(tensors) == set(encoders):
-        rows = {encoders[key]: value for key, value in tensors.items()}
-    elif len(tensors) == 1 and not set(tensors) & set(encoders):
+    named = {key for keys in ROWS_KEYS for key in keys}
+    if found := ROWS_KEYS.get(frozenset(tensors)):
+        rows = {found[key]: value for key, value in tensors.items()}
+    elif len(tensors) == 1 and not set(tensors) & named:
         [(key, value)] = tensors.items()
         header |= {} if key == _UNNAMED_KEY else {"placeholder_token": key}
         rows = {"text_encoder": value}
     else:
         raise ArtifactError(
             f"{file} has the keys {sorted(tensors)}, expected one placeholder token, {_UNNAMED_KEY}, "
-            "or clip_l and clip_g"
+            f"or {' or '.join(' and '.join(sorted(keys)) for keys in ROWS_KEYS)}"
         )
     for name, value in rows.items():
         if value.ndim not in (1, 2) or not value.size:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from components.common.artifact_folder import sha256_of_file
 from components.common.artifacts import LEARNED_EMBEDS, Rows, read_learned_embeds
-from components.common.errors import ArtifactError, BaseModelError, InputError, ObjectNotFoundError
+from components.common.errors import ArtifactError, InputError, ObjectNotFoundError
+from components.common.families import check_word_fits
 from components.common.registry.entry import RegistryEntry
 from components.common.registry.registry import resolve
 from components.common.storage import open_store, split_uri
@@ -42,12 +43,8 @@ class ExistingEmbedding:
 
     def check_widths(self, widths: dict[str, int]) -> None:
         """Raises `BaseModelError` unless the rows are as wide as the text encoders, by subfolder of the base model."""
-        found = {name: rows.shape[1] for name, rows in sorted(self.rows.items())}
-        if found != widths:
-            raise BaseModelError(
-                f"initializer_embedding: {self.address} has rows of {_told(found)}, expected {_told(widths)} as the "
-                "base model has: take an embedding that was learned on a model of its kind"
-            )
+        found = {name: rows.shape[1] for name, rows in self.rows.items()}
+        check_word_fits(f"initializer_embedding: {self.address}", found, widths)
 
 
 def mistakes_of_published(address: str) -> list[str]:
@@ -126,7 +123,3 @@ def read_existing_embedding(address: str) -> ExistingEmbedding:
         except ArtifactError as error:
             raise InputError(str(error).replace(scratch, address.rpartition("/")[0])) from error
         return ExistingEmbedding(address=address, sha256=sha256_of_file(file), rows=rows)
-
-
-def _told(widths: dict[str, int]) -> str:
-    return " and ".join(f"width {width} for {name}" for name, width in widths.items())

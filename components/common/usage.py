@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from components.common.artifacts import LEARNED_EMBEDS
 from components.common.base_model import ModelReference
+from components.common.families import families_with
 from components.common.printable import literal, printable
 from components.common.storage.addresses import local_path, scheme_of
 
@@ -17,7 +20,7 @@ def usual_prompt(learnable_property: str, placeholder_token: str) -> str:
 def usage_script(
     reference: ModelReference,
     *,
-    is_sdxl: bool,
+    encoders: Collection[str],
     placeholder_token: str,
     prompt: str,
     num_inference_steps: int,
@@ -30,27 +33,28 @@ def usage_script(
 
     Args:
         reference: the base model.
-        is_sdxl: whether there are rows for a second text encoder.
+        encoders: the text encoders that there are rows for.
         placeholder_token: what stands in the prompt.
         prompt: what to draw.
         num_inference_steps: denoising steps, as for the samples.
         guidance_scale: weight of guidance, as for the samples.
         clip_skip: how many of the text encoder's last layers the concept was learned without.
     """
-    kind = "StableDiffusionXLPipeline" if is_sdxl else "StableDiffusionPipeline"
-    lines = ["import torch", f"from diffusers import {kind}"]
-    lines += ["from safetensors.torch import load_file", ""] if is_sdxl else [""]
-    lines += _loading(kind, reference)
-    if is_sdxl:
+    family = families_with(encoders)[0]
+    by_key = [each for each in family.text_encoders if each.rows_key]
+    lines = ["import torch", f"from diffusers import {family.pipeline}"]
+    lines += ["from safetensors.torch import load_file", ""] if by_key else [""]
+    lines += _loading(family.pipeline, reference)
+    if by_key:
         lines.append(f'rows = load_file("{LEARNED_EMBEDS}")')
         lines += [
-            f'pipeline.load_textual_inversion(rows["{key}"], token={literal(placeholder_token)}, '
-            f"text_encoder=pipeline.text_encoder{suffix}, tokenizer=pipeline.tokenizer{suffix})"
-            for key, suffix in (("clip_l", ""), ("clip_g", "_2"))
+            f'pipeline.load_textual_inversion(rows["{each.rows_key}"], token={literal(placeholder_token)}, '
+            f"text_encoder=pipeline.{each.part}, tokenizer=pipeline.{each.tokenizer})"
+            for each in by_key
         ]
     else:
         lines.append(f'pipeline.load_textual_inversion("{LEARNED_EMBEDS}")')
-    if clip_skip:
+    if clip_skip and family.text_encoders[0].final_norm:
         lines += [
             'if not hasattr(pipeline.text_encoder, "text_model"):  # as of transformers 5.6',
             '    object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)',

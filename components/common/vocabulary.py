@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,22 @@ def add_placeholder(tokenizer: Tokenizer, tokens: Sequence[str], known_word: str
             f"choose letters, digits and '-' in angle brackets, such as <my-{known_word}>"
         )
     return ids
+
+
+def same_in_all(ids: Mapping[str, tuple[int, ...]], source: str) -> tuple[int, ...]:
+    """The ids that tokens have in every tokenizer of a model, of the one as of the other.
+
+    Args:
+        ids: by text encoder.
+        source: where the model is from, for messages.
+
+    Raises:
+        BaseModelError: when two tokenizers number them differently.
+    """
+    first, *others = ids.values()
+    if any(other != first for other in others):
+        raise BaseModelError(f"the tokenizers of {source} number the tokens differently: {dict(ids)}")
+    return first
 
 
 def check_prompt_length(tokenizer: Tokenizer, num_vectors: int, longest_prompt: int) -> None:

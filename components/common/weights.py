@@ -9,7 +9,7 @@ from typing import Any
 
 from components.common.errors import BaseModelError
 from components.common.sources.checks import read_object
-from components.common.sources.families import config_problems, numbers_in
+from components.common.sources.model_documents import config_problems, numbers_in
 from components.common.tensors import STORED_AS, StoredTensor, read_header
 
 _STEMS = ("model", "diffusion_pytorch_model")

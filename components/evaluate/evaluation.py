@@ -14,6 +14,7 @@ from components.common.artifacts import Evaluation, ImageSet, InitialEmbedding, 
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.champion import SETTING, Judged, judged_in
 from components.common.errors import ArtifactError, BaseModelError, ImageError
+from components.common.families import training_parts
 from components.common.logs import log_config
 from components.common.start_word import StartWord
 from components.evaluate.config import EvaluateConfig
@@ -33,16 +34,6 @@ from components.evaluate.scoring.scores import Scores, summarize, table_lines
 from components.torch_models.loading import device_for
 
 logger = logging.getLogger(__name__)
-
-_SAMPLING_PARTS = {
-    "scheduler",
-    "text_encoder",
-    "text_encoder_2",
-    "tokenizer",
-    "tokenizer_2",
-    "unet",
-    "vae",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +88,8 @@ def evaluate(
     # CLIP scores some dozens of pictures: on a TPU's host that takes less than compiling it for the TPU would.
     device = device_for("cpu" if accelerator == "tpu" else accelerator)
     judges = load_judges(inputs.scorer, check_safety=config.safety_checker == "on", device=device)
-    painter = make_painter(materialize(inputs.base_model, sorted(_SAMPLING_PARTS & set(inputs.base_model.subfolders))))
+    parts = [*training_parts(inputs.base_model.subfolders), "vae"]
+    painter = make_painter(materialize(inputs.base_model, parts))
     evaluation = _evaluate(config, inputs, painter, judges)
     evaluation.write(output)
     for line in evaluation.reasons:

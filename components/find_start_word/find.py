@@ -18,8 +18,10 @@ from components.common.artifacts import ImageSet, LatentSet
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.drawing import progress_line
 from components.common.errors import ArtifactError, TokenError
+from components.common.families import family_of, training_parts
 from components.common.logs import log_config, versions
 from components.common.prompts import templates_for
+from components.common.sources.checks import read_object
 from components.common.start_word import AUTO, StartWord
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import Tokenizer, initializer_ids, load_tokenizer
@@ -31,7 +33,6 @@ from components.torch_models.loading import describe_device, device_for
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("tokenizer", "text_encoder", "unet", "scheduler")
 MAX_PICTURES = 5
 STRATA = 8
 """Equal parts of the noise schedule; a word is measured in the middle of each."""
@@ -76,8 +77,13 @@ def find_start_word(
     logger.info("%s on %s", versions(["torch", "diffusers", "transformers"]), describe_device(device))
     images, latents, reference = ImageSet.read(image_set), LatentSet.read(latent_set), read_reference(base_model)
     _check_that_they_belong_together(images, latents, reference)
-    model = materialize(reference, PARTS)
-    tokenizer = limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / "text_encoder")
+    model = materialize(reference, training_parts(reference.subfolders))
+    family = family_of(reference.subfolders, read_object(model / "unet" / "config.json"))
+    tokenizers = {
+        each.part: limit_to_text_encoder(load_tokenizer(model / each.tokenizer), model / each.part)
+        for each in family.text_encoders
+    }
+    tokenizer = next(iter(tokenizers.values()))  # of the same words as the others
     template = templates_for(config.learnable_property)[0]
     words: list[str] = []
     if config.initializer_token == AUTO:
@@ -85,7 +91,7 @@ def find_start_word(
     else:
         initializer_ids(tokenizer, config.initializer_token)
     measure = PromptLosses(
-        model, tokenizer, latents, device=device, strata=STRATA, template=template, max_pictures=MAX_PICTURES
+        model, family, tokenizers, latents, device=device, strata=STRATA, template=template, max_pictures=MAX_PICTURES
     )
     best = _best_words(measure, words)
     word = next(iter(best)) if config.initializer_token == AUTO else config.initializer_token

@@ -1,4 +1,4 @@
-"""CLIP's text encoder (Radford et al. 2021), with placeholder rows placed into its token embeddings."""
+"""CLIP's text encoders (Radford et al. 2021), with placeholder rows placed into their token embeddings."""
 
 from __future__ import annotations
 
@@ -9,33 +9,57 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
 
+from components.common.families import TextEncoder
 from components.flax_models.attention import attention
 from components.flax_models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
 from components.flax_models.module_configs import ClipTextConfig
 
+_LEGACY_END_OF_TEXT = 2
+"""The end-of-text token in configurations of before transformers 4.31, where it is not that of the tokenizer."""
+
 
 class ClipTextEncoder(nnx.Module):
-    """Token ids to hidden states; parameters are named as in the model's safetensors file."""
+    """Token ids to what a UNet is conditioned on; parameters are named as in the model's safetensors file."""
 
-    def __init__(self, config: ClipTextConfig, dtype: Dtype, *, remat: bool = False) -> None:
-        """Takes the weights' dtype; with `remat`, layers are computed again in the backward pass."""
+    def __init__(self, config: ClipTextConfig, dtype: Dtype, encoder: TextEncoder, *, remat: bool = False) -> None:
+        """Takes the weights' dtype, and what of it a family uses; with `remat`, the backward pass repeats layers."""
+        self.used, self.end_of_text = encoder, config.eos_token_id
         self.embeddings = _Embeddings(config, dtype)
         self.encoder = _Layers(config, dtype, remat)
         self.final_layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        if encoder.pooled:
+            self.text_projection = Linear(config.hidden_size, config.projection_dim, dtype, bias=False)
 
     def __call__(
         self, token_ids: jax.Array, rows: jax.Array, first_id: int | jax.Array, *, clip_skip: int = 0
-    ) -> jax.Array:
-        """The hidden states that a UNet is conditioned on, [b, t, hidden].
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """The hidden states [b, t, hidden], and the pooled projection [b, projection] where the family uses one.
 
         Args:
             token_ids: int32 [b, t]; the placeholder's ids are the last ones, `first_id` up to `first_id + n - 1`.
             rows: float32 [n, hidden], the embeddings of the placeholder's tokens.
             first_id: see `token_ids`.
-            clip_skip: how many of the last layers are left out; the final norm follows all the same (diffusers,
-                `StableDiffusionPipeline.encode_prompt`).
+            clip_skip: how many of the last layers hidden states go without, beside those that the family leaves out; a
+                final norm follows all the same (diffusers, `encode_prompt` of the pipelines). What is pooled has all.
         """
-        return self.final_layer_norm(self.encoder(self.embeddings(token_ids, rows, first_id), clip_skip))
+        count = len(self.encoder.layers)
+        read = count - self.used.left_out_layers - clip_skip
+        x = self.encoder(self.embeddings(token_ids, rows, first_id), 0, read)
+        hidden = self.final_layer_norm(x) if self.used.final_norm else x
+        if not self.used.pooled:
+            return hidden, None
+        last = self.final_layer_norm(self.encoder(x, read, count))
+        ends = last[jnp.arange(len(last)), self._ends(token_ids)]
+        return hidden, self.text_projection(ends)
+
+    def _ends(self, token_ids: jax.Array) -> jax.Array:
+        """Where each prompt ends, int32 [b], as transformers' `CLIPTextModel` finds it.
+
+        By a legacy configuration that is the highest id: of a placeholder, its last token.
+        """
+        if self.end_of_text == _LEGACY_END_OF_TEXT:
+            return token_ids.argmax(axis=1)
+        return (token_ids == self.end_of_text).argmax(axis=1)
 
 
 class _Embeddings(nnx.Module):
@@ -57,8 +81,9 @@ class _Layers(nnx.Module):
         self.remat = remat
         self.layers = nnx.List([_Layer(config, dtype) for _ in range(config.num_hidden_layers)])
 
-    def __call__(self, x: jax.Array, left_out: int) -> jax.Array:
-        for layer in itertools.islice(self.layers, len(self.layers) - left_out):
+    def __call__(self, x: jax.Array, first: int, end: int) -> jax.Array:
+        """The hidden states after the layers from `first` to before `end`."""
+        for layer in itertools.islice(self.layers, first, end):
             x = jax.checkpoint(layer)(x) if self.remat else layer(x)
         return x
 

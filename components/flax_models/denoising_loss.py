@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -71,8 +71,8 @@ class FlaxHeldOutLoss:
     def _squared_errors(
         self,
         weights: Weights,
-        rows: jax.Array,
-        ids: jax.Array,
+        rows: Mapping[str, jax.Array],
+        ids: Mapping[str, jax.Array],
         first_id: jax.Array,
         latents: jax.Array,
         noise: jax.Array,
@@ -83,9 +83,10 @@ class FlaxHeldOutLoss:
     ) -> jax.Array:
         """The error of each sample on this device, float32 [b]."""
         pipeline = self._pipeline
-        prompt = pipeline.text_encoder.module(weights.text_encoder)(ids, rows, first_id, clip_skip=clip_skip)
-        prompts = jnp.broadcast_to(prompt, (len(latents), *prompt.shape[1:]))
-        predicted = pipeline.unet.module(weights.unet)(add_noise(latents, noise, alpha), timesteps, prompts)
+        _, height, width, _ = latents.shape
+        told = pipeline.condition(weights, ids, rows, first_id, height=height, width=width, clip_skip=clip_skip)
+        told = jax.tree.map(lambda one: jnp.broadcast_to(one, (len(latents), *one.shape[1:])), told)
+        predicted = pipeline.unet.module(weights.unet)(add_noise(latents, noise, alpha), timesteps, *told)
         predicts_velocity = pipeline.sampler.schedule.prediction_type == "v_prediction"
         target = velocity(latents, noise, alpha) if predicts_velocity else noise
         return jnp.square(predicted - target).mean(axis=(1, 2, 3))

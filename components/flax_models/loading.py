@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from components.common.errors import ConfigError
+from components.common.families import Family, TextEncoder
 from components.common.weights import check_keys, not_finite, wrong_shape
 from components.flax_models.clip_text import ClipTextEncoder
 from components.flax_models.model_config import read_text_config, read_unet_config, read_vae_config
@@ -67,11 +69,17 @@ def weight_dtype(mixed_precision: str) -> Any:
     return WEIGHT_DTYPES[mixed_precision]
 
 
-def load_text_encoder(model: Path, *, dtype: Dtype, remat: bool = False) -> Loaded[ClipTextEncoder]:
-    """The CLIP text encoder in the model's folder `text_encoder`; keys with and without `text_model.` are taken."""
-    folder = model / "text_encoder"
-    config = read_text_config(folder)
-    return _load(folder, config, lambda: ClipTextEncoder(config, dtype, remat=remat), _text_key, "CLIPTextModel")
+def load_text_encoders(
+    model: Path, family: Family, *, dtype: Dtype, remat: bool = False
+) -> dict[str, Loaded[ClipTextEncoder]]:
+    """The CLIP text encoders of a family by their folders in the model; keys may begin with `text_model.`."""
+    return {each.part: _load_text_encoder(model / each.part, each, dtype, remat) for each in family.text_encoders}
+
+
+def _load_text_encoder(folder: Path, encoder: TextEncoder, dtype: Dtype, remat: bool) -> Loaded[ClipTextEncoder]:
+    config = read_text_config(folder, encoder.class_name)
+    build = functools.partial(ClipTextEncoder, config, dtype, encoder, remat=remat)
+    return _load(folder, config, build, _text_key, encoder.class_name)
 
 
 def load_unet(model: Path, *, dtype: Dtype, remat: bool = False) -> Loaded[UNet]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.common.errors import BaseModelError
+from components.common.families import FAMILIES
 from components.common.sources.checks import read_object
-from components.common.sources.families import config_problems
+from components.common.sources.model_documents import config_problems
 from components.flax_models.module_configs import HIDDEN_ACTS, ClipTextConfig, UNetConfig, VaeConfig
 
 _Config = TypeVar("_Config", ClipTextConfig, UNetConfig, VaeConfig)
@@ -25,7 +26,7 @@ _TEXT_ONLY: dict[str, tuple[Any, ...]] = {
 """Values of fields that the text encoder computes no other way."""
 _TEXT_ANY = (
     *("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "tokenizer_class"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "projection_dim", "initializer_factor", "initializer_range"),
+    *("bos_token_id", "pad_token_id", "initializer_factor", "initializer_range"),
     *("return_dict", "output_attentions", "output_hidden_states", "use_cache", "chunk_size_feed_forward"),
     *("id2label", "label2id", "problem_type", "tie_word_embeddings"),
     *("max_length", "num_beams", "num_beam_groups", "num_return_sequences", "temperature", "top_k", "top_p"),
@@ -44,17 +45,15 @@ _UNET_ONLY: dict[str, tuple[Any, ...]] = {
     "resnet_time_scale_shift": ("default",),
     "resnet_out_scale_factor": (1,),
     "time_embedding_type": ("positional",),
-    "transformer_layers_per_block": (1,),
     "attention_type": ("default",),
 }
 """Values of fields that the UNet computes no other way."""
-_UNET_ANY = (
-    "sample_size",
-    "upcast_attention",
-    "projection_class_embeddings_input_dim",
-    "addition_embed_type_num_heads",
-)
-"""Fields without effect: scores are always float32; the others belong to parts that are refused if used."""
+_UNET_ANY = ("sample_size", "upcast_attention", "addition_embed_type_num_heads")
+"""Fields without effect: scores are always float32; the last one belongs to a part that is refused if used."""
+_UNET_BY_LEVEL = ("attention_head_dim", "transformer_layers_per_block")
+"""Fields that are given for all levels at once or level by level."""
+_UNET_OPTIONAL = ("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim")
+"""Fields that may be null."""
 
 _VAE_ONLY: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
@@ -65,13 +64,13 @@ _VAE_ONLY: dict[str, tuple[Any, ...]] = {
 _VAE_ANY = ("sample_size", "force_upcast")
 
 
-def read_text_config(folder: Path) -> ClipTextConfig:
-    """The text encoder's configuration in a model's folder `text_encoder`.
+def read_text_config(folder: Path, class_name: str) -> ClipTextConfig:
+    """The configuration of a text encoder, which transformers has as `class_name`, in its folder of a model.
 
     Raises:
         BaseModelError: when it is missing, no JSON, of another class, or asks for what is not implemented here.
     """
-    given = _read(folder, "CLIPTextModel")
+    given = _read(folder, class_name)
     _refuse_unknown(given, ClipTextConfig, _TEXT_ONLY, _TEXT_ANY, folder)
     config = _picked(ClipTextConfig, given, folder)
     _check_choice("hidden_act", [config.hidden_act], HIDDEN_ACTS, folder)
@@ -89,12 +88,16 @@ def read_unet_config(folder: Path) -> UNetConfig:
     _check_choice("down_block_types", config.down_block_types, _DOWN_BLOCKS, folder)
     _check_choice("up_block_types", config.up_block_types, _UP_BLOCKS, folder)
     levels = len(config.block_out_channels)
-    for name in ("down_block_types", "up_block_types", "heads"):
+    for name in ("down_block_types", "up_block_types", "heads", "depths"):
         if len(getattr(config, name)) != levels:
             raise BaseModelError(f"{folder}: {name} has {len(getattr(config, name))} entries, expected {levels}")
     for heads, channels in zip(config.heads, config.block_out_channels, strict=True):
         _check_divides("attention_head_dim", heads, channels, folder)
     _check_groups(config, folder)
+    _check_choice("addition_embed_type", [config.addition_embed_type], ("", "text_time"), folder)
+    for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+        if config.addition_embed_type and getattr(config, name) < 1:
+            raise BaseModelError(f"{folder}: found no {name}, expected the size that addition_embed_type needs")
     return config
 
 
@@ -118,7 +121,8 @@ def _read(folder: Path, class_name: str) -> dict[str, Any]:
 
 
 def _picked(kind: type[_Config], given: Mapping[str, Any], folder: Path) -> _Config:
-    names = {field.name for field in dataclasses.fields(kind)} & set(given)
+    absent = {name for name in _UNET_OPTIONAL if given.get(name) is None}
+    names = {field.name for field in dataclasses.fields(kind)} & set(given) - absent
     picked: dict[str, Any] = {
         name: tuple(given[name]) if isinstance(given[name], list) else given[name] for name in names
     }
@@ -132,7 +136,7 @@ def _fits(kind: type[_Config], name: str, value: Any) -> bool:
     default = next(field.default for field in dataclasses.fields(kind) if field.name == name)
     if isinstance(default, tuple):
         return isinstance(value, tuple) and all(isinstance(each, type(default[0])) for each in value)
-    if name == "attention_head_dim" and isinstance(value, tuple):
+    if name in _UNET_BY_LEVEL and isinstance(value, tuple):
         return all(isinstance(each, int) for each in value)
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
@@ -162,8 +166,8 @@ def _refuse_unknown(
 def _not_implemented(fields: Mapping[str, Any], folder: Path) -> BaseModelError:
     shown = ", ".join(f"{name} = {value!r}" for name, value in sorted(fields.items()))
     return BaseModelError(
-        f"{folder / 'config.json'} asks for what the Flax modules do not compute: {shown}; choose Stable Diffusion "
-        "1.x or 2.x, or train with PyTorch"
+        f"{folder / 'config.json'} asks for what the Flax modules do not compute: {shown}; choose a base model of "
+        f"{', '.join(family.title for family in FAMILIES)}, or train with PyTorch"
     )
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from components.common.errors import BaseModelError
+
+_TIME_IDS = 6
+"""As many numbers as `time_ids.TimeIds` has."""
+
 HIDDEN_ACTS = ("gelu", "quick_gelu")
 """CLIP's activations that are implemented."""
 
@@ -20,6 +25,8 @@ class ClipTextConfig:
     max_position_embeddings: int = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
+    projection_dim: int = 512
+    eos_token_id: int = 49407
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +34,7 @@ class UNetConfig:
     """The fields of a UNet's config.json that determine its mathematics, with diffusers' defaults.
 
     `attention_head_dim` is the number of heads, of every level or level by level: the name is an old mistake that all
-    model files repeat.
+    model files repeat. `transformer_layers_per_block` is the depth of a transformer, given in the same way.
     """
 
     in_channels: int = 4
@@ -37,17 +44,40 @@ class UNetConfig:
     up_block_types: tuple[str, ...] = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
     layers_per_block: int = 2
     attention_head_dim: int | tuple[int, ...] = 8
+    transformer_layers_per_block: int | tuple[int, ...] = 1
     cross_attention_dim: int = 1280
     use_linear_projection: bool = False
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     flip_sin_to_cos: bool = True
     freq_shift: float = 0
+    addition_embed_type: str = ""
+    addition_time_embed_dim: int = 0
+    projection_class_embeddings_input_dim: int = 0
 
     @property
     def heads(self) -> tuple[int, ...]:
         """The number of attention heads, level by level."""
-        given = self.attention_head_dim
+        return self._by_level(self.attention_head_dim)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """The number of blocks of a transformer, level by level."""
+        return self._by_level(self.transformer_layers_per_block)
+
+    def check_widths(self, hidden: int, pooled: int) -> None:
+        """Raises `BaseModelError` unless text encoders with these features of hidden states and projections fit."""
+        wanted = {"cross_attention_dim": hidden}
+        if self.addition_embed_type:
+            wanted["projection_class_embeddings_input_dim"] = pooled + _TIME_IDS * self.addition_time_embed_dim
+        for name, expected in wanted.items():
+            if (found := getattr(self, name)) != expected:
+                raise BaseModelError(
+                    f"unet/config.json: found {name} {found}, expected {expected}, which is what the text encoders "
+                    "give: import the base model again, or choose another one"
+                )
+
+    def _by_level(self, given: int | tuple[int, ...]) -> tuple[int, ...]:
         return (given,) * len(self.block_out_channels) if isinstance(given, int) else given
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from components.common.errors import BaseModelError
 from components.common.sources.checks import read_object
-from components.common.sources.families import scheduler_problems
+from components.common.sources.model_documents import scheduler_problems
 
 if TYPE_CHECKING:
     import jax

@@ -7,7 +7,7 @@ number of steps; the guidance scale is an argument.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -51,7 +51,7 @@ class FlaxSampler:
         latents = np.concatenate([noise, np.repeat(noise[-1:], surplus, axis=0)])
         steps = pipeline.sampler.steps(num_inference_steps)
         with jax.default_matmul_precision(pipeline.matmul_precision):
-            pictures = self._draw(guidance_scale > 1)(
+            pictures = self._draw(guidance_scale > 1, pipeline.zeroed_negative and not negative_prompt)(
                 pipeline.weights,
                 pipeline.rows,
                 pipeline.cut(pipeline.prompt_ids(filled)),
@@ -65,14 +65,14 @@ class FlaxSampler:
         return np.asarray(pictures)[:count]
 
     @functools.cache  # noqa: B019 - a sampler lives as long as its process
-    def _draw(self, guided: bool) -> Any:
+    def _draw(self, guided: bool, zeroed_negative: bool) -> Any:
         """The compiled function; [b, ...] is cut over the devices, which have nothing to tell each other."""
 
         def draw(
             weights: Weights,
-            rows: jax.Array,
-            ids: jax.Array,
-            negative_ids: jax.Array,
+            rows: Mapping[str, jax.Array],
+            ids: Mapping[str, jax.Array],
+            negative_ids: Mapping[str, jax.Array],
             noise: jax.Array,
             steps: Steps,
             scale: jax.Array,
@@ -80,7 +80,13 @@ class FlaxSampler:
             first_id: int,
             clip_skip: int,
         ) -> jax.Array:
-            local = functools.partial(self._draw_on_device, guided=guided, first_id=first_id, clip_skip=clip_skip)
+            local = functools.partial(
+                self._draw_on_device,
+                guided=guided,
+                zeroed_negative=zeroed_negative,
+                first_id=first_id,
+                clip_skip=clip_skip,
+            )
             specs = (P(), P(), P(DATA), P(DATA), P(DATA), P(), P())
             return jax.shard_map(local, mesh=self._pipeline.mesh, in_specs=specs, out_specs=P(DATA), check_vma=False)(
                 weights, rows, ids, negative_ids, noise, steps, scale
@@ -91,28 +97,31 @@ class FlaxSampler:
     def _draw_on_device(
         self,
         weights: Weights,
-        rows: jax.Array,
-        ids: jax.Array,
-        negative_ids: jax.Array,
+        rows: Mapping[str, jax.Array],
+        ids: Mapping[str, jax.Array],
+        negative_ids: Mapping[str, jax.Array],
         noise: jax.Array,
         steps: Steps,
         scale: jax.Array,
         *,
         guided: bool,
+        zeroed_negative: bool,
         first_id: int,
         clip_skip: int,
     ) -> jax.Array:
         pipeline = self._pipeline
         unet, vae = pipeline.unet.module(weights.unet), pipeline.vae.module(weights.vae)
-        text_encoder = pipeline.text_encoder.module(weights.text_encoder)
-        prompt = text_encoder(ids, rows, first_id, clip_skip=clip_skip)
+        _, _, height, width = noise.shape
+        tell = functools.partial(pipeline.condition, weights, rows=rows, first_id=first_id, height=height, width=width)
+        told = tell(ids, clip_skip=clip_skip)
         if guided:  # as in diffusers the negative prompt has all layers
-            prompt = jnp.concatenate([text_encoder(negative_ids, rows, first_id), prompt])
+            away = told.with_zeroed_prompt() if zeroed_negative else tell(negative_ids)
+            told = jax.tree.map(lambda *both: jnp.concatenate(both), away, told)
 
         def denoise(state: tuple[jax.Array, jax.Array], step: Steps) -> tuple[tuple[jax.Array, jax.Array], None]:
             latents, before = state
             given = jnp.concatenate([latents, latents]) if guided else latents
-            predicted = unet(given, jnp.full(len(given), step.timestep), prompt)
+            predicted = unet(given, jnp.full(len(given), step.timestep), *told)
             if guided:
                 without, towards = jnp.split(predicted, 2)
                 predicted = without + scale * (towards - without)

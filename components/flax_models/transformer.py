@@ -24,7 +24,7 @@ class SpatialTransformer(nnx.Module):
         depth: int = 1,
         linear_projection: bool = False,
     ) -> None:
-        """Takes the prompt's features as `context`; Stable Diffusion 2 projects by dense layers, 1 by convolutions."""
+        """Takes the prompt's features as `context`; Stable Diffusion 1 projects by convolutions, XL by dense layers."""
         self.linear_projection = linear_projection
         self.norm = GroupNorm(channels, groups, 1e-6)
         self.proj_in = _projection(channels, dtype, linear_projection)

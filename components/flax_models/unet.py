@@ -1,4 +1,4 @@
-"""The denoising UNet of Stable Diffusion 1.x and 2.x (Rombach et al. 2022)."""
+"""The denoising UNet of Stable Diffusion 1.x and 2.x (Rombach et al. 2022) and XL (Podell et al. 2023)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class UNet(nnx.Module):
         self.config, self.dtype = config, dtype
         self.conv_in = Conv(config.in_channels, channels[0], dtype)
         self.time_embedding = _TimeEmbedding(channels[0], time_features, dtype)
+        if config.addition_embed_type:
+            self.add_embedding = _TimeEmbedding(config.projection_class_embeddings_input_dim, time_features, dtype)
         down, skips, width = [], [channels[0]], channels[0]
         for level in range(levels):
             last = level == levels - 1
@@ -43,17 +45,28 @@ class UNet(nnx.Module):
         self.conv_norm_out = GroupNorm(channels[0], config.norm_num_groups, config.norm_eps)
         self.conv_out = Conv(channels[0], config.out_channels, dtype)
 
-    def __call__(self, latents: jax.Array, timesteps: jax.Array, prompt: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        latents: jax.Array,
+        timesteps: jax.Array,
+        prompt: jax.Array,
+        pooled: jax.Array | None = None,
+        time_ids: jax.Array | None = None,
+    ) -> jax.Array:
         """The prediction, float32 [b, h, w, out_channels].
 
         Args:
             latents: noisy latents, [b, h, w, in_channels].
             timesteps: int32 or float32 [b].
             prompt: the prompt's hidden states, [b, t, cross_attention_dim].
+            pooled: the prompt's pooled projection, [b, p], where the UNet is conditioned on it.
+            time_ids: the picture's size and crop, float32 [b, 6] (`time_ids.TimeIds`), beside `pooled`.
         """
         x, prompt = self.conv_in(latents.astype(self.dtype)), prompt.astype(self.dtype)
         waves = sinusoids(timesteps, self.config.block_out_channels[0], self.config)
         time = self.time_embedding(waves.astype(self.dtype))
+        if pooled is not None and time_ids is not None:
+            time = time + self._added(pooled, time_ids)
         skips = [x]
         for block in self.down_blocks:
             x = block(x, time, prompt, skips)
@@ -61,6 +74,15 @@ class UNet(nnx.Module):
         for up_block in self.up_blocks:
             x = up_block(x, time, prompt, skips)
         return self.conv_out(jax.nn.silu(self.conv_norm_out(x))).astype(jnp.float32)
+
+    def _added(self, pooled: jax.Array, time_ids: jax.Array) -> jax.Array:
+        """What the pooled prompt and the time ids add to the timestep's embedding, [b, time_features].
+
+        Reference: `UNet2DConditionModel.get_aug_embed` of diffusers with `text_time`; arXiv 2307.01952, section 2.2.
+        """
+        waves = sinusoids(time_ids.reshape(-1), self.config.addition_time_embed_dim, self.config)
+        added = jnp.concatenate([pooled, waves.reshape(len(pooled), -1)], axis=-1)
+        return self.add_embedding(added.astype(self.dtype))
 
 
 def sinusoids(timesteps: jax.Array, features: int, config: UNetConfig) -> jax.Array:
@@ -120,6 +142,7 @@ class _BlockMaker:
             config.cross_attention_dim,
             config.norm_num_groups,
             self.dtype,
+            depth=config.depths[level],
             linear_projection=config.use_linear_projection,
         )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from components.common.families import FAMILIES
 from components.common.options import Config, option
 
 INTERPOLATIONS = ("linear", "bilinear", "bicubic", "lanczos", "nearest")
 """The reference script's names; `linear` and `bilinear` are the same."""
 
 SMALL_IMAGES = ("warn", "refuse")
+
+_USUAL = ", ".join(f"{family.usual_resolution} for {family.title}" for family in FAMILIES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,9 @@ class PictureOptions(Config):
 
     title = "Pictures"
 
-    resolution: int = option("side of the square that every picture becomes, in pixels", 512, least=1)
+    resolution: int = option(
+        f"side of the square that every picture becomes, in pixels; usual are {_USUAL}", 512, least=1
+    )
     interpolation: str = option("how pictures are resized", "bicubic", choices=INTERPOLATIONS)
     center_crop: bool = option(
         "cut the largest square out of the middle; otherwise the picture is squeezed into one", False

@@ -10,7 +10,8 @@ import numpy as np
 
 from components.common.artifacts import InitialEmbedding, Rows
 from components.common.base_model import materialize, read_reference
-from components.common.errors import BaseModelError, ConfigError, InputError
+from components.common.errors import ConfigError, InputError
+from components.common.families import text_encoders_of
 from components.common.learned_files import read_existing_embedding
 from components.common.start_word import AUTO, StartWord
 from components.common.tokenizer import limit_to_text_encoder
@@ -19,14 +20,12 @@ from components.common.vocabulary import (
     check_prompt_length,
     initializer_ids,
     load_tokenizer,
+    same_in_all,
 )
 from components.init_embedding.config import InitConfig
 from components.init_embedding.token_table import read_token_row
 
 logger = logging.getLogger(__name__)
-
-TEXT_ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-"""The tokenizer of each text encoder, by subfolder; SD 1.x and 2.x have the first pair, SDXL has both."""
 
 
 def init_embedding(
@@ -55,18 +54,12 @@ def init_embedding(
     """
     reference = read_reference(base_model)
     words = _words(config, start_word)
-    encoders = [name for name in TEXT_ENCODERS if name in reference.subfolders]
-    if not encoders:
-        raise BaseModelError(
-            f"found no text_encoder in the base model {reference.source}, which has "
-            f"{', '.join(reference.subfolders) or 'no subfolders'}: import a diffusion model"
-        )
-    folder = materialize(reference, [*encoders, *(TEXT_ENCODERS[name] for name in encoders)])
-    ids = {name: _token_ids(config, words, folder / TEXT_ENCODERS[name], folder / name) for name in encoders}
-    first, *others = ids.values()
-    if any(other != first for other in others):
-        raise BaseModelError(f"the tokenizers of {reference.source} number the tokens differently: {ids}")
-    token_ids, initializers = first
+    encoders = {each.part: each.tokenizer for each in text_encoders_of(reference.subfolders)}
+    folder = materialize(reference, [*encoders, *encoders.values()])
+    found = [_token_ids(config, words, folder / tokenizer, folder / name) for name, tokenizer in encoders.items()]
+    token_ids, initializers = (
+        same_in_all(dict(zip(encoders, ids, strict=True)), reference.source) for ids in zip(*found, strict=True)
+    )
     of_words = {name: np.stack([read_token_row(folder / name, word) for word in initializers]) for name in encoders}
     known = _existing_rows(config, of_words) if config.initializer_embedding else of_words
     rows = {name: _spread(values, len(token_ids)) for name, values in known.items()}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from components.common.errors import BaseModelError
 from components.common.sources.models import ModelSource
-from components.flax_models.model_check import CONFIG_FILES, check_model
+from components.flax_models.model_check import check_model, config_files
 
 
 def check_that_flax_computes(
     address: str, source: ModelSource, *, accelerator: str, num_inference_steps: int, sampler: str
 ) -> None:
-    """Returns when the Flax modules compute all of a base model that has `CONFIG_FILES`.
+    """Returns when the Flax modules compute all of a base model.
 
     Args:
         address: where the model is, for messages.
@@ -29,7 +29,7 @@ def check_that_flax_computes(
     """
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
-        for name in CONFIG_FILES:
+        for name in config_files({name.partition("/")[0] for name in source.files}):
             (model / name).parent.mkdir(parents=True)
             shutil.copyfile(source.fetch(name, Path(scratch) / "fetched"), model / name)
         try:

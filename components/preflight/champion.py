@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 from components.common.champion import ChampionAddress
 from components.common.errors import ArtifactError, InputError, ObjectNotFoundError
+from components.common.families import TextEncoder
 from components.common.learned_files import ExistingEmbedding, read_published_embedding
 from components.common.prompts import concept_name
 from components.common.registry.aliases import read_alias
@@ -90,7 +92,9 @@ def judged_against(champion: Champion, options: PublishOptions) -> ChampionAddre
     return address
 
 
-def rows_to_start_from(champion: Champion, base_model: ModelSource) -> ExistingEmbedding | None:
+def rows_to_start_from(
+    champion: Champion, base_model: ModelSource, text_encoders: Sequence[TextEncoder]
+) -> ExistingEmbedding | None:
     """The champion's rows; None where there are none that fit the model, which is told.
 
     Raises:
@@ -100,7 +104,7 @@ def rows_to_start_from(champion: Champion, base_model: ModelSource) -> ExistingE
     if champion.entry:
         try:
             existing = read_published_embedding(champion.entry)
-            check_embedding_fits(existing, base_model)
+            check_embedding_fits(existing, base_model, text_encoders)
         except InputError as error:
             problem = str(error)
         else:

@@ -15,6 +15,7 @@ from components.common.accelerators import (
     PodAccelerators,
 )
 from components.common.errors import ConfigError
+from components.common.families import TITLES
 from components.common.options import Config, option
 from components.common.sources.selection import VARIANT
 from components.common.training.config import FLAX_ACCELERATORS
@@ -46,7 +47,8 @@ class RunOptions(Config):
     )
     scoring_images_uri: str = option("pictures of the concept to score against; empty takes those of images_uri", "")
     base_model: str = option(
-        "the diffusers model to teach: hf://owner/name, hf://owner/name@revision, gs://..., s3://... or a local folder",
+        f"the diffusers model to teach, of {TITLES}: hf://owner/name, hf://owner/name@revision, gs://..., s3://... or "
+        "a local folder",
         "hf://stable-diffusion-v1-5/stable-diffusion-v1-5",
     )
     base_model_variant: str = option(

@@ -1,4 +1,4 @@
-"""Whether a model's tokenizer takes the new word, and its text encoder every prompt that a run will draw."""
+"""Whether a model's tokenizers take the new word, and its text encoders every prompt that a run will draw."""
 
 from __future__ import annotations
 
@@ -9,41 +9,91 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import TokenError
+from components.common.families import TextEncoder
 from components.common.learned_files import ExistingEmbedding
 from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.tokenizer import limit_to_text_encoder
-from components.common.vocabulary import add_placeholder, check_prompt_length, initializer_ids, load_tokenizer
+from components.common.vocabulary import (
+    add_placeholder,
+    check_prompt_length,
+    initializer_ids,
+    load_tokenizer,
+    same_in_all,
+)
 from components.evaluate.config import EvaluateOptions
 from components.init_embedding.config import InitOptions
 
-_TOKENIZER, _TEXT_ENCODER = "tokenizer/", "text_encoder/config.json"
-
 
 def check_new_word(
-    source: ModelSource, *, word: InitOptions, evaluation: EvaluateOptions, learnable_property: str
+    source: ModelSource,
+    text_encoders: Sequence[TextEncoder],
+    *,
+    word: InitOptions,
+    evaluation: EvaluateOptions,
+    learnable_property: str,
 ) -> tuple[int, ...]:
-    """The ids that the placeholder's tokens get in the tokenizer of a model, of which only small files are read.
+    """The ids that the placeholder's tokens get in every tokenizer of a model, of which only small files are read.
 
     Args:
         source: a diffusers model.
+        text_encoders: its text encoders.
         word: the placeholder and its initializer.
         evaluation: the prompts that samples are drawn from.
         learnable_property: `object` or `style`, which decides about prompts where none are given.
 
     Raises:
-        BaseModelError: when the tokenizer cannot be read.
+        BaseModelError: when a tokenizer cannot be read, or two number the tokens differently.
         StorageError: when the files cannot be fetched.
-        TokenError: naming everything: an initializer of several tokens, a placeholder that the tokenizer knows, prompts
-            for which the text encoder has no room.
+        TokenError: naming everything: an initializer of several tokens, a placeholder that a tokenizer knows, prompts
+            for which a text encoder has no room.
     """
+    tokenizers = _tokenizers(source, text_encoders)
+    mistakes = dict.fromkeys(
+        mistake
+        for tokenizer in tokenizers.values()
+        for mistake in _mistakes(tokenizer, word, evaluation, evaluation.prompts_for(learnable_property))
+    )
+    if mistakes:
+        raise TokenError(*mistakes)
+    return same_in_all(
+        {name: tuple(each.convert_tokens_to_ids(list(word.tokens))) for name, each in tokenizers.items()},
+        source.repository,
+    )
+
+
+def check_embedding_fits(
+    existing: ExistingEmbedding, source: ModelSource, text_encoders: Sequence[TextEncoder]
+) -> None:
+    """Returns when an existing embedding has rows for every text encoder of a model, as wide as each.
+
+    Raises:
+        BaseModelError: naming the families and widths of both.
+        StorageError: when the model's files cannot be fetched.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        names = {each.part: f"{each.part}/config.json" for each in text_encoders}
+        configs = {part: read_json(source.fetch(name, Path(scratch)), name) for part, name in names.items()}
+    existing.check_widths({part: config.get("hidden_size") for part, config in configs.items()})
+
+
+def _tokenizers(source: ModelSource, text_encoders: Sequence[TextEncoder]) -> dict[str, Any]:
+    """The tokenizer of each text encoder, by the text encoder."""
+    configs = {f"{each.part}/config.json" for each in text_encoders}
+    folders = tuple(f"{each.tokenizer}/" for each in text_encoders)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model"
         for name in source.files:
-            if name == _TEXT_ENCODER or (name.startswith(_TOKENIZER) and name.endswith((".json", ".txt"))):
+            if name in configs or (name.startswith(folders) and name.endswith((".json", ".txt"))):
                 (model / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source.fetch(name, Path(scratch) / "fetched"), model / name)
-        tokenizer = limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / "text_encoder")
+        return {
+            each.part: limit_to_text_encoder(load_tokenizer(model / each.tokenizer), model / each.part)
+            for each in text_encoders
+        }
+
+
+def _mistakes(tokenizer: Any, word: InitOptions, evaluation: EvaluateOptions, prompts: Sequence[str]) -> Sequence[str]:
     mistakes: list[str] = []
     for check in (
         lambda: word.words and initializer_ids(tokenizer, word.initializer_token),
@@ -55,22 +105,8 @@ def check_new_word(
         except TokenError as error:
             mistakes += error.mistakes
     if not any(mistake.startswith("num_vectors") for mistake in mistakes):  # with so many no prompt has room
-        mistakes += _long_prompts(tokenizer, word, evaluation, evaluation.prompts_for(learnable_property))
-    if mistakes:
-        raise TokenError(*mistakes)
-    return tuple(tokenizer.convert_tokens_to_ids(list(word.tokens)))
-
-
-def check_embedding_fits(existing: ExistingEmbedding, source: ModelSource) -> None:
-    """Returns when the rows of an existing embedding are as wide as a model's text encoder.
-
-    Raises:
-        BaseModelError: naming both widths.
-        StorageError: when the model's file cannot be fetched.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        config = read_json(source.fetch(_TEXT_ENCODER, Path(scratch)), _TEXT_ENCODER)
-    existing.check_widths({"text_encoder": config.get("hidden_size")})
+        mistakes += _long_prompts(tokenizer, word, evaluation, prompts)
+    return mistakes
 
 
 def _long_prompts(

@@ -18,7 +18,7 @@ from components.common.storage.local_files import local_errors
 from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.preflight.base_model_for_flax import check_that_flax_computes
 from components.preflight.champion import Champion, find_champion, judged_against, rows_to_start_from
-from components.preflight.model_files import check_model_files
+from components.preflight.model_files import ModelFiles, check_model_files
 from components.preflight.new_word import check_embedding_fits, check_new_word
 from components.preflight.options import CheckedOptions, known_options
 from components.preflight.words import in_word
@@ -118,7 +118,7 @@ def check_sources(options: CheckedOptions) -> Sources:
     each_word = [("", options), *((in_word(other.word.placeholder_token), other) for other in options.others)]
     pictures = [_check_pictures(word, attempt, where) for where, word in each_word]
     base_model, scorer = attempt("base_model", open_source, run.base_model), attempt("scorer", open_source, run.scorer)
-    base_model_bytes = base_model and attempt(
+    model_files = base_model and attempt(
         "base_model",
         check_model_files,
         run.base_model,
@@ -128,9 +128,9 @@ def check_sources(options: CheckedOptions) -> Sources:
         resolution=options.pictures.resolution,
         training=options.training,
     )
-    scorer_bytes = scorer and attempt("scorer", check_model_files, run.scorer, scorer, kind="clip")
+    scorer_files = scorer and attempt("scorer", check_model_files, run.scorer, scorer, kind="clip")
     dino = attempt("dino", open_source, run.dino) if run.dino else None
-    beside = [attempt("dino", check_model_files, run.dino, dino, kind="dino") if dino else 0]
+    beside = [attempt("dino", check_model_files, run.dino, dino, kind="dino")] if dino else []
     if base_model is not None and options.evaluation.safety_checker == "on":
         beside.append(
             attempt(
@@ -142,17 +142,16 @@ def check_sources(options: CheckedOptions) -> Sources:
                 variant=run.base_model_variant,
             )
         )
-    readable = base_model if base_model_bytes is not None else None
     words = [
-        _check_word_sources(word, found, readable, attempt, where)
+        _check_word_sources(word, found, base_model, model_files, attempt, where)
         for (where, word), found in zip(each_word, pictures, strict=True)
     ]
-    if readable is not None and options.framework == "flax":
+    if model_files and options.framework == "flax":
         attempt(
             "base_model",
             check_that_flax_computes,
             run.base_model,
-            readable,
+            base_model,
             accelerator=run.accelerator,
             num_inference_steps=options.evaluation.num_inference_steps,
             sampler=options.evaluation.sampler,
@@ -173,12 +172,12 @@ def check_sources(options: CheckedOptions) -> Sources:
     assert base_model and scorer
     return Sources(
         base_model_revision=base_model.revision,
-        base_model_bytes=base_model_bytes or 0,
+        base_model_bytes=model_files.weights if model_files else 0,
         scorer_revision=scorer.revision,
-        scorer_bytes=scorer_bytes or 0,
+        scorer_bytes=scorer_files.weights if scorer_files else 0,
         base_model_license=license_name or "",
         dino_revision=dino.revision if dino else "",
-        beside_scorer_bytes=sum(size or 0 for size in beside),
+        beside_scorer_bytes=sum(files.weights for files in beside if files),
         words=tuple(words),
     )
 
@@ -196,6 +195,7 @@ def _check_word_sources(
     options: CheckedOptions,
     pictures: tuple[str, str],
     base_model: ModelSource | None,
+    model_files: ModelFiles | None,
     attempt: Callable[..., Any],
     where: str,
 ) -> WordSources:
@@ -205,6 +205,7 @@ def _check_word_sources(
         options: of the word.
         pictures: from `_check_pictures`.
         base_model: None where it cannot be read.
+        model_files: what the run takes of it; None where it cannot be used.
         attempt: calls a function for an option, and notes its error.
         where: what goes before an option in the note.
     """
@@ -213,22 +214,25 @@ def _check_word_sources(
     existing = None
     address = options.word.initializer_embedding
     if address == CHAMPION:
-        if champion and base_model:
-            existing = attempt("initializer_embedding", rows_to_start_from, champion, base_model, where=where)
+        if champion and model_files:
+            encoders = model_files.text_encoders
+            existing = attempt("initializer_embedding", rows_to_start_from, champion, base_model, encoders, where=where)
     elif address:
         existing = attempt("initializer_embedding", read_embedding_for_run, address, run.registry_uri, where=where)
-    if base_model is not None:
+    if model_files:
+        encoders = model_files.text_encoders
         attempt(
             "base_model",
             check_new_word,
             base_model,
+            encoders,
             word=options.word,
             evaluation=options.evaluation,
             learnable_property=options.training.learnable_property,
             where=where,
         )
         if existing is not None:
-            attempt("initializer_embedding", check_embedding_fits, existing, base_model, where=where)
+            attempt("initializer_embedding", check_embedding_fits, existing, base_model, encoders, where=where)
     return WordSources(
         images_fingerprint=pictures[0],
         scoring_images_fingerprint=pictures[1],

@@ -12,6 +12,7 @@ import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference
+from components.common.families import families_with, text_encoders_of
 from components.common.markdown import cell, code, escaped, picture, table
 from components.common.printable import literal, visible
 from components.common.prompts import trigger_word
@@ -67,7 +68,7 @@ def model_card(
         license_name: the licence, as the Hub calls it; empty names none.
     """
     parts = [
-        _front_matter(facts, reference, samples, license_name),
+        _front_matter(facts, learned, reference, samples, license_name),
         f"# Textual inversion: {code(facts.placeholder_token)}",
         _introduction(facts, learned, reference),
         _warning(facts),
@@ -82,14 +83,20 @@ def model_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(facts: Facts, reference: ModelReference, samples: Sequence[CardSample], license_name: str) -> str:
+def _front_matter(
+    facts: Facts,
+    learned: LearnedEmbedding,
+    reference: ModelReference,
+    samples: Sequence[CardSample],
+    license_name: str,
+) -> str:
     """YAML; a JSON string is a YAML string, so whatever a prompt holds is quoted right."""
     lines = ["---"]
     if license_name:
         lines.append(f"license: {literal(license_name)}")
     if reference.hub_repository:
         lines.append(f"base_model: {literal(reference.hub_repository)}")
-    tags = [f"- {tag}" for tag in TAGS]
+    tags = [f"- {tag}" for tag in (families_with(learned.rows)[0].hub_tag, *TAGS)]
     lines += ["library_name: diffusers", "pipeline_tag: text-to-image", "tags:", *tags]
     lines.append(f"instance_prompt: {literal(facts.placeholder_token)}")
     if samples:
@@ -101,11 +108,12 @@ def _front_matter(facts: Facts, reference: ModelReference, samples: Sequence[Car
 
 def _introduction(facts: Facts, learned: LearnedEmbedding, reference: ModelReference) -> str:
     vectors = "one vector" if len(facts.tokens) == 1 else f"{len(facts.tokens)} vectors"
+    encoders = "the text encoder" if len(learned.rows) == 1 else f"each of the {len(learned.rows)} text encoders"
     kind = "an object" if facts.learnable_property == "object" else "a style"
     return (
         f"The word {code(facts.placeholder_token)} stands for {kind} that the image generator "
         f"{_base_model(reference)} did not know. It was learned from a few pictures by "
-        f"[textual inversion](https://arxiv.org/abs/2208.01618): {vectors} for the text encoder, trained for "
+        f"[textual inversion](https://arxiv.org/abs/2208.01618): {vectors} for {encoders}, trained for "
         f"{learned.steps} steps from {_origin(learned)}; the generator is unchanged."
     )
 
@@ -151,7 +159,7 @@ def _usage(
     drawing = {name: settings[name] for name in ("num_inference_steps", "guidance_scale")}
     script = usage_script(
         reference,
-        is_sdxl="text_encoder_2" in learned.rows,
+        encoders=learned.rows,
         placeholder_token=token,
         prompt=prompt,
         clip_skip=learned.clip_skip,
@@ -185,13 +193,17 @@ def _about_pickle() -> str:
 
 
 def _clip_skip(learned: LearnedEmbedding) -> Iterable[str]:
-    if learned.clip_skip:
-        last = code(str(-learned.clip_skip - 1))
-        layers = "last layer" if learned.clip_skip == 1 else f"last {learned.clip_skip} layers"
+    skipped, left_out = learned.clip_skip, text_encoders_of(learned.rows)[0].left_out_layers
+    if skipped:
+        last = code(str(-skipped - left_out - 1))
+        layers = "last layer" if skipped == 1 else f"last {skipped} layers"
+        beside = f", beside the {left_out} that this kind of model always goes without" if left_out else ""
+        # Where a model goes without layers anyway, AUTOMATIC1111 and Forge leave out no more of them.
+        webui = "" if left_out else f"Clip skip {skipped + 1} in AUTOMATIC1111 and Forge, "
         yield (
-            f"**Without the text encoder's {layers}**: so it was learned, and so it wants to be drawn. That is "
-            f"{code(f'clip_skip={learned.clip_skip}')} in diffusers, Clip skip {learned.clip_skip + 1} in "
-            f"AUTOMATIC1111 and Forge, and the node CLIP Set Last Layer with {last} in ComfyUI."
+            f"**Without the text encoder's {layers}{beside}**: so it was learned, and so it wants to be drawn. That is "
+            f"{code(f'clip_skip={skipped}')} in diffusers, {webui}and the node CLIP Set Last Layer with {last} in "
+            "ComfyUI."
         )
 
 

@@ -11,12 +11,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers import CLIPTextModel, PreTrainedModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from components.common.errors import BaseModelError, ConfigError
+from components.common.families import TEXT_CLASSES, Family
 from components.common.sources.checks import read_object
-from components.common.sources.families import scheduler_problems
+from components.common.sources.model_documents import scheduler_problems
 from components.common.storage.retries import one_line
 from components.common.tensors import StoredTensor
 from components.common.training.config import check_accelerator
@@ -27,6 +28,12 @@ logger = logging.getLogger(__name__)
 
 WEIGHT_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """The dtype of frozen weights by `mixed_precision`."""
+
+TEXT_ENCODERS: dict[str, Any] = {
+    part: {kind.__name__: kind for kind in (CLIPTextModel, CLIPTextModelWithProjection)}[class_name]
+    for part, class_name in TEXT_CLASSES.items()
+}
+"""The class of each text encoder."""
 
 _MOST_TIMES_AS_MANY = 2
 """How many times as large as its weights a model may be for memory to be taken for what is missing."""
@@ -57,9 +64,18 @@ def describe_device(device: torch.device, processes: int = 1) -> str:
     return f"{processes} x {name}"
 
 
-def load_text_encoder(model: Path, *, dtype: torch.dtype, device: torch.device) -> CLIPTextModel:
-    """The frozen CLIP text encoder in the model's folder `text_encoder`."""
-    return _placed(load_module(CLIPTextModel, model / "text_encoder", dtype=dtype), device)
+def load_text_encoder(
+    model: Path, part: str = "text_encoder", *, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """The frozen CLIP text encoder in the model's folder `part`."""
+    return _placed(load_module(TEXT_ENCODERS[part], model / part, dtype=dtype), device)
+
+
+def load_text_encoders(
+    model: Path, family: Family, *, dtype: torch.dtype, device: torch.device
+) -> dict[str, PreTrainedModel]:
+    """The frozen text encoders of a model of `family`, by their folders."""
+    return {each.part: load_text_encoder(model, each.part, dtype=dtype, device=device) for each in family.text_encoders}
 
 
 def load_unet(model: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
@@ -68,7 +84,7 @@ def load_unet(model: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2
 
 
 def load_vae(model: Path, *, device: torch.device) -> AutoencoderKL:
-    """The frozen VAE in the model's folder `vae`, in float32: it runs once a picture, and fp16 overflows in some."""
+    """The frozen VAE in the model's folder `vae`, in float32: it runs once a picture, and SDXL's overflows in fp16."""
     return _placed(load_module(AutoencoderKL, model / "vae", dtype=torch.float32), device)
 
 

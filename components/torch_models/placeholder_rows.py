@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import PreTrainedModel
 
 
 class PlaceholderEmbedding(nn.Module):
@@ -45,7 +45,7 @@ class PlaceholderEmbedding(nn.Module):
         return torch.where(is_placeholder.unsqueeze(-1), placed, ordinary)
 
 
-def place_rows(text_encoder: CLIPTextModel, rows: torch.Tensor, first_id: int) -> tuple[nn.Parameter, int]:
+def place_rows(text_encoder: PreTrainedModel, rows: torch.Tensor, first_id: int) -> tuple[nn.Parameter, int]:
     """The trainable rows, float32 [n, d], now placed into `text_encoder`, and the id of the first of them there.
 
     The encoder's own weights are frozen. The first word that is placed gets `first_id`, each other one those after.

@@ -12,36 +12,27 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from components.common.artifacts import Rows, read_learned_embeds
 from components.common.drawing import picture_bytes, progress_line
-from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.common.errors import BaseModelError, ConfigError, TokenError
+from components.common.families import TOKENIZERS, check_word_fits, family_of
 from components.common.prompts import placeholder_tokens
 from components.common.sources.checks import read_object
-from components.common.sources.families import pipeline_problems
+from components.common.sources.model_documents import pipeline_problems
 from components.common.storage.retries import one_line
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import load_tokenizer
-from components.torch_models.loading import check_scheduler, load_module
+from components.torch_models.loading import TEXT_ENCODERS, check_scheduler, load_module
 from components.torch_models.samplers import sampler_for
 
 logger = logging.getLogger(__name__)
 
 Pipeline = Any
-"""A `StableDiffusionPipeline`. The lazy imports of diffusers show type checkers a stand-in without its methods."""
+"""One of `_PIPELINES`. The lazy imports of diffusers show type checkers a stand-in without its methods."""
 
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-"""The tokenizer that belongs to each text encoder, by the names of a pipeline's parts."""
-
-_MODULES: dict[str, Any] = {
-    "text_encoder": CLIPTextModel,
-    "text_encoder_2": CLIPTextModelWithProjection,
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
-}
-
-
+_PIPELINES: dict[str, Any] = {kind.__name__: kind for kind in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+_MODULES: dict[str, Any] = {**TEXT_ENCODERS, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -81,7 +72,7 @@ def drawing_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype, sampler: str = "auto") -> Pipeline:
-    """The `StableDiffusionPipeline` of a local diffusers folder, with the scheduler that the folder names.
+    """The pipeline of a local diffusers folder, with the scheduler that the folder names.
 
     There is no safety checker, nothing is fetched from a network, and no code that the folder brings is run.
 
@@ -103,20 +94,20 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype, samp
         raise BaseModelError(*problems)
     check_scheduler(model)
     # By its parts, not by the class it was saved as: one for drawing after a picture has the same parts.
-    kind = StableDiffusionXLPipeline if "text_encoder_2" in index else StableDiffusionPipeline
+    family = family_of(index, read_object(model / "unet" / "config.json"))
     parts: dict[str, Any] = {
-        part: load_module(_MODULES[part], model / part, dtype=dtype) for part in _MODULES if part in index
+        part: load_module(_MODULES[part], model / part, dtype=dtype)
+        for part in (*(each.part for each in family.text_encoders), "unet", "vae")
     }
     parts |= {
-        tokenizer: limit_to_text_encoder(load_tokenizer(model / tokenizer), model / encoder)
-        for encoder, tokenizer in TOKENIZERS.items()
-        if tokenizer in index
+        each.tokenizer: limit_to_text_encoder(load_tokenizer(model / each.tokenizer), model / each.part)
+        for each in family.text_encoders
     }
     absent: dict[str, Any] = {part: None for part in ("safety_checker", "feature_extractor") if part in index}
     if "requires_safety_checker" in index:
         absent["requires_safety_checker"] = False
     try:
-        pipeline: Pipeline = kind.from_pretrained(
+        pipeline: Pipeline = _PIPELINES[family.pipeline].from_pretrained(
             model,
             dtype=dtype,
             local_files_only=True,
@@ -143,12 +134,11 @@ def load_concept(pipeline: Pipeline, file: Path) -> tuple[str, ...]:
 
     Raises:
         TokenError: when the placeholder is in the vocabulary already.
-        InputError: when the rows are of another width than the pipeline's text encoder.
+        BaseModelError: when the rows are for another family, or of another width than the text encoders.
     """
     header, rows = read_learned_embeds(file)
     token = header["placeholder_token"].lower()
-    for encoder, values in rows.items():
-        _check_rows(pipeline, encoder, token, values, file)
+    _check_rows(pipeline, token, rows, file)
     if len(rows) == 1:
         pipeline.load_textual_inversion(str(file.parent), weight_name=file.name, token=token, local_files_only=True)
     else:
@@ -190,7 +180,8 @@ def sample(
         prompts: the prompts, with the placeholder alone for a concept of several vectors.
         seeds: one for each prompt.
         config: how to draw.
-        negative_prompt: what guidance leads away from; it may hold a learned placeholder.
+        negative_prompt: what guidance leads away from; it may hold a learned placeholder. Empty: what the pipeline
+            takes then, an empty prompt or zeros (`force_zeros_for_empty_prompt`).
         label: what the progress lines in the log begin with; empty for none.
     """
     pictures: list[np.ndarray] = []
@@ -200,7 +191,7 @@ def sample(
         batch = pairs[start : start + config.batch_size]
         output = pipeline(
             prompt=[prompt.lower() for prompt, _ in batch],
-            negative_prompt=[negative_prompt.lower()] * len(batch),
+            negative_prompt=[negative_prompt.lower()] * len(batch) if negative_prompt else None,
             generator=[torch.Generator("cpu").manual_seed(seed) for _, seed in batch],
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
@@ -215,19 +206,12 @@ def sample(
     return pictures
 
 
-def _check_rows(pipeline: Pipeline, encoder: str, token: str, rows: np.ndarray, file: Path) -> None:
-    tokenizer, text_encoder = (getattr(pipeline, name, None) for name in (TOKENIZERS[encoder], encoder))
-    if tokenizer is None or text_encoder is None:
-        raise InputError(
-            f"{file} has rows for {encoder}, which this pipeline does not have"
-            f"{' (the file is for Stable Diffusion XL)' if encoder == 'text_encoder_2' else ''}: "
-            "use the base model that the concept was learned on"
-        )
-    width = text_encoder.get_input_embeddings().weight.shape[1]
-    if rows.shape[1] != width:
-        raise InputError(
-            f"{file} has rows of width {rows.shape[1]}, expected the width {width} of {encoder}: "
-            "use the base model that the concept was learned on"
-        )
-    if token in tokenizer.get_vocab():
+def _check_rows(pipeline: Pipeline, token: str, rows: Rows, file: Path) -> None:
+    encoders = {name: part for name, part in pipeline.components.items() if name in TOKENIZERS and part is not None}
+    check_word_fits(
+        str(file),
+        {name: values.shape[1] for name, values in rows.items()},
+        {name: part.get_input_embeddings().weight.shape[1] for name, part in encoders.items()},
+    )
+    if any(token in getattr(pipeline, TOKENIZERS[name]).get_vocab() for name in encoders):
         raise TokenError(f"the placeholder {token!r} is in the tokenizer's vocabulary already: choose another one")

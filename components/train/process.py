@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from components.common.artifacts import InitialEmbedding, LatentSet
+from components.common.families import Family
 from components.common.storage import ObjectStore
 from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement, TakeSteps, Trainer
+from components.common.training.prompt_ids import PromptIds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,13 @@ class WordInputs:
         config: how to train it; words differ in what was learned from how many pictures alone.
         latents: all pictures.
         embedding: the rows to start from.
-        prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+        prompt_ids: of each template, see `training_prompt_ids`.
     """
 
     config: TrainConfig
     latents: LatentSet
     embedding: InitialEmbedding
-    prompt_ids: np.ndarray
+    prompt_ids: PromptIds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,13 @@ class TrainerInputs:
 
     Attributes:
         model: a diffusers folder with the parts of the base model that training needs.
+        family: what the base model is.
         words: those that are learned together.
         store: the checkpoint root.
     """
 
     model: Path
+    family: Family
     words: Sequence[WordInputs]
     store: ObjectStore
 
@@ -66,9 +68,9 @@ class Built:
     num_train_timesteps: int
 
     @property
-    def vocabulary_norm(self) -> float:
-        """The mean norm of the vocabulary's token embeddings."""
-        return self.trainers[0].vocabulary_norm
+    def vocabulary_norms(self) -> Mapping[str, float]:
+        """The mean norm of the vocabulary's token embeddings by text encoder."""
+        return self.trainers[0].vocabulary_norms
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

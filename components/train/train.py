@@ -11,15 +11,16 @@ from typing import Any
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference, materialize, read_reference
+from components.common.families import family_of, training_parts
 from components.common.logs import configure_logging, log_config, versions
+from components.common.sources.checks import read_object
 from components.common.storage import ObjectStore, open_store
 from components.common.training import loop
 from components.common.training.checkpoints import CheckpointFolder
 from components.common.training.config import TrainConfig
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.common.training.row_norms import long_step_warning
 from components.common.training.run_artifacts import (
-    PARTS,
     learned_embedding,
     run_fields,
     sampling_plan,
@@ -92,8 +93,10 @@ def train_words(
     for told in config.without_effect():
         logger.info("%s", told)
     check_words(words, reference.digest, watching)
-    model = materialize(reference, PARTS)
-    built = process.build(TrainerInputs(model=model, words=[with_prompts(word, model) for word in words], store=store))
+    model = materialize(reference, training_parts(reference.subfolders))
+    family = family_of(reference.subfolders, read_object(model / "unet" / "config.json"))
+    inputs = [with_prompts(word, model) for word in words]
+    built = process.build(TrainerInputs(model=model, family=family, words=inputs, store=store))
     trainings = _trainings(words, built, reference, store, num_processes)
     _tell_batch_and_rate(words, built, num_processes)
     watched = Watched(
@@ -133,8 +136,8 @@ def train_words(
 
 def with_prompts(word: Word, model: Path) -> WordInputs:
     """What a trainer is built from, of a word: with the token ids of its prompts."""
-    tokenizer = load_tokenizer(model, word.embedding)
-    prompt_ids = training_prompt_ids(tokenizer, word.embedding, word.config.learnable_property)
+    tokenizers = load_tokenizers(model, word.embedding)
+    prompt_ids = training_prompt_ids(tokenizers, word.embedding, word.config.learnable_property)
     return WordInputs(config=word.config, latents=word.latents, embedding=word.embedding, prompt_ids=prompt_ids)
 
 
@@ -177,8 +180,8 @@ def _tell_batch_and_rate(words: Sequence[Word], built: Built, num_processes: int
         f" for each of {len(words)} words" if len(words) > 1 else "",
         peak,
     )
-    width = words[0].embedding.rows["text_encoder"].shape[1]
-    if warning := long_step_warning(
-        config, peak_learning_rate=peak, typical_element=built.vocabulary_norm / width**0.5
-    ):
-        logger.warning("%s", warning)
+    for name, norm in built.vocabulary_norms.items():
+        width = words[0].embedding.rows[name].shape[1]
+        if warning := long_step_warning(config, peak_learning_rate=peak, typical_element=norm / width**0.5):
+            logger.warning("%s", warning)
+            return

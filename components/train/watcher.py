@@ -14,11 +14,11 @@ from types import TracebackType
 from components.common.artifacts import InitialEmbedding, Rows, learned_embeds_bytes
 from components.common.base_model import ModelReference, materialize
 from components.common.errors import StorageError
+from components.common.families import training_parts
 from components.common.storage import ObjectStore
 from components.common.training import beside
 from components.common.training.config import TrainConfig
 from components.common.training.metrics import Metrics, to_json_lines
-from components.common.training.run_artifacts import PARTS
 from components.common.training.watch_config import WatchConfig
 from components.train.previews import Previews
 from components.train.trackers.tracking import Tracked, Trackers
@@ -164,7 +164,7 @@ def _previews(watched: Watched, config: TrainConfig, tracked: Tracked) -> Previe
     """Who draws pictures while it trains, with the parts of the base model that it needs."""
     return Previews(
         framework=watched.framework,
-        model=materialize(watched.reference, (*PARTS, "vae")),
+        model=materialize(watched.reference, (*training_parts(watched.reference.subfolders), "vae")),
         accelerator=watched.accelerator,
         prompt=watched.config.prompt_for(tracked.placeholder_token),
         num_images=watched.config.num_validation_images,

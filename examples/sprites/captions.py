@@ -14,6 +14,7 @@ from examples.sprites.world import (
     HELD_OUT_STYLE,
     PLACES,
     SHAPES,
+    SIZE,
     TEXTURES,
     Attributes,
     Dataset,
@@ -108,9 +109,9 @@ def random_caption(attributes: Attributes, noun: str | None, rng: np.random.Gene
     return _random_object_template(rng).format(" ".join(words))
 
 
-def draw_captioned(count: int, *, seed: int) -> Dataset:
+def draw_captioned(count: int, *, seed: int, size: int = SIZE) -> Dataset:
     """`draw_dataset` with the nouns of this language."""
-    return draw_dataset(count, seed=seed, nouns=NOUNS)
+    return draw_dataset(count, seed=seed, nouns=NOUNS, size=size)
 
 
 def _random_style_caption(attributes: Attributes, rng: np.random.Generator) -> str:

@@ -82,15 +82,21 @@ class Learned:
     reasons: tuple[str, ...]
 
 
-def import_models(folder: Path) -> tuple[Path, Path]:
-    """References to the tiny world's base model and CLIP, imported into `folder`."""
-    for name, kind in (("base_model", "diffusion"), ("clip", "clip")):
+def import_models(folder: Path, base_model: str = "base_model") -> tuple[Path, Path]:
+    """References to one of the tiny world's base models and to its CLIP, imported into `folder`."""
+    for name, kind in ((base_model, "diffusion"), ("clip", "clip")):
         import_base_model(str(HERE / name), str(folder / "store"), folder / name, kind=kind)
-    return folder / "base_model", folder / "clip"
+    return folder / base_model, folder / "clip"
 
 
 def learn(
-    concept: Concept, models: tuple[Path, Path], folder: Path, *, config: TrainConfig = TRAINING, num_vectors: int = 1
+    concept: Concept,
+    models: tuple[Path, Path],
+    folder: Path,
+    *,
+    config: TrainConfig = TRAINING,
+    num_vectors: int = 1,
+    framework: str = "torch",
 ) -> Learned:
     """Learns a concept by the project's steps, in `folder`, and measures what was learned.
 
@@ -100,6 +106,7 @@ def learn(
         folder: for the artifacts.
         config: how to train; its `learnable_property` is the concept's.
         num_vectors: vectors of the placeholder.
+        framework: what trains, `torch` or `flax`.
     """
     base_model, scorer = models
     config = dataclasses.replace(config, learnable_property=concept.learnable_property)
@@ -117,7 +124,7 @@ def learn(
     init_embedding(initial, base_model, folder / "initial_embedding")
     learned = train(
         config,
-        framework="torch",
+        framework=framework,
         latent_set=folder / "latent_set",
         base_model=base_model,
         initial_embedding=folder / "initial_embedding",

@@ -1,8 +1,9 @@
-"""Makes the tiny world from nothing: ``python -m examples.sprites.make [--out DIR] [--scale short]``.
+"""Makes the tiny world: ``python -m examples.sprites.make [--family sdxl] [--out DIR] [--scale short]``.
 
-The tokenizer first, then the autoencoder and CLIP side by side on one core each, then the UNet with the text encoder
-on all, then CLIP goes on until it is a good judge of captions. Pictures, captions and tokenizer follow from `--seed`
-to the byte; the weights do so on one kind of machine only, since torch rounds differently on another.
+By default what `--family sd` names: the tokenizer first, then the autoencoder and CLIP side by side on one core each,
+then the UNet with the text encoder on all, then CLIP goes on until it is a good judge of captions. The tiny Stable
+Diffusion XL is trained on from these, by `--family sdxl`. Pictures, captions and tokenizer follow from `--seed` to the
+byte; the weights do so on one kind of machine only, since torch rounds differently on another.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from examples.sprites.clip import image_processor, train_clip
 from examples.sprites.concepts import write_concepts
 from examples.sprites.diffusion import train_diffusion
+from examples.sprites.diffusion_xl import train_diffusion_xl
 from examples.sprites.tokenizer import save_tokenizer, train_tokenizer
 from examples.sprites.vae import train_vae
 
@@ -45,6 +47,8 @@ class Scale:
     scorer_pictures: int
     unet_steps: int
     unet_pictures: int
+    xl_steps: int
+    xl_pictures: int
 
 
 SCALES = {
@@ -57,6 +61,8 @@ SCALES = {
         scorer_pictures=16000,
         unet_steps=5000,
         unet_pictures=12000,
+        xl_steps=2000,
+        xl_pictures=6000,
     ),
     "short": Scale(
         vae_steps=12,
@@ -67,6 +73,8 @@ SCALES = {
         scorer_pictures=128,
         unet_steps=12,
         unet_pictures=64,
+        xl_steps=12,
+        xl_pictures=64,
     ),
 }
 
@@ -148,17 +156,38 @@ def make_scorer(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path, scratch: P
     image_processor().save_pretrained(out)
 
 
-def export_pipeline(pipeline: StableDiffusionPipeline, out: Path, step: int) -> None:
-    """Writes a half-precision copy of the pipeline as a diffusers folder."""
-    half = StableDiffusionPipeline(
-        **{
-            name: copy.deepcopy(part).half() if isinstance(part, torch.nn.Module) else part
-            for name, part in pipeline.components.items()
-        },
-        requires_safety_checker=False,
+def make_xl(out: Path, scratch: Path, *, scale_name: str, seed: int) -> None:
+    """Makes ``base_model_xl/`` (fp16) in `out` from the ``base_model/`` and ``clip/`` that are there.
+
+    `scratch` keeps the losses.
+    """
+    scale = SCALES[scale_name]
+    missing = [str(out / part) for part in ("base_model", "clip") if not (out / part).is_dir()]
+    if missing:
+        raise SystemExit(f"no {' and no '.join(missing)}: make them first, with --family sd")
+    losses = train_diffusion_xl(
+        StableDiffusionPipeline.from_pretrained(out / "base_model", dtype=torch.float32),
+        CLIPModel.from_pretrained(out / "clip", dtype=torch.float32),
+        (train_tokenizer(), train_tokenizer(pad_token="!")),
+        steps=scale.xl_steps,
+        pictures=scale.xl_pictures,
+        seed=seed + 400,
+        export=lambda pipeline, step: export_pipeline(pipeline, out / "base_model_xl", step),
     )
+    scratch.mkdir(parents=True, exist_ok=True)
+    _write_losses(scratch, "unet_xl", losses)
+
+
+def export_pipeline(pipeline: DiffusionPipeline, out: Path, step: int) -> None:
+    """Writes a half-precision copy of the pipeline as a diffusers folder."""
+    half = copy.deepcopy(pipeline)
+    for part in half.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.half()
     half.save_pretrained(out)
-    save_tokenizer(pipeline.tokenizer, out / "tokenizer")
+    for name, part in pipeline.components.items():
+        if name.startswith("tokenizer"):
+            save_tokenizer(part, out / name)
     config = json.loads((out / "vae/config.json").read_text())
     config.pop("_name_or_path", None)  # diffusers notes the scratch folder that the weights were read from
     (out / "vae/config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -173,6 +202,7 @@ def main(argv: list[str] | None = None) -> None:
     """Reads the command line and runs."""
     parser = argparse.ArgumentParser(description="Make the tiny world.")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where everything goes (default: %(default)s)")
+    parser.add_argument("--family", choices=("sd", "sdxl"), default="sd", help="sdxl begins as what sd made in --out")
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scratch", type=Path, help="keep the fp32 weights and losses here (default: nowhere)")
@@ -183,11 +213,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.part:
         make = {"vae": make_vae, "clip": make_clip}[options.part]
         make(options.scratch, SCALES[options.scale], options.seed)
-    elif options.scratch:
-        make_world(options.out, options.scratch, scale_name=options.scale, seed=options.seed)
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            make_world(options.out, Path(scratch), scale_name=options.scale, seed=options.seed)
+        return
+    make_family = {"sd": make_world, "sdxl": make_xl}[options.family]
+    with tempfile.TemporaryDirectory() as nowhere:
+        make_family(options.out, options.scratch or Path(nowhere), scale_name=options.scale, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How good the tiny world's models are: ``python -m examples.sprites.measure [--folder DIR] [--seeds N]``.
+"""How good the tiny world's models are: ``python -m examples.sprites.measure [--base-model base_model_xl]``.
 
 The base model draws every colour, texture and shape by its full caption, every noun, and every shape in every style;
 the judge says whether a sample shows what was asked for. CLIP is given fresh pictures, and for each the right caption
-among all that are wrong in one word. Tables go to the standard output, the samples to ``samples.png``.
+among all that are wrong in one word. Tables go to the standard output, the samples to ``--out``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -135,7 +135,7 @@ def clip_is_right(clip: CLIPModel, tokenizer: CLIPTokenizer, attributes: Attribu
     )
 
 
-def judge_captions(pipeline: StableDiffusionPipeline, asked: Asked, *, seeds: int) -> Judged:
+def judge_captions(pipeline: DiffusionPipeline, asked: Asked, *, seeds: int) -> Judged:
     """What the judge says about `seeds` samples of each caption."""
     samples = [draw_samples(pipeline, asked.captions, seed=SEED + i) for i in range(seeds)]
     right = agreement(np.concatenate(samples), np.tile(asked.attributes, (seeds, 1)))
@@ -182,13 +182,14 @@ def clip_table(clip: CLIPModel, tokenizer: CLIPTokenizer, *, per_combination: in
 def main(argv: list[str] | None = None) -> None:
     """Reads the command line, measures, prints and writes."""
     parser = argparse.ArgumentParser(description="Measure what the base model draws and what CLIP tells apart.")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="has base_model/ and clip/ (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="has the models (default: %(default)s)")
+    parser.add_argument("--base-model", default="base_model", help="its folder (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=4, help="samples per caption (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=FOLDER / "samples.png", help="the picture (default: %(default)s)")
     options = parser.parse_args(argv)
     clip = CLIPModel.from_pretrained(options.folder / "clip", dtype=torch.float32).eval()
     print(clip_table(clip, CLIPTokenizer.from_pretrained(options.folder / "clip"), per_combination=4), flush=True)
-    pipeline = load_pipeline(options.folder / "base_model")
+    pipeline = load_pipeline(options.folder / options.base_model)
     full = judge_captions(pipeline, asked_in_full(), seeds=options.seeds)
     groups = {
         "full captions": full,

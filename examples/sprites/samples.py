@@ -1,4 +1,4 @@
-"""Pictures drawn by the base model from captions, and sheets of pictures to look at."""
+"""Pictures drawn by a base model from captions, and sheets of pictures to look at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from examples.sprites.world import SIZE, Pictures
@@ -17,17 +17,20 @@ GUIDANCE = 2.5
 _BATCH = 48
 
 
-def load_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The base model in fp32, without a progress bar."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+def load_pipeline(folder: Path) -> DiffusionPipeline:
+    """A base model in fp32, without a progress bar."""
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def draw_samples(pipeline: StableDiffusionPipeline, captions: Sequence[str], *, seed: int) -> Pictures:
+def draw_samples(
+    pipeline: DiffusionPipeline, captions: Sequence[str], *, seed: int, **conditions: tuple[int, int]
+) -> Pictures:
     """One sample uint8 ``(N, 32, 32, 3)`` of each caption: DDIM, 20 steps, guidance 2.5.
 
     Each has a noise of its own that follows from the seed and its position, so a longer list begins with the same.
+    `conditions` are Stable Diffusion XL's `original_size`, `crops_coords_top_left` and `target_size`.
     """
     samples = []
     for start in range(0, len(captions), _BATCH):
@@ -41,6 +44,7 @@ def draw_samples(pipeline: StableDiffusionPipeline, captions: Sequence[str], *, 
             width=SIZE,
             generator=generators,
             output_type="np",
+            **conditions,
         ).images
         samples.append((images * 255).round().astype(np.uint8))
     return np.concatenate(samples)

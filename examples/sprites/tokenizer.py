@@ -19,13 +19,13 @@ _WORD_END = "</w>"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
-def train_tokenizer() -> CLIPTokenizer:
-    """A CLIPTokenizer with one token for each of `every_word`, the same at every call; pad and eos are one token."""
+def train_tokenizer(*, pad_token: str = _END) -> CLIPTokenizer:
+    """A CLIPTokenizer with one token for each of `every_word`, the same at every call; pads are ends of text."""
     merges = _learn_merges(every_word())
     tokens = [*_ALPHABET, *(f"{character}{_WORD_END}" for character in _ALPHABET)]
     tokens += [*("".join(pair) for pair in merges), _START, _END]
     vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH, pad_token=pad_token)
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:

@@ -92,13 +92,16 @@ def all_combinations() -> Attributes:
     return np.array([(*row, i % len(PLACES)) for i, row in enumerate(rows)])
 
 
-def draw_pictures(attributes: Attributes, rng: np.random.Generator) -> Pictures:
-    """Pictures uint8 ``(N, 32, 32, 3)`` of the attribute rows ``(N, 4)``, jittered in size, place and angle."""
+def draw_pictures(attributes: Attributes, rng: np.random.Generator, *, size: int = SIZE) -> Pictures:
+    """Pictures uint8 ``(N, size, size, 3)`` of the attribute rows ``(N, 4)``, jittered in size, place and angle.
+
+    A larger picture has as large a sticker, with more of the place around it.
+    """
     chunks = [attributes[i : i + _RENDER_CHUNK] for i in range(0, len(attributes), _RENDER_CHUNK)]
-    return np.concatenate([_draw_chunk(chunk, rng) for chunk in chunks])
+    return np.concatenate([_draw_chunk(chunk, rng, size) for chunk in chunks])
 
 
-def draw_dataset(count: int, *, seed: int, nouns: dict[str, tuple[str, str, str]]) -> Dataset:
+def draw_dataset(count: int, *, seed: int, nouns: dict[str, tuple[str, str, str]], size: int = SIZE) -> Dataset:
     """A dataset of `count` pictures without the held-out combinations; about a third are bundles that a noun names."""
     rng = np.random.default_rng(seed)
     names = list(nouns)
@@ -116,13 +119,13 @@ def draw_dataset(count: int, *, seed: int, nouns: dict[str, tuple[str, str, str]
             rows.append(row)
             chosen.append(name)
     attributes = np.stack(rows)
-    return Dataset(pictures=draw_pictures(attributes, rng), attributes=attributes, nouns=chosen)
+    return Dataset(pictures=draw_pictures(attributes, rng, size=size), attributes=attributes, nouns=chosen)
 
 
-def _draw_chunk(attributes: Attributes, rng: np.random.Generator) -> Pictures:
+def _draw_chunk(attributes: Attributes, rng: np.random.Generator, size: int) -> Pictures:
     count = len(attributes)
     colour, texture, shape, place = attributes.T
-    x, y, radius = _sticker_coordinates(count, rng)
+    x, y, radius = _sticker_coordinates(count, rng, size)
     distance = np.empty_like(x)
     for index, name in enumerate(SHAPES):
         chosen = shape == index
@@ -133,13 +136,13 @@ def _draw_chunk(attributes: Attributes, rng: np.random.Generator) -> Pictures:
     second = np.array([second_tone(c) for c in COLOURS.values()])[colour][:, None, None]
     background = np.array(list(PLACES.values()), float)[place][:, None, None]
     image = np.where(_texture_mask(texture, x, y)[..., None], second, first) * coverage + background * (1 - coverage)
-    image = image.reshape(count, SIZE, _SUPERSAMPLING, SIZE, _SUPERSAMPLING, 3).mean((2, 4))
+    image = image.reshape(count, size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3).mean((2, 4))
     return np.clip(image + rng.normal(0, 1, image.shape), 0, 255).astype(np.uint8)
 
 
-def _sticker_coordinates(count: int, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
-    """x and y ``(N, 64, 64)`` in pixels from each sticker's own centre and angle, and its radius ``(N, 1, 1)``."""
-    grid = (np.arange(SIZE * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - SIZE / 2
+def _sticker_coordinates(count: int, rng: np.random.Generator, size: int) -> tuple[NDArray, NDArray, NDArray]:
+    """x and y ``(N, 2 size, 2 size)`` in pixels from the sticker's centre, turned with it; its radius ``(N, 1, 1)``."""
+    grid = (np.arange(size * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - size / 2
     y, x = np.meshgrid(grid, grid, indexing="ij")
     radius = rng.uniform(11.2, 12.4, (count, 1, 1))
     x = x - rng.uniform(-1.5, 1.5, (count, 1, 1))
@@ -155,7 +158,7 @@ def second_tone(colour: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def _texture_mask(texture: NDArray[np.int64], x: NDArray, y: NDArray) -> NDArray[np.bool_]:
-    """Where the second tone goes ``(N, 64, 64)``."""
+    """Where the second tone goes ``(N, H, W)``."""
     stripes = np.mod(y + _STRIPE_PERIOD / 4, _STRIPE_PERIOD) < _STRIPE_PERIOD / 2
     row = np.floor(y / _DOT_SPACING + 0.5)
     dot_x = np.mod(x + (row % 2) * _DOT_SPACING / 2 + _DOT_SPACING / 2, _DOT_SPACING) - _DOT_SPACING / 2

@@ -14,7 +14,7 @@ import pytest
 from components.common.artifacts import InitialEmbedding
 from components.common.errors import BaseModelError
 from components.common.tokenizer import limit_to_text_encoder
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 
 MODEL = Path(__file__).parents[2] / "examples" / "sprites" / "base_model"
 POSITIONS = 24  # of the tiny model's text encoder
@@ -62,14 +62,14 @@ def training_ids(model: Path) -> np.ndarray:
         rows={"text_encoder": np.zeros((1, 96), np.float32)},
         base_model_digest="",
     )
-    return training_prompt_ids(load_tokenizer(model, embedding), embedding, "object")
+    return training_prompt_ids(load_tokenizers(model, embedding), embedding, "object")["text_encoder"]
 
 
 def flax_ids(model: Path) -> np.ndarray:
     from components.flax_models.devices import mesh_for
     from components.flax_models.pipeline import FlaxPipeline
 
-    return FlaxPipeline(model, mesh=mesh_for("cpu")).prompt_ids(["a red circle", "circle " * 40])
+    return FlaxPipeline(model, mesh=mesh_for("cpu")).prompt_ids(["a red circle", "circle " * 40])["text_encoder"]
 
 
 def torch_picture(model: Path) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_script_when_run_as_printed_draws_the_concept(
     scripts = [
         usage_script(
             reference,
-            is_sdxl=False,
+            encoders=["text_encoder"],
             placeholder_token="<x>",
             prompt=prompt,
             num_inference_steps=2,
@@ -102,7 +102,7 @@ def test_script_with_clip_skip_draws_another_picture(tmp_path: Path, monkeypatch
     drawn = {"placeholder_token": "<x>", "prompt": "a <x>", "num_inference_steps": 2, "guidance_scale": 2.5}
     pictures = []
     for clip_skip in (0, 1):
-        script = usage_script(reference, is_sdxl=False, **drawn, clip_skip=clip_skip)
+        script = usage_script(reference, encoders=["text_encoder"], **drawn, clip_skip=clip_skip)
         assert (", clip_skip=1)" in script) is bool(clip_skip)
         pictures.append(draw(script, tmp_path, monkeypatch))
     assert np.abs(pictures[0] - pictures[1]).max() > 3
@@ -116,7 +116,7 @@ def test_script_that_keeps_a_concept_out_draws_another_picture(tmp_path: Path, m
     reference = import_base_model(str(MODEL), str(tmp_path / "store"), tmp_path / "reference")
     write_concept(tmp_path, vectors=2)
     settings = {"num_inference_steps": 2, "guidance_scale": 2.5}
-    script = usage_script(reference, is_sdxl=False, placeholder_token="<x>", prompt="a circle", **settings)
+    script = usage_script(reference, encoders=["text_encoder"], placeholder_token="<x>", prompt="a circle", **settings)
     pictures = [
         draw(
             with_last_line(script, drawing_line("a circle", negative_prompt=negative, **settings)),
@@ -140,17 +140,22 @@ def test_script_of_sdxl_draws_the_concept_and_keeps_it_out(tmp_path: Path, monke
         files={"model_index.json": ModelFile(sha256="ab" * 32, size=1)},
     )
     generator = np.random.default_rng(0)
-    rows = {name: generator.normal(0, 3, (2, 32)).astype(np.float32) for name in ("text_encoder", "text_encoder_2")}
+    widths = {"text_encoder": 32, "text_encoder_2": 48}
+    rows = {name: generator.normal(0, 3, (2, width)).astype(np.float32) for name, width in widths.items()}
     (tmp_path / LEARNED_EMBEDS).write_bytes(learned_embeds_bytes("<x>", rows, {}))
     settings = {"num_inference_steps": 1, "guidance_scale": 2.5}
-    script = usage_script(reference, is_sdxl=True, placeholder_token="<x>", prompt="a <x>", **settings)
+    script = usage_script(reference, encoders=rows, placeholder_token="<x>", prompt="a <x>", **settings)
     last_lines = [
         script.splitlines()[-1],
         drawing_line("a toy", **settings),
         drawing_line("a toy", negative_prompt="<x>", **settings),
+        drawing_line("a <x>", clip_skip=1, **settings),
     ]
-    with_it, without, kept_out = (draw(with_last_line(script, line), tmp_path, monkeypatch) for line in last_lines)
-    assert np.abs(with_it - without).max() > 0 and np.abs(kept_out - without).max() > 0
+    with_it, without, kept_out, skipped = (
+        draw(with_last_line(script, line), tmp_path, monkeypatch) for line in last_lines
+    )
+    for one, other in ((with_it, without), (kept_out, without), (skipped, with_it)):
+        assert np.abs(one - other).max() > 0
 
 
 @pytest.mark.parametrize(
@@ -179,10 +184,10 @@ def test_script_when_made_loads_the_model_from_where_it_is(
         store="/store",
         files={"model_index.json": ModelFile(sha256="ab" * 32, size=1)},
     )
-    for is_sdxl in (False, True):
+    for encoders in (["text_encoder"], ["text_encoder", "text_encoder_2"]):
         script = usage_script(
             reference,
-            is_sdxl=is_sdxl,
+            encoders=encoders,
             placeholder_token="<x>",
             prompt="<x>",
             num_inference_steps=50,
@@ -190,4 +195,4 @@ def test_script_when_made_loads_the_model_from_where_it_is(
         )
         compile(script, "script", "exec")
         assert re.search(expected, script)
-        assert script.count('token="<x>"') == (2 if is_sdxl else 0)
+        assert script.count('token="<x>"') == (2 if len(encoders) == 2 else 0)

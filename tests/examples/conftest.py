@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from examples.sprites.make import FOLDER
@@ -23,6 +23,12 @@ def sprites() -> Path:
 def base_model(sprites: Path) -> StableDiffusionPipeline:
     """The committed base model, in fp32."""
     return load_pipeline(sprites / "base_model")
+
+
+@pytest.fixture(scope="session")
+def base_model_xl(sprites: Path) -> StableDiffusionXLPipeline:
+    """The committed Stable Diffusion XL, in fp32."""
+    return load_pipeline(sprites / "base_model_xl")
 
 
 @pytest.fixture(scope="session")

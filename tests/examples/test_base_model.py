@@ -53,8 +53,9 @@ def test_clip_finds_the_right_caption_of_what_it_was_never_trained_on(clip: tupl
     assert clip_is_right(*clip, np.concatenate([HELD_OUT] * 4), seed=32).mean() >= 0.9
 
 
-def test_committed_weights_are_small_and_in_half_precision(sprites: Path):
-    files = [file for folder in ("base_model", "clip") for file in (sprites / folder).rglob("*") if file.is_file()]
+@pytest.mark.parametrize("folders", [("base_model", "clip"), ("base_model_xl",)])
+def test_committed_weights_are_small_and_in_half_precision(sprites: Path, folders: tuple[str, ...]):
+    files = [file for folder in folders for file in (sprites / folder).rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 12e6
     weights = [file for file in files if file.suffix == ".safetensors"]
     assert len(weights) == 4
@@ -70,7 +71,7 @@ def test_base_model_is_a_v_prediction_model_without_a_safety_checker(sprites: Pa
     assert json.loads((sprites / "base_model/model_index.json").read_text())["safety_checker"] == [None, None]
 
 
-@pytest.mark.parametrize("folder", ["base_model", "clip"])
+@pytest.mark.parametrize("folder", ["base_model", "base_model_xl", "clip"])
 def test_no_pickled_weights_are_committed(sprites: Path, folder: str):
     assert {file.suffix for file in (sprites / folder).rglob("*") if file.is_file()} == {
         ".json",

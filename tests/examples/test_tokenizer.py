@@ -52,7 +52,7 @@ def test_committed_tokenizers_are_what_training_makes(sprites: Path):
 
 
 def test_text_encoder_knows_where_the_text_ends(sprites: Path, tokenizer: CLIPTokenizer):
-    for folder in ("base_model/text_encoder", "clip"):
+    for folder in ("base_model/text_encoder", "base_model_xl/text_encoder", "base_model_xl/text_encoder_2", "clip"):
         config = AutoConfig.from_pretrained(sprites / folder)
         text = getattr(config, "text_config", config)
         assert text.eos_token_id == tokenizer.eos_token_id

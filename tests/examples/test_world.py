@@ -30,6 +30,12 @@ def test_picture_bytes_are_those_that_were_trained_on():
     assert hashlib.sha256(pictures.tobytes()).hexdigest()[:16] == "ef651552d2259f04"
 
 
+def test_larger_picture_shows_the_same_sticker_with_more_around_it():
+    small, large = (draw_pictures(all_combinations(), np.random.default_rng(0), size=size) for size in (32, 48))
+    assert large.shape[1:] == (48, 48, 3)
+    assert (np.abs(large[:, 8:40, 8:40].astype(int) - small) <= 12).all()  # their pixel noise differs
+
+
 def test_captions_are_the_same_for_the_same_seed():
     data = draw_captioned(60, seed=5)
     first, again = (

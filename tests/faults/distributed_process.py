@@ -23,14 +23,14 @@ from components.common.base_model import materialize, read_reference
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
-from components.common.training.run_artifacts import PARTS, sampling_plan
-from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
-from components.train.torch.models import FrozenModels
-from components.train.torch.trainer import TEXT_ENCODER, TorchTrainer
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
+from components.common.training.run_artifacts import sampling_plan
+from components.train.torch.trainer import TorchTrainer
 from components.train.train import train
+from tests.torch_runs import frozen_models
 
 PROFILED_STEPS = 3
+TEXT_ENCODER = "text_encoder"
 COLLECTIVES = ("gloo:", "nccl:", "c10d::")
 """How torch.profiler's names of what processes send each other begin."""
 
@@ -68,23 +68,17 @@ def collectives(inputs: dict[str, Path], train_batch_size: int, folder: Path) ->
 
 
 def _trainer_and_plan(inputs: dict[str, Path], config: TrainConfig, process: Accelerator) -> tuple[TorchTrainer, Any]:
-    model = materialize(read_reference(inputs["base_model"]), PARTS)
+    model = materialize(read_reference(inputs["base_model"]), ["tokenizer", "text_encoder", "unet", "scheduler"])
     latents, embedding = LatentSet.read(inputs["latent_set"]), InitialEmbedding.read(inputs["initial_embedding"])
-    noise_scheduler = load_noise_scheduler(model)
+    models = frozen_models(model, config, process)
     trainer = TorchTrainer(
         config=config,
         latent_set=latents,
         embedding=embedding,
-        prompt_ids=training_prompt_ids(load_tokenizer(model, embedding), embedding, config.learnable_property),
-        models=FrozenModels(
-            config,
-            text_encoder=load_text_encoder(model, dtype=torch.float32, device=process.device),
-            unet=load_unet(model, dtype=torch.float32, device=process.device),
-            noise_scheduler=noise_scheduler,
-            accelerator=process,
-        ),
+        prompt_ids=training_prompt_ids(load_tokenizers(model, embedding), embedding, config.learnable_property),
+        models=models,
     )
-    timesteps = noise_scheduler.config.num_train_timesteps
+    timesteps = models.noise_scheduler.config.num_train_timesteps
     plan = sampling_plan(config, latents, num_processes=process.num_processes, num_train_timesteps=timesteps)
     return trainer, plan
 

@@ -25,6 +25,7 @@ from components.torch_models.clip_scorer import ClipScorer
 from components.torch_models.denoising_loss import PromptLosses, held_out_loss
 from components.torch_models.sampling import load_pipeline
 from tests.find_start_word.conftest import Inputs
+from tests.torch_runs import family_in
 
 CPU = torch.device("cpu")
 SPRITES = Path(__file__).parents[2] / "examples" / "sprites"
@@ -71,9 +72,10 @@ def test_best_words_are_those_of_least_loss(inputs: Inputs, tmp_path: Path, monk
 
 def test_loss_of_a_word_is_that_of_the_evaluation(inputs: Inputs) -> None:
     model = materialize(read_reference(inputs.base_model))
-    tokenizer = limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / "text_encoder")
+    tokenizers = {"text_encoder": limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / "text_encoder")}
     latents = LatentSet.read(inputs.latent_set)
-    losses = PromptLosses(model, tokenizer, latents, device=CPU, strata=20, template="a photo of a {}", max_pictures=9)
+    looked_at = {"strata": 20, "template": "a photo of a {}", "max_pictures": 9}
+    losses = PromptLosses(model, family_in(model), tokenizers, latents, device=CPU, **looked_at)
     pictures = ImageSet.read(inputs.image_set).pixels
     pipeline = load_pipeline(model, device=CPU, dtype=torch.float32)
     assert losses.loss("star") == pytest.approx(held_out_loss(pipeline, pictures, "a photo of a star"), rel=1e-4)

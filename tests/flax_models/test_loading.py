@@ -16,7 +16,7 @@ import torch
 from flax import nnx
 
 from components.common.errors import BaseModelError, ConfigError
-from components.flax_models.loading import Loaded, load_text_encoder, load_unet, load_vae, weight_dtype
+from components.flax_models.loading import Loaded, load_text_encoders, load_unet, load_vae, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
 from tests import flax_runs as runs
 
@@ -74,7 +74,8 @@ def test_text_encoder_loads_with_and_without_prefix(original: Path, model: Path,
         return {**named, **positions}
 
     change_weights(model / "text_encoder", rename)
-    assert same(load_text_encoder(model, dtype=jnp.float32), load_text_encoder(original, dtype=jnp.float32))
+    (ours, wanted) = (load_text_encoders(each, runs.SD1, dtype=jnp.float32) for each in (model, original))
+    assert same(ours[runs.TEXT_ENCODER], wanted[runs.TEXT_ENCODER])
 
 
 def test_vae_of_2022_loads(original: Path, model: Path) -> None:
@@ -136,8 +137,9 @@ def test_pickled_weights_are_refused(model: Path) -> None:
     ("part", "fields"),
     [
         ("unet", {"class_embed_type": "timestep"}),
-        ("unet", {"addition_embed_type": "text_time"}),
-        ("unet", {"transformer_layers_per_block": [1, 2]}),
+        ("unet", {"addition_embed_type": "image"}),
+        ("unet", {"transformer_layers_per_block": [[1, 1], [2, 2]]}),
+        ("unet", {"reverse_transformer_layers_per_block": [2, 1]}),
         ("unet", {"dual_cross_attention": True}),
         ("unet", {"invented_last_week": 3}),
         ("unet", {"num_attention_heads": 8}),
@@ -152,7 +154,7 @@ def test_config_that_is_not_implemented_is_refused_by_name(model: Path, part: st
     change_config(model / part / "config.json", **fields)
     load = {"unet": lambda: load_unet(model, dtype=jnp.float32), "vae": lambda: load_vae(model)}
     with pytest.raises(BaseModelError, match=f"do not compute: {next(iter(fields))} = "):
-        load.get(part, lambda: load_text_encoder(model, dtype=jnp.float32))()
+        load.get(part, lambda: load_text_encoders(model, runs.SD1, dtype=jnp.float32))()
 
 
 def test_heads_that_do_not_divide_are_refused(model: Path) -> None:

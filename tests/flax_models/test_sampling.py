@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.numpy import save_file
 from transformers import CLIPTextModel
 
-from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.common.artifacts import learned_embeds_bytes
+from components.common.errors import BaseModelError, ConfigError, TokenError
 from components.flax_models.ddim import load_ddim
 from components.flax_models.devices import mesh_for
 from components.flax_models.pipeline import FlaxPipeline
 from components.flax_models.sampling import FlaxSampler
+from components.torch_models.sampling import load_concept
 from tests import flax_runs as runs
 
 STEPS = 4
@@ -92,6 +94,43 @@ def test_pictures_equal_diffusers_with_clip_skip_and_from_noise_alone(tmp_path: 
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(("negative_prompt", "clip_skip"), [("", 0), ("art", 1)])
+def test_pictures_equal_diffusers_with_two_text_encoders(
+    tmp_path: Path, tiny_sdxl: Path, negative_prompt: str, clip_skip: int
+) -> None:
+    """An empty negative prompt is zeros there, another one is read."""
+    embedding = runs.initial_embedding({"text_encoder": 32, "text_encoder_2": 48}, 2)
+    header = {"placeholder_token": "<cat-toy>", **({"clip_skip": str(clip_skip)} if clip_skip else {})}
+    file = tmp_path / "learned_embeds.safetensors"
+    file.write_bytes(learned_embeds_bytes("<cat-toy>", embedding.rows, header))
+    noise = starting_noise(2, 8)
+    ours = FlaxPipeline(tiny_sdxl, mesh=mesh_for("cpu"))
+    ours.load_concept(file)
+    found = FlaxSampler(ours).sample(
+        PROMPTS, noise, num_inference_steps=STEPS, guidance_scale=5.0, negative_prompt=negative_prompt
+    )
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)
+    pipeline.set_progress_bar_config(disable=True)
+    load_concept(pipeline, file)
+    wanted = pipeline(
+        PROMPTS,
+        latents=torch.from_numpy(noise),
+        num_inference_steps=STEPS,
+        guidance_scale=5.0,
+        negative_prompt=[negative_prompt] * len(PROMPTS) if negative_prompt else None,
+        clip_skip=clip_skip or None,
+        output_type="np",
+    ).images
+    assert found.shape == (2, 16, 16, 3) and wanted.std() > 0.01
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_concept_of_one_text_encoder_is_refused_where_there_are_two(tmp_path: Path, tiny_sdxl: Path) -> None:
+    expected = r"is a word for Stable Diffusion 1\.x .*, expected one for Stable Diffusion XL with width 32 .* width 48"
+    with pytest.raises(BaseModelError, match=expected):
+        FlaxPipeline(tiny_sdxl, mesh=mesh_for("cpu")).load_concept(concept(tmp_path))
+
+
 def test_noise_that_is_predicted_where_there_is_no_signal_is_refused(tmp_path: Path, model: Path) -> None:
     changed = with_scheduler(
         tmp_path, model, _class_name="DDIMScheduler", rescale_betas_zero_snr=True, timestep_spacing="trailing"
@@ -128,7 +167,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_concept_of_another_model_is_refused(tmp_path: Path, model: Path) -> None:
     pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
-    with pytest.raises(InputError, match="text_encoder of width 16, expected text_encoder of width 32"):
+    with pytest.raises(BaseModelError, match=r"width 16 for text_encoder, expected .* width 32 for text_encoder"):
         pipeline.load_concept(concept(tmp_path, width=16))
 
 
@@ -161,12 +200,12 @@ def test_more_steps_than_timesteps_are_refused(model: Path) -> None:
 
 def test_vocabulary_is_that_of_the_model_also_with_a_concept(tmp_path: Path, model: Path) -> None:
     pipeline = FlaxPipeline(model, mesh=mesh_for("cpu"))
-    tokens, table = pipeline.vocabulary()
+    tokens, table = pipeline.vocabulary(runs.TEXT_ENCODER)
     wanted = CLIPTextModel.from_pretrained(model / "text_encoder").get_input_embeddings().weight.detach().numpy()
     np.testing.assert_array_equal(table, wanted)
     assert len(tokens) == len(wanted) and tokens[-1] == "<|endoftext|>"
     pipeline.load_concept(concept(tmp_path))
-    assert pipeline.vocabulary()[0] == tokens
+    assert pipeline.vocabulary(runs.TEXT_ENCODER)[0] == tokens
 
 
 @pytest.mark.parametrize(("size", "shape"), [(8, (4, 8, 8)), ([8, 16], (4, 8, 16))])

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from components.common.errors import BaseModelError
+from components.common.families import FAMILIES
 from components.common.sources.models import open_source
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import load_tokenizer
@@ -43,7 +44,7 @@ TORCH: dict[str, Load] = {
     "vae": lambda model: torch_loading.load_vae(model, device=CPU),
 }
 FLAX: dict[str, Load] = {
-    "text_encoder": lambda model: flax_loading.load_text_encoder(model, dtype=jnp.float32),
+    "text_encoder": lambda model: flax_loading.load_text_encoders(model, FAMILIES[0], dtype=jnp.float32),
     "unet": lambda model: flax_loading.load_unet(model, dtype=jnp.float32),
     "vae": lambda model: flax_loading.load_vae(model),
 }

@@ -164,13 +164,13 @@ def test_front_matter_holds_the_text_and_no_more(stored_text: str) -> None:
     assert front["widget"] == [{"text": shown, "output": {"url": shown}}]
 
 
-@pytest.mark.parametrize("is_sdxl", [True, False], ids=["sdxl", "sd"])
+@pytest.mark.parametrize("encoders", [["text_encoder", "text_encoder_2"], ["text_encoder"]], ids=["sdxl", "sd"])
 @pytest.mark.parametrize("hub", [True, False], ids=["hub", "local"])
-def test_script_has_the_text_as_a_string_alone(text: str, hub: bool, is_sdxl: bool) -> None:
+def test_script_has_the_text_as_a_string_alone(text: str, hub: bool, encoders: list[str]) -> None:
     def made(word: str) -> ast.Module:
         script = usage_script(
             reference_to(word, hub=hub),
-            is_sdxl=is_sdxl,
+            encoders=encoders,
             placeholder_token=word,
             prompt=word,
             num_inference_steps=2,

@@ -45,7 +45,7 @@ LOADERS: dict[str, tuple[str, Load]] = {
     "VAE by torch": ("vae", lambda model: torch_loading.load_vae(model, device=CPU)),
     "text encoder by flax": (
         "text_encoder",
-        lambda model: flax_loading.load_text_encoder(model, dtype=jnp.float32),
+        lambda model: flax_loading.load_text_encoders(model, runs.SD1, dtype=jnp.float32),
     ),
     "UNet by flax": ("unet", lambda model: flax_loading.load_unet(model, dtype=jnp.float32)),
     "VAE by flax": ("vae", lambda model: flax_loading.load_vae(model)),

@@ -329,11 +329,15 @@ def test_import_when_the_pipeline_has_the_same_parts_takes_it(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("FluxPipeline", "is of a FluxPipeline, expected one of StableDiffusionPipeline, .*choose a Stable Diffusion"),
+        ("FluxPipeline", r"FluxPipeline \(a transformer .*T5.*\), expected one of .*choose a model of .* 2\.x, .* XL"),
+        ("PixArtAlphaPipeline", r"PixArtAlphaPipeline \(a transformer .*\), expected"),
+        ("KandinskyV22Pipeline", r"KandinskyV22Pipeline \(drawing by pictures' embeddings\), expected"),
+        ("LatentConsistencyModelPipeline", r"ModelPipeline \(distilled to a few steps\), expected"),
         ("StableDiffusionInpaintPipeline", r"is of a StableDiffusionInpaintPipeline \(inpainting\), expected"),
         ("StableDiffusionInstructPix2PixPipeline", r"Pix2PixPipeline \(editing\), expected"),
         ("StableDiffusionControlNetPipeline", r"ControlNetPipeline \(steering by a ControlNet\), expected"),
-        ("StableDiffusion3Pipeline", "is of a StableDiffusion3Pipeline, expected"),
+        ("StableDiffusion3Pipeline", r"is of a StableDiffusion3Pipeline \(a transformer .*\), expected"),
+        ("HunyuanDiTPipeline", "is of a HunyuanDiTPipeline, expected"),
         (None, "is of a None, expected"),
     ],
 )
@@ -352,6 +356,8 @@ def test_import_when_the_pipeline_is_of_another_family_names_it(
         ("model_index.json", {"unet": [None, None]}, r"model_index\.json names no unet; a Stable Diffusion model has"),
         ("model_index.json", {"text_encoder": ["transformers", "T5EncoderModel"]}, "text_encoder is a T5EncoderModel"),
         ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae is a AutoencoderTiny, expected a Auto"),
+        ("model_index.json", {"requires_aesthetics_score": True}, "it is of a refiner, .*; choose that model"),
+        ("unet/config.json", {"time_cond_proj_dim": 256}, "unet/config.json has time_cond_proj_dim: .* few steps"),
         ("unet/config.json", {"in_channels": 9}, "the UNet takes 9 channels, the VAE's latents have 4: .*inpainting"),
     ],
 )

@@ -124,7 +124,7 @@ def test_rows_when_there_is_an_existing_embedding_are_its_rows(key: str, referen
 def test_existing_embedding_when_it_does_not_fit_is_refused(reference: Path, tmp_path: Path) -> None:
     file = tmp_path / "old.safetensors"
     safetensors.numpy.save_file({"<old>": np.ones((1, 5), np.float32)}, file)
-    with pytest.raises(BaseModelError, match=r"rows of width 5 for text_encoder, expected width 8 for text_encoder as"):
+    with pytest.raises(BaseModelError, match=r"with width 5 for text_encoder, expected .* width 8 for text_encoder,"):
         start_from(reference, file, vectors=1)
     safetensors.numpy.save_file({"clip_l": np.ones((1, 8), np.float32), "clip_g": np.ones((1, 9), np.float32)}, file)
     with pytest.raises(BaseModelError, match=r"width 8 for text_encoder and width 9 for text_encoder_2, expected"):
@@ -311,7 +311,7 @@ def test_num_vectors_when_too_many_for_a_prompt_says_how_many_fit(
 
 def test_model_when_without_text_encoder_says_what_it_has(model_folder: Path, refer_to: Refer) -> None:
     shutil.rmtree(model_folder / "text_encoder")
-    with pytest.raises(BaseModelError, match=r"found no text_encoder .* has tokenizer, unet: import a diffusion model"):
+    with pytest.raises(BaseModelError, match=r"found the text encoders none, expected text_encoder or "):
         initialize(refer_to(model_folder))
 
 

@@ -13,27 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.key_fields import IN_EVERY_KEY, OUTSIDE_THE_KEY
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
 from components.common.training.run_artifacts import sampling_plan
 from components.common.training.sampling_plan import SamplingPlan
 from components.flax_models import loading as flax_loading
 from components.flax_models.devices import mesh_for
 from components.flax_models.noise_schedule import load_noise_schedule
-from components.torch_models import loading
 from components.train.flax import models as flax
 from components.train.flax import objective as flax_objective
 from components.train.flax.trainer import FlaxTrainer
 from components.train.torch import objective as torch_objective
-from components.train.torch.models import FrozenModels
 from components.train.torch.trainer import TorchTrainer
 from tests import flax_runs as runs
 from tests.tiny_models import ModelWidths, make_model
+from tests.torch_runs import frozen_models
 
 STEPS = 3
 LEARNING_RATE = 0.05
@@ -42,7 +40,7 @@ OPTIMIZER = {"train_batch_size": 4, "adam_epsilon": 1e-4, "adam_weight_decay": 0
 TOLERANCE = 1e-4
 
 WIDTH = 32
-INITIAL = runs.initial_embedding(WIDTH, 2).rows[runs.TEXT_ENCODER]
+INITIAL = runs.initial_embedding({runs.TEXT_ENCODER: WIDTH}, 2).rows[runs.TEXT_ENCODER]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "snr_gamma": {"snr_gamma": 0.5},
@@ -81,15 +79,16 @@ def nano_model(path: Path, **scheduler: Any) -> Path:
 @functools.cache
 def inputs(model: Path) -> dict[str, Any]:
     """What both trainers are given beside the models."""
-    embedding = runs.initial_embedding(WIDTH, 2)
-    prompt_ids = training_prompt_ids(load_tokenizer(model, embedding), embedding, "object")
+    embedding = runs.initial_embedding({runs.TEXT_ENCODER: WIDTH}, 2)
+    prompt_ids = training_prompt_ids(load_tokenizers(model, embedding), embedding, "object")
     return {"latent_set": runs.latent_set(), "embedding": embedding, "prompt_ids": prompt_ids}
 
 
 @functools.cache
 def flax_models(model: Path) -> dict[str, Any]:
     return {
-        "text_encoder": flax_loading.load_text_encoder(model, dtype=jnp.float32),
+        "family": runs.SD1,
+        "text_encoders": flax_loading.load_text_encoders(model, runs.SD1, dtype=jnp.float32),
         "unet": flax_loading.load_unet(model, dtype=jnp.float32),
         "noise_schedule": load_noise_schedule(model),
         "mesh": mesh_for("cpu"),
@@ -108,18 +107,7 @@ def flax_trainer(model: Path, config: TrainConfig) -> FlaxTrainer:
 
 
 def torch_trainer(model: Path, config: TrainConfig) -> TorchTrainer:
-    fp32_on_cpu = {"dtype": torch.float32, "device": torch.device("cpu")}
-    return TorchTrainer(
-        config=config,
-        **inputs(model),
-        models=FrozenModels(
-            config,
-            text_encoder=loading.load_text_encoder(model, **fp32_on_cpu),
-            unet=loading.load_unet(model, **fp32_on_cpu),
-            noise_scheduler=loading.load_noise_scheduler(model),
-            accelerator=Accelerator(cpu=True),
-        ),
-    )
+    return TorchTrainer(config=config, **inputs(model), models=frozen_models(model, config))
 
 
 TRAINERS: dict[str, Callable[[Path, TrainConfig], Any]] = {"torch": torch_trainer, "flax": flax_trainer}
@@ -179,8 +167,8 @@ def test_schedule_without_terminal_signal_and_weights_of_velocities_equal_torch(
 
 
 def test_rows_have_the_norm_that_they_are_held_to(model: Path) -> None:
-    norm = torch_trainer(model, TrainConfig()).vocabulary_norm
-    assert np.isclose(flax_trainer(model, TrainConfig()).vocabulary_norm, norm)
+    norm = torch_trainer(model, TrainConfig()).vocabulary_norms["text_encoder"]
+    assert np.isclose(flax_trainer(model, TrainConfig()).vocabulary_norms["text_encoder"], norm)
     for changes, expected in (
         ({"norm_control": "rescale"}, norm),
         ({"norm_control": "rescale", "max_embedding_norm": 2.0}, 2 * norm),

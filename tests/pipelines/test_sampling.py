@@ -158,8 +158,8 @@ def test_embedding_of_others_when_its_file_names_it_enters_with_every_row(tmp_pa
 @pytest.mark.parametrize(
     ("name", "keys", "width", "expected"),
     [
-        ("sd2.safetensors", ["emb_params"], 100, "rows of width 100, expected the width 96 of text_encoder"),
-        ("xl.safetensors", ["clip_l", "clip_g"], 96, r"rows for text_encoder_2, .* is for Stable Diffusion XL"),
+        ("sd2.safetensors", ["emb_params"], 100, "with width 100 for text_encoder, expected .* width 96 for"),
+        ("xl.safetensors", ["clip_l", "clip_g"], 96, r"is a word for Stable Diffusion XL .*, expected one for .* 1\.x"),
         ("bad hands.safetensors", ["emb_params"], 96, "is for 'bad hands', which no prompt can name .*rename the file"),
     ],
 )

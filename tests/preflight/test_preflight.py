@@ -132,7 +132,7 @@ def test_existing_embedding_is_read_and_held_against_the_model(given: dict[str, 
     assert told(checked, "add_the_new_word")["initializer_embedding_sha256"] == sha256_of_file(old)
     safetensors.numpy.save_file({"<old>": np.ones((1, width + 1), np.float32)}, old)
     with pytest.raises(
-        BaseModelError, match=rf"initializer_embedding: .* of width {width + 1} .*expected width {width}"
+        BaseModelError, match=rf"initializer_embedding: .* with width {width + 1} .*expected .* width {width}"
     ):
         preflight({**given, "initializer_embedding": str(old)})
     for name, why in (("old.pt", "is pickled"), ("nowhere.safetensors", "nowhere.safetensors")):
@@ -246,6 +246,19 @@ def test_pods_grow_with_the_model_and_the_gpus_unless_they_are_given(given: dict
     assert (set_.training_memory, set_.evaluation_cpu, set_.encoding_memory) == ("5Gi", "3", "7Gi")
 
 
+def test_pods_grow_with_the_pictures_where_no_accelerator_holds_them(given: dict[str, Any]):
+    def gibibytes(**changes: Any) -> list[int]:
+        checked = preflight({**given, "train_batch_size": 2, **changes})
+        pods = ("encoding", "training", "evaluation")
+        return [int(getattr(checked, f"{pod}_memory").removesuffix("Gi")) for pod in pods]
+
+    small = gibibytes()
+    large = gibibytes(resolution=1024)
+    assert [after - before for before, after in zip(small, large, strict=True)] == [2, 19, 8]
+    assert gibibytes(resolution=1024, accelerator="gpu") == small
+    assert gibibytes(resolution=1024, accelerator="tpu", accelerator_count=1) == [large[0], *small[1:]]
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -325,14 +338,14 @@ def test_model_for_tpus_is_looked_at_and_its_resource_given(given_for_tpus: dict
 
 
 def test_model_that_flax_does_not_compute_is_refused_for_tpus_alone(given_for_tpus: dict[str, Any], tmp_path: Path):
-    change(tmp_path / "model" / "unet" / "config.json", addition_embed_type="text_time")
+    change(tmp_path / "model" / "unet" / "config.json", class_embed_type="timestep")
     change(tmp_path / "model" / "scheduler" / "scheduler_config.json", _class_name="UniPCMultistepScheduler")
     with pytest.raises(BaseModelError) as caught:
         preflight(given_for_tpus)
     for told in (
         "accelerator tpu: ",
         f"{tmp_path / 'model'}",
-        "addition_embed_type",
+        "class_embed_type",
         "UniPCMultistepScheduler",
     ):
         assert told in str(caught.value)
@@ -484,7 +497,9 @@ def test_checkpoint_that_is_not_there_is_refused_with_those_that_are(
         preflight({**given, "resume_from_checkpoint": name})
 
 
-def test_model_with_two_text_encoders_is_refused_as_no_trainer_takes_it(given: dict[str, Any], tmp_path: Path):
+@pytest.fixture
+def given_sdxl(given: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The same with a base model that has the parts of Stable Diffusion XL."""
     model = tmp_path / "model"
     for part in ("tokenizer", "text_encoder"):
         shutil.copytree(model / part, model / f"{part}_2")
@@ -493,11 +508,69 @@ def test_model_with_two_text_encoders_is_refused_as_no_trainer_takes_it(given: d
         "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
     }
     change(model / "model_index.json", _class_name="StableDiffusionXLPipeline", **second)
-    told = (
-        r"base_model: the base model has the text encoders \['text_encoder', 'text_encoder_2'\], expected text_encoder"
-    )
+    change(model / "unet" / "config.json", addition_embed_type="text_time", use_linear_projection=True)
+    change(model / "text_encoder_2" / "config.json", hidden_size=128)
+    return given
+
+
+def test_model_of_no_family_is_refused_by_what_it_has(given_sdxl: dict[str, Any], tmp_path: Path):
+    change(tmp_path / "model" / "unet" / "config.json", addition_embed_type=None)
+    told = "base_model: the base model has text_encoder, text_encoder_2 and a UNet with addition_embed_type None"
     with pytest.raises(BaseModelError, match=told):
-        preflight(given)
+        preflight(given_sdxl)
+
+
+def test_every_text_encoder_is_looked_at(given_sdxl: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    model = tmp_path / "model"
+    caplog.set_level("INFO")
+    preflight(given_sdxl)
+    assert "base_model: Stable Diffusion XL" in caplog.text
+    change(model / "text_encoder_2" / "config.json", max_position_embeddings=16, num_hidden_layers=3)
+    change(model / "text_encoder" / "config.json", num_hidden_layers=4)
+    with pytest.raises(BaseModelError, match="clip_skip: found 2, expected less than 2"):
+        preflight({**given_sdxl, "clip_skip": 2})
+    long = "a photo of a {}" + " on the snow" * 5
+    with pytest.raises(TokenError, match=r"evaluation_prompts: found .* expected at most 16") as caught:
+        preflight({**given_sdxl, "evaluation_prompts": [long]})
+    assert str(caught.value).count("evaluation_prompts") == 1
+
+
+def test_tokenizers_that_number_words_differently_are_refused(given_sdxl: dict[str, Any], tmp_path: Path):
+    [file] = (tmp_path / "model" / "tokenizer_2").glob("tokenizer.json")
+    content = json.loads(file.read_text())
+    change(file, added_tokens=[*content["added_tokens"], {**content["added_tokens"][0], "id": 10**4, "content": "<z>"}])
+    with pytest.raises(BaseModelError, match=r"base_model: the tokenizers of .* number the tokens differently"):
+        preflight(given_sdxl)
+
+
+def test_word_of_another_family_is_refused_with_both_names(given_sdxl: dict[str, Any], tmp_path: Path):
+    of_one, of_two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    row = np.ones((1, 96), np.float32)
+    safetensors.numpy.save_file({"<old>": row}, of_one)
+    safetensors.numpy.save_file({"clip_l": row, "clip_g": np.ones((1, 128), np.float32)}, of_two)
+    preflight({**given_sdxl, "initializer_embedding": str(of_two)})
+    told = r"initializer_embedding: .*one\.safetensors is a word for .* 1\.x or .*, expected one for .* XL"
+    with pytest.raises(BaseModelError, match=told):
+        preflight({**given_sdxl, "initializer_embedding": str(of_one)})
+
+
+@pytest.mark.parametrize(
+    ("resolution", "warned"), [(16, "from smaller ones"), (24, ""), (40, ""), (48, "larger ones make")]
+)
+def test_pictures_of_another_size_than_the_models_own_are_warned_of(
+    resolution: int, warned: str, given: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
+    preflight({**given, "resolution": resolution})
+    assert ("resolution: found" in caplog.text) is bool(warned)
+    assert warned in caplog.text and "distilled" not in caplog.text
+
+
+def test_model_that_was_distilled_to_a_few_steps_is_warned_of(
+    given: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "model").rename(tmp_path / "sdxl-Turbo")
+    preflight({**given, "base_model": str(tmp_path / "sdxl-Turbo")})
+    assert "sdxl-Turbo is by its name distilled to a few steps" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_card_script_when_the_base_model_is_sd(inputs: Inputs) -> None:
 def test_card_prints_the_lines_that_are_tested_by_running_them(sdxl: bool, make_inputs: Callable[..., Inputs]) -> None:
     assert script_of(card_of(make_inputs(sdxl=sdxl))).strip() == usage_script(
         REFERENCE,
-        is_sdxl=sdxl,
+        encoders=["text_encoder", "text_encoder_2"] if sdxl else ["text_encoder"],
         placeholder_token="<cat-toy>",
         prompt="a photo of a <cat-toy>",
         num_inference_steps=50,

@@ -9,18 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers import StableDiffusionPipeline
 
 from components.common.artifacts import LEARNED_EMBEDS, learned_embeds_bytes
-from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
-from components.torch_models.hidden_states import hidden_states
+from components.common.errors import BaseModelError, ConfigError, TokenError
+from components.common.families import family_of
+from components.torch_models.conditioning import encode_text
+from components.torch_models.denoising_loss import held_out_loss
 from components.torch_models.sampling import (
     SamplingConfig,
     load_concept,
@@ -28,7 +23,7 @@ from components.torch_models.sampling import (
     sample,
     write_rows,
 )
-from tests.tiny_models import make_tokenizer
+from tests.tiny_models import with_vae_that_overflows
 
 CPU = torch.device("cpu")
 FAST = SamplingConfig(num_inference_steps=2, height=32, width=32, batch_size=2)
@@ -158,64 +153,55 @@ def test_clip_skip_leaves_out_last_layers_of_the_prompt_alone(pipeline):
     [skipped] = sample(pipeline, ["a cat"], [0], without)
     assert (plain != skipped).any()
 
-    ids = pipeline.tokenizer("a cat", padding="max_length", return_tensors="pt").input_ids
+
+@pytest.mark.parametrize("model", ["tiny_sd15", "tiny_sdxl"])
+def test_encoded_text_is_that_of_the_pipeline(model, request):
+    pipeline = load_pipeline(request.getfixturevalue(model), device=CPU, dtype=torch.float32)
+    family = family_of(pipeline.components, pipeline.unet.config)
+    tokenizers = {each.part: pipeline.components[each.tokenizer] for each in family.text_encoders}
+    padded = {"padding": "max_length", "return_tensors": "pt"}
+    ids = {part: tokenizer("a cat", **padded).input_ids for part, tokenizer in tokenizers.items()}
     with torch.inference_mode():
-        for clip_skip in (0, 1, 3):
-            theirs, _ = pipeline.encode_prompt("a cat", CPU, 1, False, clip_skip=clip_skip or None)
-            np.testing.assert_array_equal(hidden_states(pipeline.text_encoder, ids, clip_skip), theirs)
+        for clip_skip in (0, 1):
+            options = {"do_classifier_free_guidance": False, "clip_skip": clip_skip or None}
+            states, _, *pooled = pipeline.encode_prompt("a cat", device=CPU, num_images_per_prompt=1, **options)
+            ours = encode_text(family, pipeline.components, ids, clip_skip)
+            for found, expected in zip(ours, [states, *pooled[:1]], strict=True):
+                np.testing.assert_array_equal(found, expected)
 
 
-@pytest.fixture(scope="module")
-def tiny_sdxl(tmp_path_factory):
-    """A diffusers folder with random weights and the two text encoders of SDXL."""
-    tokenizer = make_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    blocks = {"block_out_channels": (16, 32), "norm_num_groups": 8, "layers_per_block": 1}
-    unet = UNet2DConditionModel(
-        **blocks,
-        sample_size=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
-        cross_attention_dim=16 + 24,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=24 + 6 * 4,
-    )
-    vae = AutoencoderKL(
-        **blocks,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        sample_size=16,
-    )
-    folder = tmp_path_factory.mktemp("models") / "sdxl"
-    StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(CLIPTextConfig(**text, hidden_size=16)),
-        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**text, hidden_size=24, projection_dim=24)),
-        tokenizer=tokenizer,
-        tokenizer_2=make_tokenizer(),
-        unet=unet,
-        scheduler=DDIMScheduler(),
-    ).save_pretrained(folder)
-    return folder
+@pytest.mark.parametrize("zeroed", [True, False])
+def test_negative_prompt_when_empty_is_what_the_pipeline_takes_for_none(tiny_sdxl, zeroed):
+    pipeline = load_pipeline(tiny_sdxl, device=CPU, dtype=torch.float32)
+    pipeline.register_to_config(force_zeros_for_empty_prompt=zeroed)
+    size = {"num_inference_steps": 1, "height": 16, "width": 16}
+    [found] = sample(pipeline, ["a cat"], [0], SamplingConfig(**size))
+    [told] = sample(pipeline, ["a cat"], [0], SamplingConfig(**size), negative_prompt=" ")
+    generator = torch.Generator().manual_seed(0)
+    drawn = pipeline("a cat", **size, guidance_scale=7.5, generator=generator, output_type="np").images[0]
+    assert np.abs(found - drawn * 255).max() < 1
+    assert (found != told).any() == zeroed
+
+
+def test_sdxl_draws_and_measures_in_fp16_when_its_vae_overflows(tiny_sdxl, tmp_path):
+    model = with_vae_that_overflows(Path(shutil.copytree(tiny_sdxl, tmp_path / "model")))
+    pipeline = load_pipeline(model, device=CPU, dtype=torch.float16)
+    size = {"num_inference_steps": 1, "height": 16, "width": 16}
+    [picture] = sample(pipeline, ["a cat"], [0], SamplingConfig(**size))
+    assert picture.max() > 0
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        assert not pipeline.vae.encode(torch.ones(1, 3, 16, 16).half()).latent_dist.mean.isfinite().all()
+    assert np.isfinite(held_out_loss(pipeline, [pixels], "a cat"))
+    assert pipeline.vae.dtype == torch.float16
 
 
 def test_sdxl_takes_rows_for_both_text_encoders(tiny_sdxl, tmp_path):
     pipeline = load_pipeline(tiny_sdxl, device=CPU, dtype=torch.float32)
     rng = np.random.default_rng(0)
     rows = {
-        "text_encoder": rng.normal(0, 1, (2, 16)).astype(np.float32),
-        "text_encoder_2": rng.normal(0, 1, (2, 24)).astype(np.float32),
+        "text_encoder": rng.normal(0, 1, (2, 32)).astype(np.float32),
+        "text_encoder_2": rng.normal(0, 1, (2, 48)).astype(np.float32),
     }
     file = tmp_path / LEARNED_EMBEDS
     file.write_bytes(learned_embeds_bytes("<concept>", rows, {"placeholder_token": "<concept>"}))
@@ -237,13 +223,21 @@ def test_load_concept_refuses_rows_of_sdxl_for_another_model(pipeline, tmp_path)
     rows = {name: np.zeros((1, 96), np.float32) for name in ("text_encoder", "text_encoder_2")}
     file = tmp_path / LEARNED_EMBEDS
     file.write_bytes(learned_embeds_bytes("<concept>", rows, {"placeholder_token": "<concept>"}))
-    with pytest.raises(InputError, match="rows for text_encoder_2, which this pipeline does not have"):
+    told = r"is a word for Stable Diffusion XL with .*, expected one for Stable Diffusion 1\.x or Stable Diffusion 2"
+    with pytest.raises(BaseModelError, match=told):
+        load_concept(pipeline, file)
+
+
+def test_load_concept_refuses_a_word_of_another_model_for_sdxl(tiny_sdxl, tmp_path):
+    pipeline = load_pipeline(tiny_sdxl, device=CPU, dtype=torch.float32)
+    file = write_concept(tmp_path, np.zeros((1, 32), np.float32))
+    with pytest.raises(BaseModelError, match=r"is a word for Stable Diffusion 1\.x .*, expected one for .* XL with"):
         load_concept(pipeline, file)
 
 
 def test_load_concept_refuses_rows_of_another_width(pipeline, tmp_path):
     file = write_concept(tmp_path, np.zeros((1, 7), np.float32))
-    with pytest.raises(InputError, match="width 7, expected the width 96 of text_encoder"):
+    with pytest.raises(BaseModelError, match=r"with width 7 for text_encoder, expected .* width 96 for text_encoder"):
         load_concept(pipeline, file)
 
 

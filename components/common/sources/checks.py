@@ -7,7 +7,7 @@ from typing import Any
 
 from components.common.errors import BaseModelError
 from components.common.foreign_json import parse_json
-from components.common.sources.families import config_of
+from components.common.sources.model_documents import config_of
 from components.common.tensors import read_header
 
 _LFS_POINTER = b"version https://git-lfs"

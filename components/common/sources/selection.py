@@ -9,7 +9,8 @@ from typing import Any
 
 from components.common.base_model import MODEL_KINDS
 from components.common.errors import BaseModelError, ConfigError
-from components.common.sources.families import (
+from components.common.families import TOKENIZERS, text_encoders_saved_as
+from components.common.sources.model_documents import (
     PARTS,
     channel_problems,
     config_of,
@@ -97,11 +98,11 @@ class _Selection:
             self.problems += problems
             return
         parts = {name for name, value in index.items() if isinstance(value, list) and value and value[0]}
-        second = ["tokenizer_2", "text_encoder_2"] if {"tokenizer_2", "text_encoder_2"} & parts else []
-        for part in ["tokenizer", "text_encoder", "unet", "vae", "scheduler", *second]:
+        encoders = text_encoders_saved_as(index["_class_name"])
+        for part in [*(name for each in encoders for name in (each.tokenizer, each.part)), "unet", "vae", "scheduler"]:
             if part not in parts:
                 self.problems.append(f"model_index.json names no {part}; a Stable Diffusion model has one")
-            elif part.startswith("tokenizer"):
+            elif part in TOKENIZERS.values():
                 self._take_tokenizer(f"{part}/")
             elif part == "scheduler":
                 self._take("scheduler/scheduler_config.json")
@@ -109,7 +110,7 @@ class _Selection:
             else:
                 self._take(f"{part}/config.json")
                 self._check(f"{part}/config.json", config_problems, PARTS[part][0])
-                stem = _TRANSFORMERS_WEIGHTS if part.startswith("text_encoder") else _DIFFUSERS_WEIGHTS
+                stem = _TRANSFORMERS_WEIGHTS if part in TOKENIZERS else _DIFFUSERS_WEIGHTS
                 self._weights[f"{part}/"] = stem
         self._take_all_weights()
         if {"unet/config.json", "vae/config.json"} <= self.files.keys():

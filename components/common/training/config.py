@@ -64,7 +64,8 @@ class TrainConfig(Config):
     adam_weight_decay: float = option("AdamW's weight decay of the rows", 1e-2, least=0)
     adam_epsilon: float = option("AdamW's epsilon", 1e-8, above=0)
     max_grad_norm: float = option(
-        "shorten the rows' gradient, averaged over all processes, to this norm before each step; 0: no limit",
+        "shorten the gradient of all rows together, averaged over all processes, to this norm before each step; 0: no "
+        "limit",
         0.0,
         least=0,
     )
@@ -112,8 +113,8 @@ class TrainConfig(Config):
         False,
     )
     clip_skip: int = option(
-        "leave out so many of the text encoder's last layers, in training, samples and held-out loss, as diffusers' "
-        "clip_skip does",
+        "leave out so many more of each text encoder's last layers, in training, samples and held-out loss, as "
+        "diffusers' clip_skip does",
         0,
         least=0,
     )

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -76,8 +76,8 @@ class Trainer(Protocol):
         """The most memory used so far: of the device where it can tell, else of the process."""
 
     @property
-    def vocabulary_norm(self) -> float:
-        """The mean Euclidean norm of the vocabulary's token embeddings."""
+    def vocabulary_norms(self) -> Mapping[str, float]:
+        """The mean Euclidean norm of the vocabulary's token embeddings by text encoder."""
 
 
 class Watcher(Protocol):
@@ -475,7 +475,7 @@ class _Run:
             step=self.step,
             loss=float(self._known.losses[max(last, self.step - self._config.log_steps) :].mean()),
             lr=rate,
-            rows_norm=mean_norm(checkpoint.state.rows) / self._trainer.vocabulary_norm,
+            rows_norm=mean_norm(checkpoint.state.rows, self._trainer.vocabulary_norms),
             samples_per_second=(self.step - first) * self._plan.global_batch / max(now - since, 1e-9),
             memory_bytes=self._trainer.memory_bytes(),
             fixed_batch_loss=float(looks[-1]) if len(looks) else math.nan,

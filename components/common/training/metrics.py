@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -68,6 +68,7 @@ def from_json_lines(data: bytes) -> tuple[Metrics, ...]:
     return tuple(Metrics(**json.loads(line)) for line in data.splitlines())
 
 
-def mean_norm(rows: Rows) -> float:
-    """The mean Euclidean norm of the rows, float32 [n, d] by text encoder, over all encoders."""
-    return float(np.concatenate([np.linalg.norm(values, axis=1) for values in rows.values()]).mean())
+def mean_norm(rows: Rows, units: Mapping[str, float]) -> float:
+    """The mean Euclidean norm of the rows, float32 [n, d] by text encoder, each in its encoder's unit."""
+    norms = [np.linalg.norm(values, axis=1) / units[name] for name, values in rows.items()]
+    return float(np.concatenate(norms).mean())

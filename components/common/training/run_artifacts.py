@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from components.common.artifacts import InitialEmbedding, LatentSet, LearnedEmbedding
 from components.common.base_model import ModelReference
-from components.common.errors import ArtifactError, BaseModelError, ConfigError
+from components.common.errors import ArtifactError, ConfigError
+from components.common.families import text_encoders_of
 from components.common.prompts import templates_for
 from components.common.training.checkpoints import Checkpoint
 from components.common.training.config import TrainConfig
 from components.common.training.key_fields import key_fields
 from components.common.training.sampling_plan import PLAN_VERSION, SamplingPlan
-
-PARTS = ("tokenizer", "text_encoder", "unet", "scheduler")
-"""The subfolders of the base model that training needs."""
 
 
 def check_that_they_belong_together(latents: LatentSet, embedding: InitialEmbedding, base_model_digest: str) -> None:
@@ -36,18 +33,7 @@ def check_that_they_belong_together(latents: LatentSet, embedding: InitialEmbedd
         raise ArtifactError(
             f"the latent set has the shapes {sorted(shapes)}, expected one: prepare it at one resolution"
         )
-    if problem := text_encoder_problem(embedding.rows):
-        raise BaseModelError(problem)
-
-
-def text_encoder_problem(names: Collection[str]) -> str:
-    """Why a base model with these text encoders cannot be trained; empty when it can."""
-    if set(names) == {"text_encoder"}:
-        return ""
-    return (
-        f"the base model has the text encoders {sorted(names)}, expected text_encoder alone: the trainers train Stable "
-        "Diffusion 1.x and 2.x"
-    )
+    text_encoders_of(embedding.rows)
 
 
 def check_channels(unet_channels: int, latents: LatentSet) -> None:

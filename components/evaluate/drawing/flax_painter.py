@@ -18,7 +18,7 @@ from components.evaluate.config import EvaluateOptions
 from components.evaluate.scoring.health import Vocabulary
 from components.flax_models.denoising_loss import FlaxHeldOutLoss
 from components.flax_models.devices import describe_devices
-from components.flax_models.pipeline import TEXT_ENCODER, FlaxPipeline
+from components.flax_models.pipeline import FlaxPipeline
 from components.flax_models.samplers import SCHEDULERS
 from components.flax_models.sampling import FlaxSampler
 
@@ -74,8 +74,7 @@ class FlaxPainter:
 
     def vocabulary(self, encoder: str) -> Vocabulary:
         """See `Painter`."""
-        assert encoder == TEXT_ENCODER
-        tokens, table = self._pipeline.vocabulary()
+        tokens, table = self._pipeline.vocabulary(encoder)
         return Vocabulary(tokens=tokens, table=table)
 
     def load_concept(self, file: Path) -> None:
@@ -84,7 +83,7 @@ class FlaxPainter:
 
     def write_rows(self, rows: Rows) -> None:
         """See `Painter`."""
-        self._pipeline.write_rows(rows[TEXT_ENCODER])
+        self._pipeline.write_rows(rows)
 
     def draw(
         self, prompts: Sequence[str], seeds: Sequence[int], config: EvaluateOptions, *, label: str

@@ -227,7 +227,7 @@ def _usage(content: ReportContent) -> dict[str, str]:
         "trigger": trigger,
         "script": usage_script(
             content.reference,
-            is_sdxl="text_encoder_2" in content.learned.rows,
+            encoders=content.learned.rows,
             placeholder_token=token,
             prompt=prompt.replace("{}", token),
             num_inference_steps=content.config.num_inference_steps,

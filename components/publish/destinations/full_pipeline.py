@@ -26,6 +26,7 @@ import numpy as np
 from components.common.artifacts import LEARNED_EMBEDS, Rows, read_learned_embeds
 from components.common.base_model import ModelReference, download_file, human_size, materialize
 from components.common.errors import DestinationError, InputError, PreconditionError
+from components.common.families import TOKENIZERS
 from components.common.registry.documents import from_document, to_document
 from components.common.registry.entry import RegistryEntry
 from components.common.registry.registry import store_of
@@ -110,7 +111,7 @@ def _changed_files(entry: RegistryEntry, reference: ModelReference, folder: Path
     entry.files[LEARNED_EMBEDS].check(data, f"{entry.uri}/{LEARNED_EMBEDS}")
     embeds.write_bytes(data)
     rows: Rows = read_learned_embeds(embeds)[1]
-    tokenizers = {encoder: encoder.replace("text_encoder", "tokenizer") for encoder in rows}
+    tokenizers = {encoder: TOKENIZERS[encoder] for encoder in rows}
     if missing := {*tokenizers, *tokenizers.values()} - set(reference.subfolders):
         raise InputError(f"{reference.source} has no {', '.join(sorted(missing))}, expected it with rows for it")
     model = materialize(reference, [*tokenizers, *tokenizers.values()])

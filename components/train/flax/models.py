@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from components.common.errors import LostProcessError
+from components.common.families import Family
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
 from components.common.training.sampling_plan import Batch
@@ -50,7 +51,7 @@ def noticing_lost_processes() -> Iterator[None]:
 
 
 class FrozenModels:
-    """Text encoder, UNet and noise schedule on every device of the mesh; the weights are arguments of what is compiled.
+    """Text encoders, UNet and noise schedule on every device of the mesh; weights are arguments of what is compiled.
 
     A step is compiled when the first batch comes, and anew for fewer words when one has ended.
     """
@@ -59,7 +60,8 @@ class FrozenModels:
         self,
         config: TrainConfig,
         *,
-        text_encoder: Loaded[ClipTextEncoder],
+        family: Family,
+        text_encoders: Mapping[str, Loaded[ClipTextEncoder]],
         unet: Loaded[UNet],
         noise_schedule: NoiseSchedule,
         mesh: Mesh,
@@ -71,7 +73,8 @@ class FrozenModels:
 
         Args:
             config: batch size, loss, optimizer and memory options.
-            text_encoder: the frozen text encoder.
+            family: what the base model is.
+            text_encoders: the frozen text encoders, in the family's order.
             unet: the frozen UNet.
             noise_schedule: the model's training schedule.
             mesh: the devices of all processes.
@@ -82,11 +85,11 @@ class FrozenModels:
         Raises:
             ConfigError: when the batch cannot be shared equally among the devices.
         """
-        self.text_encoder, self.mesh = text_encoder, mesh
+        self.family, self.text_encoders, self.mesh = family, text_encoders, mesh
         self._config, self._compile_lowered = config, compile_lowered
         self._all_sizes = self._sizes = sizes_that_fit(config, len(mesh.local_devices))
         host = Frozen(
-            text_encoder=text_encoder.weights,
+            text_encoders={part: each.weights for part, each in text_encoders.items()},
             unet=unet.weights,
             alphas_cumprod=noise_schedule.alphas_cumprod,
             timestep_weights=timestep_weights(config, noise_schedule),
@@ -95,7 +98,7 @@ class FrozenModels:
         self.function = StepFunction(
             config=config,
             mesh=mesh,
-            text_encoder=text_encoder,
+            text_encoders=text_encoders,
             unet=unet,
             first_id=first_id,
             scaling_factor=scaling_factor,

@@ -14,7 +14,7 @@ from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement
 from components.common.training.run_artifacts import check_channels
 from components.flax_models.devices import describe_devices, join_processes, mesh_for
-from components.flax_models.loading import load_text_encoder, load_unet, weight_dtype
+from components.flax_models.loading import load_text_encoders, load_unet, weight_dtype
 from components.flax_models.noise_schedule import load_noise_schedule
 from components.train.flax.compiled_steps import compiler_for
 from components.train.flax.micro_batches import sizes_that_fit
@@ -62,11 +62,14 @@ def _build(mesh: Mesh, inputs: TrainerInputs) -> Built:
     unet = load_unet(inputs.model, dtype=dtype, remat=remat)
     for word in inputs.words:
         check_channels(unet.config.in_channels, word.latents)
-    text_encoder = load_text_encoder(inputs.model, dtype=dtype, remat=remat)
-    inputs.config.check_clip_skip(text_encoder.config.num_hidden_layers)
+    text_encoders = load_text_encoders(inputs.model, inputs.family, dtype=dtype, remat=remat)
+    for encoder in inputs.family.text_encoders:
+        layers = text_encoders[encoder.part].config.num_hidden_layers
+        inputs.config.check_clip_skip(layers - encoder.left_out_layers)
     models = FrozenModels(
         inputs.config,
-        text_encoder=text_encoder,
+        family=inputs.family,
+        text_encoders=text_encoders,
         unet=unet,
         noise_schedule=noise_schedule,
         mesh=mesh,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from components.common.training.config import TrainConfig
 from components.flax_models.clip_text import ClipTextEncoder
@@ -17,22 +20,37 @@ def mean_vocabulary_norm(text_encoder: Loaded[ClipTextEncoder], vocabulary_size:
     return float(np.linalg.norm(np.asarray(table[:vocabulary_size], np.float32), axis=1).mean())
 
 
-def controlled_gradient(config: TrainConfig, gradient: jax.Array, rows: jax.Array) -> jax.Array:
-    """The rows' gradient, float32 [n, d], as the optimizer takes it.
+def controlled_gradients(
+    config: TrainConfig, gradients: Mapping[str, jax.Array], rows: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The rows' gradients by text encoder, float32 [n, d] each, as the optimizer takes them.
 
-    Where rows keep their norm it is what is left along the sphere that they lie on (arXiv 2512.13672). Then it is
-    shortened to `max_grad_norm`, as by `torch.nn.utils.clip_grad_norm_`.
+    Where rows keep their norm it is what is left along the sphere that they lie on (arXiv 2512.13672). Then all of them
+    together are shortened to `max_grad_norm`, as by `torch.nn.utils.clip_grad_norm_`.
     """
+    controlled = dict(gradients)
     if config.norm_control == "fixed":
-        direction = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-        gradient = gradient - (gradient * direction).sum(axis=1, keepdims=True) * direction
+        controlled = {name: _along_sphere(gradient, rows[name]) for name, gradient in controlled.items()}
     if config.max_grad_norm:
-        norm = jnp.linalg.norm(gradient)
-        gradient = gradient * jnp.minimum(1.0, config.max_grad_norm / (norm + 1e-6))
-    return gradient
+        factor = jnp.minimum(1.0, config.max_grad_norm / (optax.global_norm(controlled) + 1e-6))
+        controlled = {name: gradient * factor for name, gradient in controlled.items()}
+    return controlled
 
 
-def norm_control(config: TrainConfig, norms: jax.Array, rows: jax.Array) -> jax.Array:
-    """The rows, float32 [n, d], with the norms that they are held to, float32 [n, 1]; see `wanted_norms`."""
-    factor = norms / jnp.linalg.norm(rows, axis=1, keepdims=True)
-    return rows * (jnp.minimum(1.0, factor) if config.norm_control == "cap" else factor)
+def _along_sphere(gradient: jax.Array, rows: jax.Array) -> jax.Array:
+    direction = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return gradient - (gradient * direction).sum(axis=1, keepdims=True) * direction
+
+
+def norm_control(
+    config: TrainConfig, norms: Mapping[str, jax.Array], rows: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The rows, float32 [n, d], with the norms that they are held to, float32 [n, 1], each by text encoder.
+
+    See `wanted_norms`.
+    """
+    factors = {name: norms[name] / jnp.linalg.norm(values, axis=1, keepdims=True) for name, values in rows.items()}
+    is_cap = config.norm_control == "cap"
+    return {
+        name: values * (jnp.minimum(1.0, factors[name]) if is_cap else factors[name]) for name, values in rows.items()
+    }

@@ -7,7 +7,7 @@ the gradient of the sum of the words' losses is each one's own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,21 +18,24 @@ from jax.sharding import PartitionSpec as P
 
 from components.common.training.config import TrainConfig
 from components.flax_models.clip_text import ClipTextEncoder
+from components.flax_models.conditioning import Conditioning, conditioning
 from components.flax_models.devices import DATA
 from components.flax_models.loading import Loaded
 from components.flax_models.noise_schedule import add_noise, velocity
 from components.flax_models.unet import UNet
 from components.train.flax.objective import mean_loss
-from components.train.flax.row_norms import controlled_gradient, norm_control
+from components.train.flax.row_norms import controlled_gradients, norm_control
 
 Array = Any
 """A numpy array on the host before a run, a JAX array on the devices, or traced."""
+ByEncoder = Mapping[str, Array]
+"""An array for each text encoder."""
 
 
 class Frozen(NamedTuple):
     """What no step changes and all words share; the same on every device. The modules' weights are pytrees."""
 
-    text_encoder: Any
+    text_encoders: Mapping[str, Any]
     unet: Any
     alphas_cumprod: Array  # float32 [timesteps]
     timestep_weights: Array | None = None  # float32 [timesteps], where they differ
@@ -46,8 +49,9 @@ class FrozenWord(NamedTuple):
 
     means: Array  # float32 [P, 2, C, h, w]
     stds: Array  # float32 [P, 2, C, h, w]
-    prompt_ids: Array  # int32 [templates, t]
-    norms: Array | None = None  # float32 [n, 1], where rows are held to them
+    prompt_ids: ByEncoder  # int32 [templates, t]
+    norms: ByEncoder | None = None  # float32 [n, 1], where rows are held to them
+    time_ids: Array | None = None  # float32 [P, 2, 6], where the UNet takes them
 
 
 class Samples(NamedTuple):
@@ -67,9 +71,9 @@ class Trained(NamedTuple):
     The same on every device.
     """
 
-    rows: Array
+    rows: ByEncoder
     adam: optax.ScaleByAdamState
-    ema: Array | None = None
+    ema: ByEncoder | None = None
 
 
 class Rates(NamedTuple):
@@ -86,7 +90,8 @@ class StepFunction:
     Attributes:
         config: the loss, AdamW's betas, epsilon and decay, and what is done to gradient and rows.
         mesh: the devices.
-        text_encoder, unet: the modules' definitions.
+        text_encoders: the modules' definitions, in the family's order.
+        unet: the module's definition.
         first_id: the first placeholder id.
         scaling_factor: of the latents.
         v_prediction: whether the UNet predicts the velocity instead of the noise.
@@ -94,7 +99,7 @@ class StepFunction:
 
     config: TrainConfig
     mesh: Mesh
-    text_encoder: Loaded[ClipTextEncoder]
+    text_encoders: Mapping[str, Loaded[ClipTextEncoder]]
     unet: Loaded[UNet]
     first_id: int
     scaling_factor: float
@@ -129,17 +134,20 @@ class StepFunction:
         updated = zip(words, trained, gradients, rates, strict=True)
         return tuple(self._updated(*each) for each in updated), losses
 
-    def _updated(self, word: FrozenWord, trained: Trained, gradient: jax.Array, rates: Rates) -> Trained:
-        """The state of a word after the step that has found `gradient`, float32 [n, d]."""
+    def _updated(self, word: FrozenWord, trained: Trained, gradients: ByEncoder, rates: Rates) -> Trained:
+        """The state of a word after the step that has found `gradients`, float32 [n, d] each."""
         config = self.config
-        gradient = controlled_gradient(config, gradient, trained.rows)
-        direction, adam = self._adam().update(gradient, trained.adam)
-        rows = trained.rows - rates.learning_rate * (direction + config.adam_weight_decay * trained.rows)
+        directions, adam = self._adam().update(controlled_gradients(config, gradients, trained.rows), trained.adam)
+        rows = jax.tree.map(
+            lambda before, direction: before - rates.learning_rate * (direction + config.adam_weight_decay * before),
+            trained.rows,
+            directions,
+        )
         if word.norms is not None:
             rows = norm_control(config, word.norms, rows)
         ema = None
         if config.ema_decay:
-            ema = rows + rates.ema_decay * (trained.ema - rows)
+            ema = jax.tree.map(lambda new, average: new + rates.ema_decay * (average - new), rows, trained.ema)
             ema = ema if word.norms is None else norm_control(config, word.norms, ema)
         return Trained(rows=rows, adam=adam, ema=ema)
 
@@ -162,13 +170,13 @@ class StepFunction:
         function: Callable[..., Any],
         frozen: Frozen,
         words: tuple[FrozenWord, ...],
-        rows: tuple[jax.Array, ...],
+        rows: tuple[ByEncoder, ...],
         samples: tuple[Samples, ...],
     ) -> Any:
         """The mean of ``function(rows, frozen, words, micro-batch)``, over all micro-batches of all devices."""
 
         def mean_here(
-            frozen: Frozen, words: tuple[FrozenWord, ...], rows: tuple[jax.Array, ...], samples: tuple[Samples, ...]
+            frozen: Frozen, words: tuple[FrozenWord, ...], rows: tuple[ByEncoder, ...], samples: tuple[Samples, ...]
         ) -> Any:
             def add(sums: Any, part: tuple[Samples, ...]) -> tuple[Any, None]:
                 return jax.tree.map(jnp.add, sums, function(rows, frozen, words, part)), None
@@ -190,7 +198,7 @@ class StepFunction:
 
     def losses(
         self,
-        rows: tuple[jax.Array, ...],
+        rows: tuple[ByEncoder, ...],
         frozen: Frozen,
         words: tuple[FrozenWord, ...],
         samples: tuple[Samples, ...],
@@ -198,10 +206,9 @@ class StepFunction:
         """The sum of the words' losses and each of them, float32 []: the mean error over its samples, [b, ...]."""
         asked = [self._denoising(frozen, *each) for each in zip(words, samples, strict=True)]
         timestep = jnp.concatenate([each.timestep for each in samples])
-        prompt_ids = self._prompt_ids(rows, words, samples)
-        text_encoder, unet = self.text_encoder.module(frozen.text_encoder), self.unet.module(frozen.unet)
-        prompt = text_encoder(prompt_ids, jnp.concatenate(rows), self.first_id, clip_skip=self.config.clip_skip)
-        prediction = unet(jnp.concatenate([noisy for noisy, _ in asked]), timestep, prompt)
+        told = self._conditioning(rows, frozen, words, samples)
+        unet = self.unet.module(frozen.unet)
+        prediction = unet(jnp.concatenate([noisy for noisy, _ in asked]), timestep, *told)
         losses, start = [], 0
         for (noisy, target), drawn in zip(asked, samples, strict=True):
             own = prediction[start : start + len(noisy)]
@@ -219,15 +226,40 @@ class StepFunction:
         target = velocity(latents, noise, alpha) if self.v_prediction else noise
         return add_noise(latents, noise, alpha), target
 
+    def _conditioning(
+        self,
+        rows: tuple[ByEncoder, ...],
+        frozen: Frozen,
+        words: tuple[FrozenWord, ...],
+        samples: tuple[Samples, ...],
+    ) -> Conditioning:
+        """What the UNet is told of all samples."""
+        modules = {part: self.text_encoders[part].module(frozen.text_encoders[part]) for part in self.text_encoders}
+        prompt_ids = {part: self._prompt_ids(part, rows, words, samples) for part in modules}
+        all_rows = {part: jnp.concatenate([own[part] for own in rows]) for part in modules}
+        time_ids = [
+            word.time_ids[drawn.picture, drawn.flipped]
+            for word, drawn in zip(words, samples, strict=True)
+            if word.time_ids is not None
+        ]
+        return conditioning(
+            modules,
+            prompt_ids,
+            all_rows,
+            self.first_id,
+            clip_skip=self.config.clip_skip,
+            time_ids=jnp.concatenate(time_ids) if time_ids else None,
+        )
+
     def _prompt_ids(
-        self, rows: tuple[jax.Array, ...], words: tuple[FrozenWord, ...], samples: tuple[Samples, ...]
+        self, part: str, rows: tuple[ByEncoder, ...], words: tuple[FrozenWord, ...], samples: tuple[Samples, ...]
     ) -> jax.Array:
         """The prompts of all samples, int32 [b, t], in which each word has the ids of its own rows among all rows."""
         prompts, before = [], 0
         for own_rows, word, drawn in zip(rows, words, samples, strict=True):
-            ids = word.prompt_ids[drawn.template]
+            ids = word.prompt_ids[part][drawn.template]
             prompts.append(jnp.where(ids >= self.first_id, ids + before, ids) if before else ids)
-            before += len(own_rows)
+            before += len(own_rows[part])
         return jnp.concatenate(prompts)
 
     def _lowered(self, function: Callable[..., Any], *arguments: Any) -> jax.stages.Lowered:

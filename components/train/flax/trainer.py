@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 import optax
 
 from components.common.artifacts import InitialEmbedding, LatentSet
+from components.common.time_ids import time_ids
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
+from components.common.training.prompt_ids import PromptIds
 from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
 from components.flax_models.loading import replicated
 from components.train.flax.models import FrozenModels, noticing_lost_processes
 from components.train.flax.row_norms import mean_vocabulary_norm
-from components.train.flax.step import FrozenWord, Trained
-
-TEXT_ENCODER = "text_encoder"
+from components.train.flax.step import ByEncoder, FrozenWord, Trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class FlaxStateCopy:
         state = TrainingState(
             step=self.step,
             micro_batch_size=self.micro_batch_size,
-            rows={TEXT_ENCODER: _to_numpy(rows)},
-            first_moment={TEXT_ENCODER: _to_numpy(adam.mu)},
-            second_moment={TEXT_ENCODER: _to_numpy(adam.nu)},
-            ema={} if ema is None else {TEXT_ENCODER: _to_numpy(ema)},
+            rows=_all_to_numpy(rows),
+            first_moment=_all_to_numpy(adam.mu),
+            second_moment=_all_to_numpy(adam.nu),
+            ema=_all_to_numpy(ema or {}),
         )
         return state, np.array([_to_numpy(loss) for loss in self.losses], np.float32)
 
@@ -75,7 +75,7 @@ class FlaxTrainer:
         config: TrainConfig,
         latent_set: LatentSet,
         embedding: InitialEmbedding,
-        prompt_ids: np.ndarray,
+        prompt_ids: PromptIds,
         models: FrozenModels,
     ) -> None:
         """Places everything of the word that a step needs on the devices.
@@ -84,19 +84,23 @@ class FlaxTrainer:
             config: batch size, optimizer and memory options.
             latent_set: all pictures; their latents must have one shape.
             embedding: the rows to start from.
-            prompt_ids: int64 [templates, tokens], see `training_prompt_ids`.
+            prompt_ids: of each template, see `training_prompt_ids`.
             models: the frozen models; other words may share them.
         """
         self._config, self._models = config, models
-        initial = embedding.rows[TEXT_ENCODER]
+        initial = {part: embedding.rows[part] for part in models.text_encoders}
         means, stds = _stacked_latents(latent_set)
-        self._vocabulary_norm = mean_vocabulary_norm(models.text_encoder, embedding.token_ids[0])
-        norms = wanted_norms(config, initial, self._vocabulary_norm)
+        self.vocabulary_norms: Mapping[str, float] = {
+            part: mean_vocabulary_norm(encoder, embedding.token_ids[0])
+            for part, encoder in models.text_encoders.items()
+        }
+        """The mean norm of the vocabulary's token embeddings by text encoder."""
         host = FrozenWord(
             means=means,
             stds=stds,
-            prompt_ids=prompt_ids.astype(np.int32),
-            norms=None if norms is None else norms.astype(np.float32),
+            prompt_ids={part: prompt_ids[part].astype(np.int32) for part in initial},
+            norms=self._held_norms(initial),
+            time_ids=_stacked_time_ids(latent_set) if models.family.time_ids else None,
         )
         self.frozen: FrozenWord = replicated(host, models.mesh)
         """What no step changes of the word."""
@@ -129,11 +133,11 @@ class FlaxTrainer:
             self._models.forget_compiled()
         adam = optax.ScaleByAdamState(
             count=np.int32(state.step),
-            mu=state.first_moment[TEXT_ENCODER],
-            nu=state.second_moment[TEXT_ENCODER],
+            mu=dict(state.first_moment),
+            nu=dict(state.second_moment),
         )
-        ema = state.learned[TEXT_ENCODER] if self._config.ema_decay else None
-        self.trained = replicated(Trained(rows=state.rows[TEXT_ENCODER], adam=adam, ema=ema), self._models.mesh)
+        ema = dict(state.learned) if self._config.ema_decay else None
+        self.trained = replicated(Trained(rows=dict(state.rows), adam=adam, ema=ema), self._models.mesh)
 
     def memory_bytes(self) -> int:
         """The most memory used so far: the first device's where it can tell, else the process's."""
@@ -143,14 +147,15 @@ class FlaxTrainer:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     @property
-    def vocabulary_norm(self) -> float:
-        """The mean norm of the vocabulary's token embeddings."""
-        return self._vocabulary_norm
-
-    @property
     def compiled(self) -> jax.stages.Compiled | None:
         """The compiled step, once there was one: its text, memory and cost can be read."""
         return self._models.compiled
+
+    def _held_norms(self, initial: ByEncoder) -> ByEncoder | None:
+        """The norms that rows are held to, float32 [n, 1] by text encoder; None where they are left alone."""
+        norms = {part: wanted_norms(self._config, rows, self.vocabulary_norms[part]) for part, rows in initial.items()}
+        held = {part: values.astype(np.float32) for part, values in norms.items() if values is not None}
+        return held or None
 
 
 def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:
@@ -158,6 +163,18 @@ def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:
     means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
     stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
     return np.stack(means), np.stack(stds)
+
+
+def _stacked_time_ids(latent_set: LatentSet) -> np.ndarray:
+    """What the UNet is told of each picture, float32 [pictures, 2, 6]: as it is, and mirrored."""
+    both = [
+        [time_ids(latents.picture, mirrored=mirrored) for mirrored in (False, True)] for latents in latent_set.latents
+    ]
+    return np.array(both, np.float32)
+
+
+def _all_to_numpy(arrays: ByEncoder) -> dict[str, np.ndarray]:
+    return {part: _to_numpy(array) for part, array in arrays.items()}
 
 
 def _to_numpy(array: jax.Array) -> np.ndarray:

@@ -7,6 +7,7 @@ run on one yet, only what it relies on was tried without (tests/train/torch/test
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,15 +16,16 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from components.common.errors import ConfigError
+from components.torch_models.conditioning import Text, predict
 
 logger = logging.getLogger(__name__)
 
 
 class GraphedUNet:
-    """The UNet as a function of noisy latents, timestep and hidden states; recorded at the first call of a shape.
+    """`predict` with one UNet; recorded at the first call of a shape.
 
     The weights are no inputs of the graphs: they are frozen and stay where they are, so the kernels find them at the
-    addresses that were recorded, and a replay copies the three inputs alone. A call's result is overwritten by the next
+    addresses that were recorded, and a replay copies the other inputs alone. A call's result is overwritten by the next
     call: its backward pass has to come first.
     """
 
@@ -38,35 +40,31 @@ class GraphedUNet:
                 f"cuda_graphs: found a model on {unet.device.type}, expected a GPU: turn the option off, or choose "
                 "accelerator=gpu"
             )
-        self._unet = unet
+        self._forward = functools.partial(predict, unet)
         self._shape: torch.Size | None = None
         self._recorded: Callable[..., Any]
 
     def __call__(
-        self, noisy_latents: torch.Tensor, timestep: torch.Tensor, hidden_states: torch.Tensor
+        self, noisy_latents: torch.Tensor, timestep: torch.Tensor, text: Text, time_ids: torch.Tensor
     ) -> torch.Tensor:
-        """The UNet's prediction, [b, C, h, w] in its dtype.
+        """See `predict`.
 
         Raises:
             torch.OutOfMemoryError: when a first call's activations do not fit.
         """
         if noisy_latents.shape != self._shape:
-            self._record(noisy_latents, timestep, hidden_states)
-        prediction: torch.Tensor = self._recorded(noisy_latents, timestep, hidden_states)
+            self._record(noisy_latents, timestep, text, time_ids)
+        prediction: torch.Tensor = self._recorded(noisy_latents, timestep, text, time_ids)
         return prediction
 
-    def _record(self, noisy_latents: torch.Tensor, timestep: torch.Tensor, hidden_states: torch.Tensor) -> None:
+    def _record(self, noisy_latents: torch.Tensor, timestep: torch.Tensor, text: Text, time_ids: torch.Tensor) -> None:
         logger.info("recording the UNet's kernels for %d samples at once", len(noisy_latents))
         self._shape = None
         self._recorded = self._forward  # gives back the memory of the shape before
-        inputs = (noisy_latents.clone(), timestep.clone(), hidden_states.detach().clone().requires_grad_())
+        learned = tuple(each.detach().clone().requires_grad_() for each in text)
+        inputs: tuple[Any, ...] = (noisy_latents.clone(), timestep.clone(), learned, time_ids.clone())
         with torch.enable_grad():
             # A function, not the module: of a module the parameters become inputs. It runs three times before it is
             # recorded, so running out of memory shows while nothing is being recorded.
             self._recorded = torch.cuda.make_graphed_callables(self._forward, inputs)
         self._shape = noisy_latents.shape
-
-    def _forward(
-        self, noisy_latents: torch.Tensor, timestep: torch.Tensor, hidden_states: torch.Tensor
-    ) -> torch.Tensor:
-        return self._unet(noisy_latents, timestep, hidden_states, return_dict=False)[0]

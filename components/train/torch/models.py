@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch.utils.checkpoint import checkpoint
-from transformers import CLIPTextModel
+from transformers import PreTrainedModel
 
 from components.common.errors import ConfigError, LostProcessError
+from components.common.families import Family
 from components.common.training.config import TrainConfig
+from components.torch_models.conditioning import Text, encode_text, predict
 from components.train.torch.graphed_unet import GraphedUNet
 from components.train.torch.micro_batches import allowed_sizes, choose_on_cpu, choose_on_gpu
 from components.train.torch.objective import timestep_weights
@@ -22,13 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 class FrozenModels:
-    """Text encoder, UNet and noise schedule, set up for training; each word's rows are placed into the text encoder."""
+    """Text encoders, UNet and noise schedule, set up for training; each word's rows are placed into the encoders."""
 
     def __init__(
         self,
         config: TrainConfig,
         *,
-        text_encoder: CLIPTextModel,
+        family: Family,
+        text_encoders: Mapping[str, PreTrainedModel],
         unet: UNet2DConditionModel,
         noise_scheduler: DDPMScheduler,
         accelerator: Accelerator,
@@ -37,21 +40,27 @@ class FrozenModels:
 
         Args:
             config: batch size, loss and memory options.
-            text_encoder: the frozen text encoder.
+            family: what the base model is.
+            text_encoders: the frozen text encoders by their folders.
             unet: the frozen UNet.
             noise_scheduler: the model's training schedule.
             accelerator: gives the device and the process group.
         """
         self._config, self._accelerator = config, accelerator
         self.device: torch.device = accelerator.device
-        self.text_encoder, self.unet, self.noise_scheduler = text_encoder, unet, noise_scheduler
+        self.family, self.text_encoders, self.unet, self.noise_scheduler = family, text_encoders, unet, noise_scheduler
         self.predict = prepared(unet, config)
         if config.gradient_checkpointing:
-            text_encoder.train()
-            text_encoder.activation_checkpointing_enable()
+            for text_encoder in text_encoders.values():
+                text_encoder.train()
+                text_encoder.activation_checkpointing_enable()
         self.timestep_weights = timestep_weights(config, noise_scheduler, self.device)
         self.micro_batch_size: int | None = None
         """The samples that are taken at once; None until that is chosen."""
+
+    def encode(self, prompt_ids: Mapping[str, torch.Tensor]) -> Text:
+        """The prompts of token ids, int64 [b, tokens] for each text encoder, of all words' rows."""
+        return encode_text(self.family, self.text_encoders, prompt_ids, self._config.clip_skip)
 
     def choose_size(self, share: int, *, words: int, kept: int | None, try_size: Callable[[int], None]) -> int:
         """The samples to take at once, chosen with the first step; never more than then when words have left.
@@ -94,7 +103,7 @@ class FrozenModels:
 
 
 def prepared(unet: UNet2DConditionModel, config: TrainConfig) -> Callable[..., torch.Tensor]:
-    """The prediction from noisy latents, timestep and hidden states, carried out as the configuration wants it."""
+    """`predict` with this UNet, carried out as the configuration wants it."""
     if unet.device.type == "cuda":  # NHWC is what tensor cores take; on a CPU it gained 10% and cost 700 MB
         unet.to(memory_format=torch.channels_last)
     if config.enable_xformers_memory_efficient_attention:
@@ -106,7 +115,7 @@ def prepared(unet: UNet2DConditionModel, config: TrainConfig) -> Callable[..., t
         unet.enable_gradient_checkpointing(functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False))
     if config.cuda_graphs:
         return GraphedUNet(unet)
-    return lambda *inputs: unet(*inputs, return_dict=False)[0]
+    return functools.partial(predict, unet)
 
 
 def _use_xformers(unet: UNet2DConditionModel) -> None:

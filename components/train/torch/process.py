@@ -15,7 +15,7 @@ from components.torch_models.loading import (
     describe_device,
     device_for,
     load_noise_scheduler,
-    load_text_encoder,
+    load_text_encoders,
     load_unet,
 )
 from components.train.process import Built, Process, TrainerInputs
@@ -69,11 +69,13 @@ def _build(joined: Accelerator, inputs: TrainerInputs) -> Built:
     unet = load_unet(inputs.model, dtype=dtype, device=joined.device)
     for word in inputs.words:
         check_channels(unet.config.in_channels, word.latents)
-    text_encoder = load_text_encoder(inputs.model, dtype=dtype, device=joined.device)
-    inputs.config.check_clip_skip(text_encoder.config.num_hidden_layers)
+    text_encoders = load_text_encoders(inputs.model, inputs.family, dtype=dtype, device=joined.device)
+    for each in inputs.family.text_encoders:
+        inputs.config.check_clip_skip(text_encoders[each.part].config.num_hidden_layers - each.left_out_layers)
     models = FrozenModels(
         inputs.config,
-        text_encoder=text_encoder,
+        family=inputs.family,
+        text_encoders=text_encoders,
         unet=unet,
         noise_scheduler=noise_scheduler,
         accelerator=joined,

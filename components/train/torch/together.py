@@ -7,7 +7,7 @@ gradient of the sum of the words' losses is each one's own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,6 @@ import torch
 from components.common.errors import TrainingError
 from components.common.training.loop import NextStep
 from components.common.training.sampling_plan import Batch
-from components.torch_models.hidden_states import hidden_states
 from components.train.torch.micro_batches import WAYS_TO_SAVE_MEMORY
 from components.train.torch.objective import mean_loss
 from components.train.torch.samples import Samples
@@ -34,14 +33,16 @@ class Denoising:
     Attributes:
         noisy_latents: float32 [b, C, h, w].
         timestep: int64 [b].
-        prompt_ids: int64 [b, tokens], of the text encoder with all words' rows.
+        prompt_ids: int64 [b, tokens] for each text encoder, with all words' rows.
+        time_ids: float32 [b, 6], see `components.common.time_ids`.
         target: float32 [b, C, h, w].
         weights: of the samples' losses, float32 [b]; None where all weigh the same.
     """
 
     noisy_latents: torch.Tensor
     timestep: torch.Tensor
-    prompt_ids: torch.Tensor
+    prompt_ids: Mapping[str, torch.Tensor]
+    time_ids: torch.Tensor
     target: torch.Tensor
     weights: torch.Tensor | None
 
@@ -67,18 +68,18 @@ def take_steps(steps: Sequence[NextStep]) -> list[torch.Tensor]:
     found = [
         part
         for (trainer, _), loss in zip(work, losses, strict=True)
-        for part in ((_gradient(trainer) / trainer.loss_scale).flatten(), loss.reshape(1))
+        for part in (trainer.gradient() / trainer.loss_scale, loss.reshape(1))
     ]
     shared = work[0][0].models.mean_over_processes(torch.cat(found)).split([len(part) for part in found])
     for step, gradient in zip(steps, shared[::2], strict=True):
-        step.trainer.update(gradient.view_as(step.trainer.rows), step.learning_rate, step.batch.step)
+        step.trainer.update(gradient, step.learning_rate, step.batch.step)
     return [loss[0] for loss in shared[1::2]]
 
 
 def accumulate_gradients(work: Work, *, at_once: int) -> list[torch.Tensor]:
     """Adds the gradient of each batch's mean loss to its rows' gradient; gives those losses, float32 [].
 
-    Text encoder and UNet take `at_once` samples at a time, so that the activations of the others are not in memory.
+    Text encoders and UNet take `at_once` samples at a time, so that the activations of the others are not in memory.
     """
     return _losses(work, at_once, learn=True)
 
@@ -104,14 +105,15 @@ def _losses(work: Work, at_once: int, *, learn: bool) -> list[torch.Tensor]:
 
 
 def _losses_of_part(part: Sequence[tuple[TorchTrainer, Samples]]) -> list[torch.Tensor]:
-    """The mean error of the UNet's prediction over each word's samples, float32 [], by one pass of both models."""
+    """The mean error of the UNet's prediction over each word's samples, float32 [], by one pass of all models."""
     models, config = part[0][0].models, part[0][0].config
     asked = [trainer.denoising(samples) for trainer, samples in part]
-    prompt_ids = torch.cat([each.prompt_ids for each in asked])
-    prompt = hidden_states(models.text_encoder, prompt_ids, config.clip_skip)
-    noisy_latents = torch.cat([each.noisy_latents for each in asked])
-    timestep = torch.cat([each.timestep for each in asked])
-    prediction = models.predict(noisy_latents.to(models.unet.dtype), timestep, prompt.to(models.unet.dtype))
+    prediction = models.predict(
+        torch.cat([each.noisy_latents for each in asked]),
+        torch.cat([each.timestep for each in asked]),
+        models.encode({name: torch.cat([each.prompt_ids[name] for each in asked]) for name in models.text_encoders}),
+        torch.cat([each.time_ids for each in asked]),
+    )
     predictions = prediction.split([len(each.timestep) for each in asked])
     return [
         mean_loss(config, predicted, each.target, each.weights)
@@ -158,8 +160,3 @@ def _size_for(work: Work) -> int:
         kept=kept.pop() if len(kept) == 1 else None,
         try_size=try_size,
     )
-
-
-def _gradient(trainer: TorchTrainer) -> torch.Tensor:
-    assert trainer.rows.grad is not None
-    return trainer.rows.grad

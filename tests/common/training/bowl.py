@@ -120,9 +120,9 @@ class BowlTrainer:
         return self.rows.nbytes
 
     @property
-    def vocabulary_norm(self) -> float:
+    def vocabulary_norms(self) -> dict[str, float]:
         """As long as a row of the target."""
-        return float(np.sqrt(3))
+        return {ENCODER: float(np.sqrt(3))}
 
 
 def bowl_config(**changes: Any) -> TrainConfig:

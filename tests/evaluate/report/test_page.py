@@ -104,7 +104,7 @@ def test_report_scales_tiny_pictures_with_hard_pixels():
 def test_report_shows_how_to_use_the_concept(page, content):
     lines = usage_script(
         content.reference,
-        is_sdxl=False,
+        encoders=["text_encoder"],
         placeholder_token="<cat-toy>",
         prompt="a photo of a <cat-toy>",
         num_inference_steps=content.config.num_inference_steps,

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from components.common.artifacts import read_learned_embeds
 from components.common.base_model import CACHE_VARIABLE, ModelReference, find_reference
 from components.common.errors import BaseModelError, DestinationError
+from components.common.families import FAMILIES
 from components.common.registry.entry import RegistryEntry
 from components.common.registry.registry import concept_store
 from components.common.registry.versions import publish_version
@@ -22,7 +23,7 @@ from components.common.storage.addresses import local_path
 from components.common.tensors import as_float32
 from components.common.vocabulary import load_tokenizer
 from components.common.weights import token_table
-from components.flax_models.loading import load_text_encoder
+from components.flax_models.loading import load_text_encoders
 from components.import_base_model.importing import import_base_model
 from components.publish.bundle import make_bundle
 from components.publish.destinations.full_pipeline import FullPipeline
@@ -80,7 +81,7 @@ def test_full_pipeline_reads_prompts_as_the_base_model_with_the_embedding_does(t
 def test_full_pipeline_is_read_by_the_flax_loader(tmp_path: Path):
     entry, reference = published(tmp_path, model_in(tmp_path / "base_model", torch.float32))
     folder = push_to(tmp_path / "full", entry, reference)
-    loaded = load_text_encoder(folder, dtype="float32")
+    loaded = load_text_encoders(folder, FAMILIES[0], dtype="float32")["text_encoder"]
     table = np.asarray(loaded.weights["embeddings"]["token_embedding"]["embedding"][...])
     rows = load_file(open_store(entry.uri).local_file("learned_embeds.safetensors"))["<cat-toy>"].numpy()
     assert np.array_equal(table[-2:], rows)

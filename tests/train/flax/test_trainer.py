@@ -16,12 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
 from components.train.flax import micro_batches
 from components.train.flax.micro_batches import compiled_that_fits, memory_needed, sizes_that_fit
 from components.train.flax.models import noticing_lost_processes
+from components.train.flax.row_norms import controlled_gradients
 from tests import flax_runs as runs
 
 STEPS = 2
@@ -214,6 +216,38 @@ def test_copy_is_done_only_when_read_and_never_changes(micro_model: Path) -> Non
     assert after.done() and losses.shape == (1,) and state.micro_batch_size == 2
     assert not np.array_equal(before.read()[0].rows[runs.TEXT_ENCODER], state.rows[runs.TEXT_ENCODER])
     assert not before.read()[0].first_moment[runs.TEXT_ENCODER].any()
+
+
+def test_rows_of_two_text_encoders_go_on_as_if_never_stopped(tiny_sdxl: Path) -> None:
+    """And each is held to its own vocabulary's norm."""
+    config = TrainConfig(train_batch_size=2, ema_decay=0.9, norm_control="rescale", max_grad_norm=1.0)
+    trainer, plan = runs.flax_trainer(tiny_sdxl, config, 2), runs.sampling_plan(config)
+    states = [trainer.copy_state(0, []).read()[0]]
+    for step in range(STEPS):
+        trainer.step(plan.batch(step), 1e-2)
+        states.append(trainer.copy_state(step + 1, []).read()[0])
+    trainer.write_state(dataclasses.replace(states[1], micro_batch_size=None))
+    trainer.step(plan.batch(1), 1e-2)
+    again = trainer.copy_state(2, []).read()[0]
+    assert set(again.rows) == {"text_encoder", "text_encoder_2"}
+    for part, norm in trainer.vocabulary_norms.items():
+        np.testing.assert_allclose(np.linalg.norm(again.rows[part], axis=1), norm, rtol=1e-5)
+        for name in ("rows", "first_moment", "second_moment", "ema"):
+            np.testing.assert_array_equal(getattr(again, name)[part], getattr(states[2], name)[part])
+        assert np.abs(states[1].rows[part] - states[2].rows[part]).max() > 1e-3
+
+
+def test_gradients_of_all_text_encoders_are_shortened_together() -> None:
+    generator = np.random.default_rng(0)
+    given = {name: generator.normal(size=(2, width)).astype(np.float32) for name, width in (("a", 3), ("b", 5))}
+    parameters = {name: torch.nn.Parameter(torch.zeros(values.shape)) for name, values in given.items()}
+    for name, parameter in parameters.items():
+        parameter.grad = torch.from_numpy(given[name].copy())
+    torch.nn.utils.clip_grad_norm_(list(parameters.values()), 0.5)
+    found = controlled_gradients(TrainConfig(max_grad_norm=0.5), given, given)
+    for name, parameter in parameters.items():
+        assert parameter.grad is not None
+        np.testing.assert_allclose(found[name], parameter.grad.numpy(), rtol=1e-6)
 
 
 def test_batch_that_devices_cannot_share_is_refused() -> None:

@@ -30,10 +30,10 @@ def write_pictures(path: Path, count: int = 3, side: int = SIDE) -> Path:
     return path
 
 
-def make_inputs(folder: Path, reference: Path, num_vectors: int = 1) -> dict[str, Path]:
+def make_inputs(folder: Path, reference: Path, num_vectors: int = 1, side: int = SIDE) -> dict[str, Path]:
     """The artifacts that training takes, as keyword arguments of `train`."""
     encode_latents(
-        image_set=write_pictures(folder / "image_set"),
+        image_set=write_pictures(folder / "image_set", side=side),
         base_model=reference,
         accelerator="cpu",
         output=folder / "latent_set",

@@ -1,4 +1,4 @@
-"""Gradient checkpointing keeps less for the backward pass, in both models, and gives the same gradient."""
+"""Gradient checkpointing keeps less for the backward pass, in all models, and gives the same gradient."""
 
 from __future__ import annotations
 
@@ -7,61 +7,58 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from components.common.artifacts import InitialEmbedding, LatentSet
 from components.common.base_model import materialize, read_reference
+from components.common.families import training_parts
 from components.common.training.config import TrainConfig
-from components.common.training.prompt_ids import load_tokenizer, training_prompt_ids
-from components.common.training.run_artifacts import PARTS
-from components.torch_models.loading import load_noise_scheduler, load_text_encoder, load_unet
-from components.train.torch.models import FrozenModels
+from components.common.training.prompt_ids import load_tokenizers, training_prompt_ids
+from components.torch_models.conditioning import Text
 from components.train.torch.trainer import TorchTrainer
+from tests.conftest import imported
+from tests.torch_runs import frozen_models
 from tests.train.torch.conftest import make_inputs
 
-CPU = torch.device("cpu")
 SAMPLES = 2
 
 
 class Models:
-    """The two models of a trainer, as it has set them up, and what they are given in a step."""
+    """The models of a trainer, as it has set them up, and what they are given in a step."""
 
     def __init__(self, inputs: dict[str, Path], *, gradient_checkpointing: bool) -> None:
-        model = materialize(read_reference(inputs["base_model"]), PARTS)
+        reference = read_reference(inputs["base_model"])
+        model = materialize(reference, training_parts(reference.subfolders))
         embedding = InitialEmbedding.read(inputs["initial_embedding"])
-        self.text_encoder = load_text_encoder(model, dtype=torch.float32, device=CPU)
-        self.unet = load_unet(model, dtype=torch.float32, device=CPU)
-        prompt_ids = training_prompt_ids(load_tokenizer(model, embedding), embedding, "object")
+        config = TrainConfig(gradient_checkpointing=gradient_checkpointing)
+        prompt_ids = training_prompt_ids(load_tokenizers(model, embedding), embedding, "object")
+        self.models = frozen_models(model, config)
+        self.unet, self.text_encoders = self.models.unet, torch.nn.ModuleDict(self.models.text_encoders)
         self.rows = TorchTrainer(
-            config=TrainConfig(gradient_checkpointing=gradient_checkpointing),
+            config=config,
             latent_set=LatentSet.read(inputs["latent_set"]),
             embedding=embedding,
             prompt_ids=prompt_ids,
-            models=FrozenModels(
-                TrainConfig(gradient_checkpointing=gradient_checkpointing),
-                text_encoder=self.text_encoder,
-                unet=self.unet,
-                noise_scheduler=load_noise_scheduler(model),
-                accelerator=Accelerator(cpu=True),
-            ),
+            models=self.models,
         ).rows
         generator = torch.Generator().manual_seed(0)
-        self._ids = torch.from_numpy(prompt_ids[:SAMPLES])
+        self._ids = {name: torch.from_numpy(ids[:SAMPLES]) for name, ids in prompt_ids.items()}
         self._noisy = torch.randn(SAMPLES, 4, 8, 8, generator=generator)
-        width = self.unet.config.cross_attention_dim
-        self.hidden_states = torch.randn(SAMPLES, self._ids.shape[1], width, generator=generator).requires_grad_()
+        self._time_ids = torch.full((SAMPLES, 6), 16.0)
+        with torch.no_grad():
+            text = self.encode()
+        self.text = tuple(torch.randn(each.shape, generator=generator).requires_grad_() for each in text)
 
-    def encode(self) -> torch.Tensor:
-        """The hidden states of some prompts."""
-        return self.text_encoder(self._ids)[0]
+    def encode(self) -> Text:
+        """Some prompts as the UNet takes them."""
+        return self.models.encode(self._ids)
 
-    def predict(self) -> torch.Tensor:
-        """The UNet's prediction given some hidden states."""
-        return self.unet(self._noisy, torch.tensor([10, 900]), self.hidden_states).sample
+    def predict(self) -> Text:
+        """The UNet's prediction given some prompts, alone."""
+        return (self.models.predict(self._noisy, torch.tensor([10, 900]), self.text, self._time_ids),)
 
 
-def kept_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> tuple[int, torch.Tensor]:
+def kept_bytes(model: nn.Module, forward: Callable[[], Text]) -> tuple[int, Text]:
     """The bytes that a forward pass keeps for the backward pass, without the weights, and its output."""
     weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -77,10 +74,11 @@ def kept_bytes(model: nn.Module, forward: Callable[[], torch.Tensor]) -> tuple[i
     return sum(storage.nbytes() for storage in kept.values()), output
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, tiny_reference: Path) -> tuple[Models, Models]:
+@pytest.fixture(scope="module", params=["tiny_sd15", "tiny_sdxl"])
+def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Models, Models]:
     """The same models without and with gradient checkpointing."""
-    inputs = make_inputs(tmp_path_factory.mktemp("inputs"), tiny_reference)
+    reference = imported(request.getfixturevalue(request.param), tmp_path_factory)
+    inputs = make_inputs(tmp_path_factory.mktemp("inputs"), reference)
     return Models(inputs, gradient_checkpointing=False), Models(inputs, gradient_checkpointing=True)
 
 
@@ -88,25 +86,27 @@ def test_unet_keeps_less_for_same_gradient(models: tuple[Models, Models]) -> Non
     plain, saving = models
     more, expected = kept_bytes(plain.unet, plain.predict)
     less, found = kept_bytes(saving.unet, saving.predict)
-    for output in (expected, found):
+    for (output,) in (expected, found):
         output.square().mean().backward()
 
     print(f"UNet: {more} bytes, with gradient checkpointing {less}")
-    assert 0 < less < more / 4
+    assert 0 < less < more / 3
     torch.testing.assert_close(found, expected)
-    assert plain.hidden_states.grad is not None and plain.hidden_states.grad.abs().max() > 0
-    torch.testing.assert_close(saving.hidden_states.grad, plain.hidden_states.grad)
+    for each, other in zip(saving.text, plain.text, strict=True):
+        assert other.grad is not None and other.grad.abs().max() > 0
+        torch.testing.assert_close(each.grad, other.grad)
 
 
-def test_text_encoder_keeps_less_for_same_gradient(models: tuple[Models, Models]) -> None:
+def test_text_encoders_keep_less_for_same_gradient(models: tuple[Models, Models]) -> None:
     plain, saving = models
-    more, expected = kept_bytes(plain.text_encoder, plain.encode)
-    less, found = kept_bytes(saving.text_encoder, saving.encode)
-    for output in (expected, found):
-        output.square().mean().backward()
+    more, expected = kept_bytes(plain.text_encoders, plain.encode)
+    less, found = kept_bytes(saving.text_encoders, saving.encode)
+    for text in (expected, found):
+        sum(each.square().mean() for each in text).backward()
 
-    print(f"text encoder: {more} bytes, with gradient checkpointing {less}")
-    assert 0 < less < more / 4
+    print(f"text encoders: {more} bytes, with gradient checkpointing {less}")
+    assert 0 < less < more / 3
     torch.testing.assert_close(found, expected)
-    assert plain.rows.grad is not None and plain.rows.grad.abs().max() > 0
-    torch.testing.assert_close(saving.rows.grad, plain.rows.grad)
+    for name, rows in plain.rows.items():
+        assert rows.grad is not None and rows.grad.abs().max() > 0
+        torch.testing.assert_close(saving.rows[name].grad, rows.grad)

@@ -15,26 +15,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
+from components.torch_models.conditioning import predict
 from components.train.torch.graphed_unet import GraphedUNet
 from components.train.torch.models import prepared
 from tests.flax_runs import make_micro_model
 
-WIDTH = 32
+Inputs = tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]
 
 
-@pytest.fixture(scope="module")
-def micro_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_micro_model(tmp_path_factory.mktemp("model"))
+@pytest.fixture(scope="module", params=["micro", "tiny_sdxl"])
+def small_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "micro":
+        return make_micro_model(tmp_path_factory.mktemp("model"))
+    return request.getfixturevalue(request.param)
 
 
-def unet_and_inputs(model: Path, device: str) -> tuple[UNet2DConditionModel, tuple[torch.Tensor, ...]]:
-    """The frozen UNet, and noisy latents, timestep and hidden states."""
+def unet_and_inputs(model: Path, device: str, count: int = 2) -> tuple[UNet2DConditionModel, Inputs]:
+    """The frozen UNet, and noisy latents, timestep, text and time ids of some samples."""
     torch.manual_seed(0)
     with torch.device(device):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(model / "unet"))
-        hidden_states = torch.randn(2, 77, WIDTH).requires_grad_()
-        inputs = (torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), hidden_states)
+        inputs = inputs_of(unet, count)
     return unet.requires_grad_(False).eval(), inputs
+
+
+def inputs_of(unet: UNet2DConditionModel, count: int) -> Inputs:
+    shapes = [(77, unet.config.cross_attention_dim)]
+    if unet.config.addition_embed_type:
+        shapes += [(unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim,)]
+    text = tuple(torch.randn(count, *shape).requires_grad_() for shape in shapes)
+    timestep = torch.tensor([10, 900])[:count]
+    return torch.randn(count, 4, 8, 8), timestep, text, torch.full((count, 6), 16.0)
 
 
 class Devices(TorchDispatchMode):
@@ -53,36 +64,36 @@ class Devices(TorchDispatchMode):
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 def test_forward_and_backward_pass_need_nothing_of_the_host(
-    micro_model: Path, gradient_checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+    small_model: Path, gradient_checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a random generator's state cannot be read while kernels are recorded")
 
-    unet, inputs = unet_and_inputs(micro_model, "meta")  # where a value that the host asks for is an error
+    unet, inputs = unet_and_inputs(small_model, "meta")  # where a value that the host asks for is an error
     predict = prepared(unet, TrainConfig(gradient_checkpointing=gradient_checkpointing))
     monkeypatch.setattr(torch, "get_rng_state", refuse)
     with Devices() as devices:
         prediction = predict(*inputs)
-        (gradient,) = torch.autograd.grad(prediction, inputs[2], torch.empty_like(prediction))
-    assert gradient.shape == inputs[2].shape
+        gradients = torch.autograd.grad(prediction, inputs[2], torch.empty_like(prediction))
+    assert [each.shape for each in gradients] == [each.shape for each in inputs[2]]
     assert len(devices.found) > 1000 and set(devices.found) == {"meta"}
 
 
-def test_recording_is_refused_when_there_is_no_gpu(micro_model: Path) -> None:
+def test_recording_is_refused_when_there_is_no_gpu(small_model: Path) -> None:
     with pytest.raises(ConfigError, match=r"cuda_graphs: found a model on cpu.*choose accelerator=gpu"):
-        GraphedUNet(unet_and_inputs(micro_model, "cpu")[0])
+        GraphedUNet(unet_and_inputs(small_model, "cpu")[0])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_replayed_gradient_is_that_of_the_unet(micro_model: Path) -> None:
-    unet, inputs = unet_and_inputs(micro_model, "cuda")
+def test_replayed_gradient_is_that_of_the_unet(small_model: Path) -> None:
+    unet, _ = unet_and_inputs(small_model, "cuda")
     graphed = GraphedUNet(unet)
     for count in (2, 1, 1):  # the second size is recorded anew, then replayed on other values
-        part = tuple(torch.randn_like(x) if x.is_floating_point() else x for x in (x[:count] for x in inputs))
-        part[2].requires_grad_()
-        found = graphed(*part)
-        (gradient,) = torch.autograd.grad(found.square().sum(), part[2])
-        expected = unet(*part, return_dict=False)[0]
+        with torch.device("cuda"):
+            inputs = inputs_of(unet, count)
+        found = graphed(*inputs)
+        gradients = torch.autograd.grad(found.square().sum(), inputs[2])
+        expected = predict(unet, *inputs)
         torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(gradient, torch.autograd.grad(expected.square().sum(), part[2])[0])
+        torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), inputs[2]))

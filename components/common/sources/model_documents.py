@@ -9,21 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from components.common.errors import BaseModelError
-
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionPipelineSafe",
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-)
-"""Classes of diffusers whose parts draw from a text alone; those that begin with a picture are of the same parts."""
+from components.common.families import PIPELINES, TEXT_CLASSES, TITLES, TOKENIZERS
 
 PARTS = {
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    **dict.fromkeys(TOKENIZERS.values(), ("CLIPTokenizer", "CLIPTokenizerFast")),
+    **{part: (class_name,) for part, class_name in TEXT_CLASSES.items()},
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
 }
@@ -84,6 +74,18 @@ _TOLD = {
     "CLIPTextModelWithProjection": "a text encoder alone",
     "CLIPVisionModelWithProjection": "an image encoder alone",
 }
+_OF_PIPELINES = {
+    "Inpaint": "inpainting",
+    "Pix2Pix": "editing",
+    "ControlNet": "steering by a ControlNet",
+    "LatentConsistency": "distilled to a few steps",
+    "StableDiffusion3": "a transformer in the UNet's place, and a T5 text encoder",
+    "Flux": "a transformer in the UNet's place, and a T5 text encoder",
+    "PixArt": "a transformer in the UNet's place, and a T5 text encoder",
+    "Kandinsky": "drawing by pictures' embeddings",
+    "StableCascade": "drawing in several stages",
+}
+"""What models of other pipelines are, by a part of the class's name; the first that fits."""
 _OF_FILES = {
     "pytorch_lora_weights.safetensors": "a LoRA, which changes a base model",
     "adapter_config.json": "a LoRA of peft, which changes a base model",
@@ -100,7 +102,12 @@ def pipeline_problems(index: Mapping[str, Any]) -> list[str]:
     if name not in PIPELINES:
         return [
             f"model_index.json is of a {_shown(name)}{_hint(str(name))}, expected one of {', '.join(PIPELINES)}: choose"
-            " a Stable Diffusion model that draws from text"
+            f" a model of {TITLES} that draws from text"
+        ]
+    if index.get("requires_aesthetics_score"):
+        return [
+            "model_index.json has requires_aesthetics_score: it is of a refiner, which goes on with another model's"
+            " pictures; choose that model"
         ]
     problems: list[str] = []
     for part, found in index.items():
@@ -145,6 +152,11 @@ def config_problems(config: Mapping[str, Any], name: str, class_name: str) -> li
             problems.append(
                 f"{name} has a quantization_config: quantised weights can be neither trained on nor compared with; "
                 "choose the weights in fp32, fp16 or bf16"
+            )
+        if field == "time_cond_proj_dim" and value is not None:
+            problems.append(
+                f"{name} has time_cond_proj_dim: the model takes the guidance as an input, distilled to a few steps "
+                "(arXiv 2310.04378); choose the model that it was made from"
             )
         if field in _OF_CODE and value:
             problems.append(f"{name} has {field}, code that comes with the model and is never run here: choose another")
@@ -277,7 +289,4 @@ def _shown(value: Any) -> str:
 
 
 def _hint(name: str) -> str:
-    for word, told in (("Inpaint", "inpainting"), ("Pix2Pix", "editing"), ("ControlNet", "steering by a ControlNet")):
-        if word in name:
-            return f" ({told})"
-    return ""
+    return next((f" ({told})" for word, told in _OF_PIPELINES.items() if word in name), "")
