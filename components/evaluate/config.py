@@ -28,6 +28,9 @@ DEFAULT_PROMPTS = {
 }
 """What is sampled when no prompts are given: the concept itself first, then in new surroundings."""
 
+NO_GAIN = -1.0
+"""The `min_clip_i_gain` that asks for none."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(Config):
@@ -68,10 +71,10 @@ class EvaluateOptions(Config):
     )
     seed: int = option("seed of the first picture; the n-th picture after it has seed + n", 0, least=0, most=MAX_SEED)
     min_clip_i_gain: float = option(
-        "how much closer to the concept's pictures (CLIP-I) the samples must be than those of the initializer token; "
-        "-1 turns it off",
+        "how much closer to the concept's pictures (CLIP-I) the samples must be than those of what training started "
+        "from; -1 turns it off, as a start from the champion does",
         0.02,
-        least=-1,
+        least=NO_GAIN,
         most=1,
     )
     min_clip_i: float = option("least CLIP-I of the samples; 0 turns it off", 0.0, least=-1, most=1)

@@ -16,6 +16,7 @@ from components.common.sources.picture_listing import fingerprint_images
 from components.common.storage import open_store
 from components.common.storage.local_files import local_errors
 from components.common.training.checkpoints import CHECKPOINT_KEY
+from components.evaluate.config import NO_GAIN
 from components.preflight.base_model_for_flax import check_that_flax_computes
 from components.preflight.champion import Champion, find_champion, judged_against, rows_to_start_from
 from components.preflight.model_files import ModelFiles, check_model_files
@@ -45,9 +46,16 @@ class WordSources:
     judged_against: ChampionAddress | None
 
     def resolved(self, options: CheckedOptions, base_model_license: str) -> CheckedOptions:
-        """The options, in which stands what the sources say: a version's file for an alias, a licence for none."""
+        """The options, in which stands what the sources say: a version's file for an alias, a licence for none.
+
+        From a word that starts from its champion the gate asks for no gain over what it started from.
+        """
+        evaluation = options.evaluation
+        if options.word.initializer_embedding == CHAMPION and self.initializer_embedding:
+            evaluation = dataclasses.replace(evaluation, min_clip_i_gain=NO_GAIN)
         return dataclasses.replace(
             options,
+            evaluation=evaluation,
             word=dataclasses.replace(options.word, initializer_embedding=self.initializer_embedding),
             registry=dataclasses.replace(options.registry, license=options.registry.license or base_model_license),
         )

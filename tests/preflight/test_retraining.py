@@ -176,6 +176,8 @@ def test_word_starts_from_its_champion_where_there_is_one(
     assert preflight(warm).decision.startswith("nothing to do: "), "the champion's own rows are no change"
     second = preflight({**warm, "seed": 3})
     assert second.decision.endswith("was learned: seed 0 -> 3")
+    gains = [told(checked, "sample_and_score")["min_clip_i_gain"] for checked in (first, second)]
+    assert gains == [0.02, -1.0], "what starts from the champion is held against it, and asked for no gain over it"
     assert told(second, "add_the_new_word") == {
         **told(first, "add_the_new_word"),
         "initializer_embedding": f"{entry.uri}/{LEARNED_EMBEDS}",

@@ -44,8 +44,10 @@ class Facts:
     learned_from: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The facts by field name, as JSON values."""
+        """The facts by field name, as JSON values; what is not known is left out, as in earlier releases."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.learned_from is None:
+            del fields["learned_from"]
         return {**fields, "tokens": list(self.tokens), "reasons": list(self.reasons)}
 
 
