@@ -36,7 +36,7 @@ LABELS = --label "org.opencontainers.image.title=Textual Inversion: $*" \
     revision=$(REVISION) $(SOURCE:%=source=%))
 
 # make bench-train, bench-train-flax: the reference scripts of diffusers; the Flax one needs a Python with diffusers 0.39.0,
-# transformers 4.57.6, flax, jax, optax and torch
+# transformers 4.57.6, flax, jax, optax and torch; for SDXL: UPSTREAM=.../textual_inversion_sdxl.py ARGS='--size sdxl-cpu-256'
 UPSTREAM ?= textual_inversion.py
 UPSTREAM_FLAX ?= textual_inversion_flax.py
 UPSTREAM_PYTHON ?=

@@ -175,55 +175,86 @@ def make_model(path: Path, widths: ModelWidths, seed: int = 0) -> Path:
     return path
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SdxlWidths:
+    """What differs between base models of SDXL's parts: arguments of the parts' configurations."""
+
+    text: dict[str, Any]
+    text_2: dict[str, Any]
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+
+
+def _tiny_clip_text(width: int) -> dict[str, int]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
+
+
+_TINY_LEVELS = {"block_out_channels": (16, 32), "norm_num_groups": 8}
+_TINY_SDXL = SdxlWidths(
+    text=_tiny_clip_text(32),
+    text_2=_tiny_clip_text(48),
+    unet={
+        **_TINY_LEVELS,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2),
+        "attention_head_dim": (2, 4),
+        "addition_time_embed_dim": 8,
+        "sample_size": 8,
+    },
+    vae={
+        **_TINY_LEVELS,
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "sample_size": 16,
+    },
+)
+
+
 def make_tiny_sdxl(path: Path, seed: int = 0) -> Path:
-    """A diffusers folder at `path` with the parts of SDXL: text encoders of widths 32 and 48, for 16 x 16 pictures.
+    """A diffusers folder at `path` with the parts of SDXL: text encoders of widths 32 and 48, for 16 x 16 pictures."""
+    return make_sdxl(path, _TINY_SDXL, seed)
+
+
+def make_sdxl(path: Path, widths: SdxlWidths, seed: int = 0) -> Path:
+    """A diffusers folder at `path` with the parts of SDXL, these widths and random weights of a seed.
 
     The second tokenizer pads with `!`, as that of SDXL does.
     """
     torch.manual_seed(seed)
-    levels = {"block_out_channels": (16, 32), "norm_num_groups": 8}
     tokenizer, tokenizer_2 = make_tokenizer(), make_tokenizer(pad_token="!")
+    width, width_2 = (text["hidden_size"] for text in (widths.text, widths.text_2))
     StableDiffusionXLPipeline(
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            sample_size=16,
-            **levels,
-        ),
-        text_encoder=CLIPTextModel(_sdxl_text_config(tokenizer, width=32)),
-        text_encoder_2=CLIPTextModelWithProjection(_sdxl_text_config(tokenizer_2, width=48)),
+        vae=AutoencoderKL(latent_channels=4, scaling_factor=0.13025, **widths.vae),
+        text_encoder=CLIPTextModel(_sdxl_text_config(tokenizer, widths.text)),
+        text_encoder_2=CLIPTextModelWithProjection(_sdxl_text_config(tokenizer_2, widths.text_2)),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
         unet=UNet2DConditionModel(
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2),
-            attention_head_dim=(2, 4),
-            cross_attention_dim=32 + 48,
+            cross_attention_dim=width + width_2,
             use_linear_projection=True,
             addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + 48,
-            sample_size=8,
-            **levels,
+            projection_class_embeddings_input_dim=6 * widths.unet["addition_time_embed_dim"] + width_2,
+            **widths.unet,
         ),
         scheduler=DDIMScheduler(**_BETAS),
     ).save_pretrained(path)
     return path
 
 
-def _sdxl_text_config(tokenizer: CLIPTokenizer, *, width: int) -> CLIPTextConfig:
+def _sdxl_text_config(tokenizer: CLIPTokenizer, text: dict[str, Any]) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        projection_dim=width,
+        projection_dim=text["hidden_size"],
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **text,
     )
 
 

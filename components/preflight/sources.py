@@ -126,16 +126,18 @@ def check_sources(options: CheckedOptions) -> Sources:
     each_word = [("", options), *((in_word(other.word.placeholder_token), other) for other in options.others)]
     pictures = [_check_pictures(word, attempt, where) for where, word in each_word]
     base_model, scorer = attempt("base_model", open_source, run.base_model), attempt("scorer", open_source, run.scorer)
-    model_files = base_model and attempt(
-        "base_model",
-        check_model_files,
-        run.base_model,
-        base_model,
-        kind="diffusion",
-        variant=run.base_model_variant,
-        resolution=options.pictures.resolution,
-        training=options.training,
-    )
+    model_files = None
+    if base_model is not None:
+        model_files = attempt(
+            "base_model",
+            check_model_files,
+            run.base_model,
+            base_model,
+            kind="diffusion",
+            variant=run.base_model_variant,
+            resolution=options.pictures.resolution,
+            training=options.training,
+        )
     scorer_files = scorer and attempt("scorer", check_model_files, run.scorer, scorer, kind="clip")
     dino = attempt("dino", open_source, run.dino) if run.dino else None
     beside = [attempt("dino", check_model_files, run.dino, dino, kind="dino")] if dino else []

@@ -196,7 +196,12 @@ def table(measured: Sequence[Contestant], floor_ms: float | None = None) -> str:
 def main() -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upstream", type=Path, required=True, help="textual_inversion.py of diffusers, unmodified")
+    parser.add_argument(
+        "--upstream",
+        type=Path,
+        required=True,
+        help="the script of diffusers, unmodified: textual_inversion.py, for SDXL textual_inversion_sdxl.py",
+    )
     parser.add_argument("--size", choices=SIZES, default="cpu-256")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--mixed-precision", choices=("no", "fp16", "bf16"), default="no")

@@ -15,10 +15,13 @@ from pathlib import Path
 from components.common.logs import versions
 from tests.benchmarks.bench_train import ACCUMULATION, BATCH, Contestant, hardware, prepare, report, run, table_name
 from tests.benchmarks.models import RESOLUTIONS, SIZES
+from tests.tiny_models import ModelWidths
 
 RUNNER = "tests.benchmarks.upstream_flax"
 SAMPLES = BATCH * ACCUMULATION
 """Samples a step. The script cannot accumulate, so that all three take them at once."""
+OF_SD = [size for size, widths in SIZES.items() if isinstance(widths, ModelWidths)]
+"""The script is not of SDXL."""
 
 
 def contestants(upstream: Path, python: str, places: dict[str, Path], size: str, accelerator: str) -> list[Contestant]:
@@ -56,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--upstream", type=Path, required=True, help="textual_inversion_flax.py of diffusers 0.39.0")
     parser.add_argument("--upstream-python", required=True, help="Python with diffusers 0.39.0, transformers 4.57.6")
-    parser.add_argument("--size", choices=SIZES, default="cpu-256")
+    parser.add_argument("--size", choices=OF_SD, default="cpu-256")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--steps", type=int, nargs=2, default=(2, 6), help="the two step counts (default: 2 6)")
     parser.add_argument("--rounds", type=int, default=2, help="interleaved rounds (default: 2)")

@@ -9,31 +9,37 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig
 
+from components.torch_models.conditioning import encode_text, predict
 from components.torch_models.cpu_linear import PointwiseLinear
+from components.torch_models.loading import TEXT_ENCODERS
 from components.torch_models.placeholder_rows import place_rows
+from tests.torch_runs import family_in
 
 REPEATS, ROUNDS = 4, 5
 
 
 def flops_per_sample(model: Path, side: int) -> int:
-    """Floating-point operations of both models, forward and back to the placeholder's row, for `side` x `side` pixels.
+    """Floating-point operations of all models, forward and back to the placeholder's rows, for `side` x `side` pixels.
 
     No weight has a gradient, and none is counted; so do the first layers of the UNet, before it sees the prompt, have
     no backward pass. Nothing is computed.
     """
+    family = family_in(model)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(model / "unet")).requires_grad_(False)
-        text_config = CLIPTextConfig.from_pretrained(model / "text_encoder")
-        text_encoder = CLIPTextModel(text_config)
-        place_rows(text_encoder, torch.empty(1, text_config.hidden_size), text_config.vocab_size)
-        token_ids = torch.zeros(1, text_config.max_position_embeddings, dtype=torch.int64)
+        text_encoders, token_ids = {}, {}
+        for part in (each.part for each in family.text_encoders):
+            config = CLIPTextConfig.from_pretrained(model / part)
+            text_encoders[part] = TEXT_ENCODERS[part](config)
+            place_rows(text_encoders[part], torch.empty(1, config.hidden_size), config.vocab_size)
+            token_ids[part] = torch.zeros(1, config.max_position_embeddings, dtype=torch.int64)
         latents = torch.empty(1, unet.config.in_channels, side // 8, side // 8)
-        timestep = torch.zeros(1, dtype=torch.int64)
+        timestep, time_ids = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 6)
     with FlopCounterMode(display=False) as counter:
-        (prediction,) = unet(latents, timestep, text_encoder(token_ids)[0], return_dict=False)
-        prediction.sum().backward()
+        text = encode_text(family, text_encoders, token_ids)
+        predict(unet, latents, timestep, text, time_ids).sum().backward()
     return int(counter.get_total_flops())
 
 

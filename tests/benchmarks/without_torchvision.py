@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.without_torchvision textual_inversion.py --flag ...
 
-The script needs one transform of torchvision; transformers and diffusers must go on without the rest, so they look for
+The scripts need few transforms of torchvision; transformers and diffusers must go on without the rest, so they look for
 torchvision before there is this stand-in.
 """
 
@@ -30,11 +30,30 @@ class RandomHorizontalFlip:
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.p else picture
 
 
+class RandomCrop:
+    """Says where a part of a picture is cut out."""
+
+    def __init__(self, side: int) -> None:
+        """Takes the side of the part, which the script gives again with each picture."""
+
+    @staticmethod
+    def get_params(picture: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a part of `size`, which is height and width."""
+        height, width = size
+        return random.randint(0, picture.height - height), random.randint(0, picture.width - width), height, width
+
+
+def crop(picture: Image.Image, top: int, left: int, height: int, width: int) -> Image.Image:
+    """That part of the picture."""
+    return picture.crop((left, top, left + width, top + height))
+
+
 def stand_in_for_torchvision() -> None:
-    """Puts the one transform where scripts look for torchvision."""
+    """Puts the transforms where scripts look for torchvision."""
     assert not is_torchvision_available()
     torchvision, transforms = types.ModuleType("torchvision"), types.ModuleType("torchvision.transforms")
-    transforms.RandomHorizontalFlip = RandomHorizontalFlip  # type: ignore[attr-defined]
+    functional = types.SimpleNamespace(crop=crop)
+    vars(transforms).update(RandomHorizontalFlip=RandomHorizontalFlip, RandomCrop=RandomCrop, functional=functional)
     torchvision.transforms = transforms  # type: ignore[attr-defined]
     sys.modules |= {"torchvision": torchvision, "torchvision.transforms": transforms}
 

@@ -15,6 +15,7 @@ from examples.sprites.learning import import_models, learn
 from pipelines.presets import SPRITES_XL_DEMO
 
 TRAINING = TrainConfig(**{field.name: SPRITES_XL_DEMO[field.name] for field in dataclasses.fields(TrainConfig)})
+CONCEPT = dataclasses.replace(CONCEPTS["purple-dotted-star"], initializer_token=SPRITES_XL_DEMO["initializer_token"])
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_concept_is_learned_by_the_rows_of_both_text_encoders(
     models: tuple[Path, Path], tmp_path: Path, framework: str
 ) -> None:
-    learned = learn(CONCEPTS["purple-dotted-star"], models, tmp_path, config=TRAINING, framework=framework)
+    learned = learn(CONCEPT, models, tmp_path, config=TRAINING, framework=framework)
     assert learned.passed, learned.reasons
     assert learned.clip_i["after"] > learned.clip_i["true_caption"] - 0.05
     embedding = LearnedEmbedding.read(tmp_path / "learned")

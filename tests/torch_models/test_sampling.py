@@ -183,6 +183,7 @@ def test_negative_prompt_when_empty_is_what_the_pipeline_takes_for_none(tiny_sdx
     assert (found != told).any() == zeroed
 
 
+@pytest.mark.filterwarnings("ignore:`upcast_vae` is deprecated:FutureWarning")  # by diffusers' own pipeline
 def test_sdxl_draws_and_measures_in_fp16_when_its_vae_overflows(tiny_sdxl, tmp_path):
     model = with_vae_that_overflows(Path(shutil.copytree(tiny_sdxl, tmp_path / "model")))
     pipeline = load_pipeline(model, device=CPU, dtype=torch.float16)

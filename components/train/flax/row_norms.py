@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from components.common.training.config import TrainConfig
 from components.flax_models.clip_text import ClipTextEncoder
@@ -32,7 +31,8 @@ def controlled_gradients(
     if config.norm_control == "fixed":
         controlled = {name: _along_sphere(gradient, rows[name]) for name, gradient in controlled.items()}
     if config.max_grad_norm:
-        factor = jnp.minimum(1.0, config.max_grad_norm / (optax.global_norm(controlled) + 1e-6))
+        norm = jnp.sqrt(sum(jnp.square(gradient).sum() for gradient in controlled.values()))
+        factor = jnp.minimum(1.0, config.max_grad_norm / (norm + 1e-6))
         controlled = {name: gradient * factor for name, gradient in controlled.items()}
     return controlled
 

@@ -195,6 +195,22 @@ def test_pictures_and_losses_equal_torch_without_the_last_layers(
     assert painters[1].held_out_loss(pictures, PROMPTS[0]) != pytest.approx(their_loss, rel=1e-3)
 
 
+def test_pictures_and_losses_equal_torch_with_two_text_encoders(tiny_sdxl: Path, tmp_path: Path) -> None:
+    embedding = runs.initial_embedding({"text_encoder": 32, "text_encoder_2": 48}, 2)
+    (tmp_path / LEARNED_EMBEDS).write_bytes(learned_embeds_bytes("<concept>", embedding.rows, {}))
+    both = FlaxPainter(tiny_sdxl, mesh=mesh_for("cpu")), TorchPainter(tiny_sdxl, device=torch.device("cpu"))
+    tables = [painter.vocabulary("text_encoder_2").table for painter in both]
+    np.testing.assert_array_equal(*tables)
+    for painter in both:
+        painter.load_concept(tmp_path / LEARNED_EMBEDS)
+    config = dataclasses.replace(CONFIG, negative_prompt="")
+    ours, theirs = (np.stack(painter.draw(PROMPTS[:2], SEEDS[:2], config, label="")) for painter in both)
+    assert ours.shape == (2, 16, 16, 3) and theirs.std() > 1
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= ROUNDING
+    our_loss, their_loss = (painter.held_out_loss([pattern(0)], PROMPTS[0]) for painter in both)
+    assert our_loss == pytest.approx(their_loss, rel=1e-4)
+
+
 def test_sampler_and_precision_are_those_that_are_asked_for() -> None:
     painter = FlaxPainter(SPRITES, mesh=mesh_for("cpu"), sampler="dpm-solver++", precision="bf16")
     expected = {"scheduler": "DPMSolverMultistepScheduler", "precision": "bfloat16"}

@@ -24,7 +24,7 @@ from tests.train import trainings
 from tests.train.torch.conftest import make_inputs
 
 SIDE = 16
-CONFIG = {**trainings.SHORT, "max_train_steps": 4, "validation_steps": 0, "checkpoints_total_limit": 9}
+CONFIG = {**trainings.SHORT, "max_train_steps": 4}
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +84,7 @@ def test_training_when_resumed_learns_the_same(
         np.testing.assert_array_equal(resumed.rows[name], rows)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"ema_decay": 0.5},
-        {"norm_control": "fixed"},
-        {"max_embedding_norm": 0.5},
-        {"max_grad_norm": 1e-6, "adam_epsilon": 1e-4},
-        {"clip_skip": 1},
-    ],
-)
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.5, "max_embedding_norm": 0.5}, {"clip_skip": 1}])
 def test_options_change_the_rows_of_both_text_encoders(
     trained: tuple[Path, LearnedEmbedding], inputs: dict[str, Path], tmp_path: Path, changes: dict[str, float]
 ) -> None:
