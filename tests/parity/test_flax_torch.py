@@ -200,7 +200,8 @@ def test_prompts_are_pooled_where_transformers_does(tiny_sdxl: Path, tmp_path: P
     rows, _ = place_rows(encoder, torch.from_numpy(np.random.default_rng(0).normal(size=(1, 48))), FIRST_ID)
     wanted = encoder(torch.from_numpy(ids)).text_embeds.detach().numpy()
     ours = flax_loading.load_text_encoders(model, runs.SDXL, dtype=jnp.float32)["text_encoder_2"]
-    _, found = jax.jit(lambda w: ours.module(w)(jnp.asarray(ids), rows.detach().numpy(), FIRST_ID))(ours.weights)
+    pooled = jax.jit(lambda w, own: ours.module(w)(jnp.asarray(ids), own, FIRST_ID)[1])
+    found = pooled(ours.weights, rows.detach().numpy())
     np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=TOLERANCE)
 
 
