@@ -27,7 +27,7 @@ class Models:
     """The models of a trainer, as it has set them up, and what they are given in a step."""
 
     def __init__(self, folder: Path, reference: Path, *, gradient_checkpointing: bool) -> None:
-        inputs = make_inputs(folder, reference)
+        inputs = make_inputs(folder, reference, side=16)
         found = read_reference(reference)
         model = materialize(found, training_parts(found.subfolders))
         embedding = InitialEmbedding.read(inputs["initial_embedding"])
