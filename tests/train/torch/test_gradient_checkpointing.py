@@ -78,7 +78,7 @@ def kept_bytes(model: nn.Module, forward: Callable[[], Text]) -> tuple[int, Text
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Models, Models]:
     """The same models without and with gradient checkpointing."""
     reference = imported(request.getfixturevalue(request.param), tmp_path_factory)
-    inputs = make_inputs(tmp_path_factory.mktemp("inputs"), reference)
+    inputs = make_inputs(tmp_path_factory.mktemp("inputs"), reference, side=16)
     return Models(inputs, gradient_checkpointing=False), Models(inputs, gradient_checkpointing=True)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from components.common.artifacts import LEARNED_EMBEDS, LatentSet, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
