@@ -28,7 +28,7 @@ DEFAULT_PROMPTS = {
 }
 """What is sampled when no prompts are given: the concept itself first, then in new surroundings."""
 
-NO_GAIN = -1.0
+NO_GAIN = -1
 """The `min_clip_i_gain` that asks for none."""
 
 

@@ -147,7 +147,7 @@ def _what_runs(state: RunState, titles: Mapping[str, str]) -> list[str]:
 def step_line(step: Step, titles: Mapping[str, str], now: datetime.datetime | None = None) -> str:
     """A step in one line: what it is, how it is, how long it took or has taken until now, and why it failed."""
     took = f"  {human_duration(step.seconds)}" if step.seconds is not None else ""
-    if now and step.started and not step.finished:
+    if now and step.started and not step.finished and not step.is_left_out:
         took = f"  for {human_duration((now - step.started).total_seconds())} so far"
     cached = "  from the cache" if step.state == "Succeeded" and not step.pod else ""
     reason = f"  {step.reason}" if step.has_failed and step.reason else ""

@@ -311,7 +311,9 @@ def test_num_vectors_when_too_many_for_a_prompt_says_how_many_fit(
 
 def test_model_when_without_text_encoder_says_what_it_has(model_folder: Path, refer_to: Refer) -> None:
     shutil.rmtree(model_folder / "text_encoder")
-    with pytest.raises(BaseModelError, match=r"found the text encoders none, expected text_encoder or "):
+    with pytest.raises(
+        BaseModelError, match="found the text encoders none among tokenizer, unet, expected text_encoder or "
+    ):
         initialize(refer_to(model_folder))
 
 

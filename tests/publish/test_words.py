@@ -77,12 +77,14 @@ def test_word_that_did_not_pass_keeps_no_other_from_being_published(several: Inp
 def test_summary_tells_of_each_word(several: Inputs, tmp_path: Path) -> None:
     answer, _ = run(several, tmp_path)
     outputs = {
+        "decision": "trains",
         "base_model": str(several.base_model),
         "learned_embedding": str(several.learned_embedding),
         "evaluation": str(several.evaluation),
         "published": answer,
     }
-    summary = summarize(LocalRun(outputs=outputs, failures=(), reused=(), seconds={"train": 1.0}, folder=None))
+    ended = {"failures": (), "reused": (), "left_out": (), "folder": None}
+    summary = summarize(LocalRun(outputs=outputs, seconds={"train": 1.0}, **ended))
     summary.write(tmp_path / "summary.json")
     told = json.loads((tmp_path / "summary.json").read_text())
     words = [told, *told["more_words"]]

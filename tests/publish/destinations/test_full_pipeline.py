@@ -98,6 +98,7 @@ def test_full_pipeline_of_two_text_encoders_has_the_rows_of_each(tmp_path: Path)
     }
     save_file(narrow, base_model / "text_encoder_2" / "model.safetensors")
     index = json.loads((base_model / "model_index.json").read_text())
+    index |= {"_class_name": "StableDiffusionXLPipeline"}
     index |= {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "tokenizer_2": index["tokenizer"]}
     (base_model / "model_index.json").write_text(json.dumps(index))
     entry, reference = published(tmp_path, base_model, sdxl=True)
