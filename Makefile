@@ -75,7 +75,7 @@ test-parity: $(READY) ## hold both trainers against the reference's mathematics 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/parity $(ARGS)
 
 test-faults: $(READY) ## kill trainings at any moment and start them again (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/faults $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults $(ARGS)
 
 test-hostile: $(READY) ## give every step what is damaged, hostile, interrupted or doubled, and fuzz its parsers (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/hostile $(ARGS)

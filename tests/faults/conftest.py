@@ -11,6 +11,12 @@ import pytest
 from tests.train.torch.conftest import make_inputs
 
 _FAULTS = "faults"
+_LONGEST = ("test_distribution.py", "test_storage_away.py", "test_trainer_killed.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the longest files: a worker is given whole ones, and the last to begin keeps the others waiting."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture
