@@ -93,10 +93,7 @@ def train_words(
     for told in config.without_effect():
         logger.info("%s", told)
     check_words(words, reference.digest, watching)
-    model = materialize(reference, training_parts(reference.subfolders))
-    family = family_of(reference.subfolders, read_object(model / "unet" / "config.json"))
-    inputs = [with_prompts(word, model) for word in words]
-    built = process.build(TrainerInputs(model=model, family=family, words=inputs, store=store))
+    built = process.build(trainer_inputs(words, reference, store))
     trainings = _trainings(words, built, reference, store, num_processes)
     _tell_batch_and_rate(words, built, num_processes)
     watched = Watched(
@@ -134,8 +131,14 @@ def train_words(
     return learned
 
 
-def with_prompts(word: Word, model: Path) -> WordInputs:
-    """What a trainer is built from, of a word: with the token ids of its prompts."""
+def trainer_inputs(words: Sequence[Word], reference: ModelReference, store: ObjectStore) -> TrainerInputs:
+    """What trainers are built from, with the parts of the base model that they need in a local folder."""
+    model = materialize(reference, training_parts(reference.subfolders))
+    family = family_of(reference.subfolders, read_object(model / "unet" / "config.json"))
+    return TrainerInputs(model=model, family=family, words=[_with_prompts(word, model) for word in words], store=store)
+
+
+def _with_prompts(word: Word, model: Path) -> WordInputs:
     tokenizers = load_tokenizers(model, word.embedding)
     prompt_ids = training_prompt_ids(tokenizers, word.embedding, word.config.learnable_property)
     return WordInputs(config=word.config, latents=word.latents, embedding=word.embedding, prompt_ids=prompt_ids)

@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 
 from components.common.artifacts import LearnedEmbedding
-from components.common.base_model import materialize, read_reference
+from components.common.base_model import read_reference
 from components.common.storage import open_store
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
-from components.common.training.run_artifacts import PARTS, sampling_plan
+from components.common.training.run_artifacts import sampling_plan
 from components.common.words import for_each_word
 from components.encode_latents.config import EncodeConfig
 from components.encode_latents.latents import encode_latents
@@ -33,8 +33,8 @@ from components.ingest_images.config import IngestConfig
 from components.ingest_images.ingest import ingest_images
 from components.init_embedding.config import InitConfig
 from components.init_embedding.initialize import init_embedding
-from components.train.process import Built, TrainerInputs, join_processes
-from components.train.train import train_words, with_prompts
+from components.train.process import Built, join_processes
+from components.train.train import train_words, trainer_inputs
 from components.train.words import Word, read_words
 from examples.sprites.concepts import CONCEPTS, Concept
 from examples.sprites.learning import CONCEPT_FOLDER, HERE, TRAINING, import_models
@@ -125,10 +125,7 @@ def cost_of(num_words: int, batch: int, base_model: Path, folder: Path, *, steps
 
 
 def _built(words: Sequence[Word], base_model: Path, folder: Path) -> Built:
-    model = materialize(read_reference(base_model), PARTS)
-    inputs = TrainerInputs(
-        model=model, words=[with_prompts(word, model) for word in words], store=open_store(str(folder))
-    )
+    inputs = trainer_inputs(words, read_reference(base_model), open_store(str(folder)))
     return join_processes("torch", words[0].config, "cpu").build(inputs)
 
 
