@@ -250,6 +250,7 @@ def test_screen_of_a_local_run_shows_the_text(text: str) -> None:
 
 def test_summary_is_json_and_lines(text: str, tmp_path: Path) -> None:
     summary = Summary(
+        decision=text,
         embedding=text,
         report=text,
         registry_entry=None,
@@ -267,7 +268,7 @@ def test_summary_is_json_and_lines(text: str, tmp_path: Path) -> None:
     summary.write(tmp_path / "summary.json")
     assert json.loads((tmp_path / "summary.json").read_text())["reasons"] == [text]
     told = summary.for_people(printable)
-    assert len(told.split("\n")) == 5 and not UNSEEN.search(told)
+    assert len(told.split("\n")) == 6 and not UNSEEN.search(told)
 
 
 def test_mistake_of_a_command_line_shows_the_text(
