@@ -74,33 +74,22 @@ class Family:
 
 
 _CLIP = TextEncoder(part="text_encoder", tokenizer="tokenizer", class_name="CLIPTextModel")
-_OF_SD = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionPipelineSafe")
+_SD1 = Family(
+    name="sd1",
+    title="Stable Diffusion 1.x",
+    pipeline="StableDiffusionPipeline",
+    saved_as=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionPipelineSafe"),
+    text_encoders=(_CLIP,),
+    time_ids=False,
+    zeroed_negative=False,
+    linear_projection=False,
+    usual_resolution=512,
+    hub_tag="stable-diffusion",
+)
 
 FAMILIES = (
-    Family(
-        name="sd1",
-        title="Stable Diffusion 1.x",
-        pipeline="StableDiffusionPipeline",
-        saved_as=_OF_SD,
-        text_encoders=(_CLIP,),
-        time_ids=False,
-        zeroed_negative=False,
-        linear_projection=False,
-        usual_resolution=512,
-        hub_tag="stable-diffusion",
-    ),
-    Family(
-        name="sd2",
-        title="Stable Diffusion 2.x",
-        pipeline="StableDiffusionPipeline",
-        saved_as=_OF_SD,
-        text_encoders=(_CLIP,),
-        time_ids=False,
-        zeroed_negative=False,
-        linear_projection=True,
-        usual_resolution=768,
-        hub_tag="stable-diffusion",
-    ),
+    _SD1,
+    dataclasses.replace(_SD1, name="sd2", title="Stable Diffusion 2.x", linear_projection=True, usual_resolution=768),
     Family(
         name="sdxl",
         title="Stable Diffusion XL",
