@@ -11,13 +11,13 @@ import numpy as np
 import optax
 
 from components.common.artifacts import InitialEmbedding, LatentSet
-from components.common.time_ids import time_ids
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
 from components.common.training.prompt_ids import PromptIds
 from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
+from components.common.training.stacked_pictures import stacked_latents, stacked_time_ids
 from components.flax_models.loading import replicated
 from components.train.flax.models import FrozenModels, noticing_lost_processes
 from components.train.flax.row_norms import mean_vocabulary_norm
@@ -89,7 +89,7 @@ class FlaxTrainer:
         """
         self._config, self._models = config, models
         initial = {part: embedding.rows[part] for part in models.text_encoders}
-        means, stds = _stacked_latents(latent_set)
+        means, stds = stacked_latents(latent_set)
         self.vocabulary_norms: Mapping[str, float] = {
             part: mean_vocabulary_norm(encoder, embedding.token_ids[0])
             for part, encoder in models.text_encoders.items()
@@ -100,7 +100,7 @@ class FlaxTrainer:
             stds=stds,
             prompt_ids={part: prompt_ids[part].astype(np.int32) for part in initial},
             norms=self._held_norms(initial),
-            time_ids=_stacked_time_ids(latent_set) if models.family.time_ids else None,
+            time_ids=stacked_time_ids(latent_set) if models.family.time_ids else None,
         )
         self.frozen: FrozenWord = replicated(host, models.mesh)
         """What no step changes of the word."""
@@ -156,21 +156,6 @@ class FlaxTrainer:
         norms = {part: wanted_norms(self._config, rows, self.vocabulary_norms[part]) for part, rows in initial.items()}
         held = {part: values.astype(np.float32) for part, values in norms.items() if values is not None}
         return held or None
-
-
-def _stacked_latents(latent_set: LatentSet) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations, float32 [pictures, 2, C, h, w]: as it is, and mirrored."""
-    means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
-    stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
-    return np.stack(means), np.stack(stds)
-
-
-def _stacked_time_ids(latent_set: LatentSet) -> np.ndarray:
-    """What the UNet is told of each picture, float32 [pictures, 2, 6]: as it is, and mirrored."""
-    both = [
-        [time_ids(latents.picture, mirrored=mirrored) for mirrored in (False, True)] for latents in latent_set.latents
-    ]
-    return np.array(both, np.float32)
 
 
 def _all_to_numpy(arrays: ByEncoder) -> dict[str, np.ndarray]:

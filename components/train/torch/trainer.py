@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from components.common.artifacts import InitialEmbedding, LatentSet
-from components.common.time_ids import time_ids
 from components.common.training.checkpoints import TrainingState
 from components.common.training.config import TrainConfig
 from components.common.training.loop import NextStep
@@ -17,6 +16,7 @@ from components.common.training.prompt_ids import PromptIds
 from components.common.training.row_norms import wanted_norms
 from components.common.training.sampling_plan import Batch
 from components.common.training.schedules import ema_decay
+from components.common.training.stacked_pictures import stacked_latents, stacked_time_ids
 from components.torch_models.placeholder_rows import place_rows
 from components.train.torch.models import FrozenModels
 from components.train.torch.row_norms import controlled_gradients, mean_vocabulary_norm, norm_control
@@ -95,9 +95,9 @@ class TorchTrainer:
         """
         self.config, self.models = config, models
         device, first_id = models.device, embedding.token_ids[0]
-        self._means, self._stds = _stacked_latents(latent_set, device)
+        self._means, self._stds = (torch.from_numpy(each).to(device) for each in stacked_latents(latent_set))
         self._scaling_factor = latent_set.scaling_factor
-        self._time_ids = _stacked_time_ids(latent_set, device)
+        self._time_ids = torch.from_numpy(stacked_time_ids(latent_set)).to(device)
         self.rows = dict[str, torch.nn.Parameter]()
         """The trained rows, float32 [n, d], of each text encoder; their gradients are accumulated until a step."""
         self._prompt_ids = dict[str, torch.Tensor]()
@@ -234,16 +234,3 @@ class TorchTrainer:
         zeros = torch.zeros_like(rows)
         parts = [rows, moments.get("exp_avg", zeros), moments.get("exp_avg_sq", zeros)]
         return torch.stack([*parts, self._ema[name]] if self._ema else parts)
-
-
-def _stacked_latents(latent_set: LatentSet, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means and standard deviations, float32 [pictures, 2, C, h, w]: as it is, and mirrored."""
-    means = [np.stack([latents.mean, latents.flipped_mean]) for latents in latent_set.latents]
-    stds = [np.stack([latents.std, latents.flipped_std]) for latents in latent_set.latents]
-    return torch.from_numpy(np.stack(means)).to(device), torch.from_numpy(np.stack(stds)).to(device)
-
-
-def _stacked_time_ids(latent_set: LatentSet, device: torch.device) -> torch.Tensor:
-    """The time ids, float32 [pictures, 2, 6]: as it is, and mirrored."""
-    told = [[time_ids(latents.picture, mirrored=each) for each in (False, True)] for latents in latent_set.latents]
-    return torch.tensor(told, dtype=torch.float32, device=device)
