@@ -22,7 +22,7 @@ from components.common.storage.retries import one_line
 from components.common.tensors import StoredTensor
 from components.common.training.config import check_accelerator
 from components.common.weights import check_keys, is_beside, not_finite, weights_of, wrong_shape
-from components.torch_models.cpu_linear import with_pointwise_linears
+from components.torch_models.cpu_linear import onednn_is_faster, this_processor, with_pointwise_linears
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,8 @@ def _silence_libraries() -> None:
 
 
 def _placed(module: Module, device: torch.device) -> Module:
-    if device.type == "cpu" and next(module.parameters()).dtype == torch.float32:
+    in_fp32_on_cpu = device.type == "cpu" and next(module.parameters()).dtype == torch.float32
+    if in_fp32_on_cpu and onednn_is_faster(this_processor()):
         with_pointwise_linears(module)
     return module.to(device)
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.logs import versions
+from components.torch_models.cpu_linear import this_processor
 from tests.benchmarks.floor import flops_per_sample, peak_flops
 from tests.benchmarks.models import RESOLUTIONS, SIZES, make_benchmark_model, make_benchmark_pictures
 
@@ -264,15 +265,10 @@ def hardware(accelerator: str) -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    model = next((line.split(":")[1].strip() for line in cpu_lines() if line.startswith("model name")), "")
+    lines = this_processor().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{model or platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
-
-
-def cpu_lines() -> list[str]:
-    """The lines of /proc/cpuinfo, or none."""
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.exists() else []
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig
 
 from components.torch_models.conditioning import encode_text, predict
-from components.torch_models.cpu_linear import PointwiseLinear
+from components.torch_models.cpu_linear import PointwiseLinear, onednn_is_faster, this_processor
 from components.torch_models.loading import TEXT_ENCODERS
 from components.torch_models.placeholder_rows import place_rows
 from tests.torch_runs import family_in
@@ -48,7 +48,7 @@ def peak_flops(accelerator: str) -> float:
     device, dtype, side = ("cuda", torch.bfloat16, 8192) if accelerator == "gpu" else ("cpu", torch.float32, 2048)
     linear = nn.Linear(side, side, bias=False, device=device, dtype=dtype)
     inputs = torch.randn(side, side, device=device).to(dtype)
-    layer = linear if accelerator == "gpu" else PointwiseLinear(linear)
+    layer = PointwiseLinear(linear) if accelerator == "cpu" and onednn_is_faster(this_processor()) else linear
     fastest = min(_seconds(layer, inputs) for _ in range(ROUNDS))
     return 2 * side**3 * REPEATS / fastest
 

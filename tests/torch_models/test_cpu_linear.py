@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.torch_models.cpu_linear import PointwiseLinear, with_pointwise_linears
+from components.torch_models import loading
+from components.torch_models.cpu_linear import PointwiseLinear, onednn_is_faster, with_pointwise_linears
 from components.torch_models.loading import load_text_encoder, load_unet
 
 CPU = torch.device("cpu")
@@ -45,10 +46,19 @@ def test_the_parameters_keep_their_names_and_are_the_same_tensors() -> None:
     assert not any(isinstance(part, nn.Linear) for part in module.modules())
 
 
-def test_float32_models_on_a_cpu_have_them_and_others_do_not(tiny_model: Path) -> None:
+AMD, INTEL = (f"processor\t: 0\nvendor_id\t: {name}\nmodel name\t: x" for name in ("AuthenticAMD", "GenuineIntel"))
+ARM = "processor\t: 0\nBogoMIPS\t: 2000.00\nCPU implementer\t: 0x41\n"
+
+
+@pytest.mark.parametrize(("processor", "faster"), [(AMD, True), (INTEL, False), (ARM, False), ("", False)])
+def test_they_are_for_processors_that_mkl_leaves_without_avx_512(
+    tiny_sd15: Path, monkeypatch: pytest.MonkeyPatch, processor: str, faster: bool
+) -> None:
+    assert onednn_is_faster(processor) == faster
+    monkeypatch.setattr(loading, "this_processor", lambda: processor)
     for load in (load_text_encoder, load_unet):
-        assert linears(load(tiny_model, dtype=torch.float32, device=CPU)) == {PointwiseLinear}
-        assert linears(load(tiny_model, dtype=torch.bfloat16, device=CPU)) == {nn.Linear}
+        assert linears(load(tiny_sd15, dtype=torch.float32, device=CPU)) == {PointwiseLinear if faster else nn.Linear}
+        assert linears(load(tiny_sd15, dtype=torch.bfloat16, device=CPU)) == {nn.Linear}
 
 
 def linears(module: nn.Module) -> set[type]:
