@@ -20,9 +20,11 @@ from components.common.artifacts import LEARNED_EMBEDS, read_clip_skip, read_lea
 from components.common.base_model import cache_folder, materialize
 from components.common.drawing import PRECISION_MEANING, PRECISIONS, SAMPLER_MEANING, SAMPLERS, is_blank
 from components.common.errors import ConfigError, InputError, TokenError
+from components.common.families import check_word_fits, encoders_in
 from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
 from components.common.registry import registry
+from components.common.sources.checks import read_object
 from components.import_base_model.importing import import_base_model
 from components.publish.config import PublishConfig
 
@@ -214,7 +216,9 @@ def draw(request: SampleRequest, addresses: Sequence[str], base_model: str, out:
         source = base_model or concepts[0].base_model
         if not source:
             raise ConfigError(f"{addresses[0]} does not say what it was learned on: give the model by --base-model")
-        pictures = _sample(request, concepts, base_model_folder(source))
+        model = base_model_folder(source)
+        _check_words_fit(concepts, model)
+        pictures = _sample(request, concepts, model)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{index:04d}.png" for index in range(len(pictures))]
     for file, pixels in zip(files, pictures, strict=True):
@@ -227,6 +231,14 @@ def draw(request: SampleRequest, addresses: Sequence[str], base_model: str, out:
 def _fetched(addresses: Sequence[str]) -> Iterator[list[Concept]]:
     with tempfile.TemporaryDirectory() as scratch:
         yield [fetch_concept(address, Path(scratch) / str(i)) for i, address in enumerate(addresses)]
+
+
+def _check_words_fit(concepts: Sequence[Concept], model: Path) -> None:
+    encoders = encoders_in([folder.name for folder in model.iterdir()])
+    of_model = {name: read_object(model / name / "config.json").get("hidden_size", 0) for name in encoders}
+    for concept in concepts:
+        widths = {name: rows.shape[1] for name, rows in read_learned_embeds(concept.file)[1].items()}
+        check_word_fits(concept.placeholder_token, widths, of_model)
 
 
 def _sample(request: SampleRequest, concepts: Sequence[Concept], model: Path) -> list[np.ndarray]:

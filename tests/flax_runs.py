@@ -153,19 +153,12 @@ def subprocess_environment(*, devices: int = 1, **more: str) -> dict[str, str]:
     return {**os.environ, **_SETTINGS, "XLA_FLAGS": flags, "PYTHONPATH": paths, **more}
 
 
-def write_trained(path: Path, trainer: FlaxTrainer, losses: list[jax.Array]) -> None:
-    """What training made, for another process to compare."""
+def what_was_trained(trainer: FlaxTrainer, losses: list[jax.Array]) -> dict[str, np.ndarray]:
+    """Losses, and rows and moments by text encoder, such as `rows.text_encoder`."""
     state, read = trainer.copy_state(len(losses), losses).read()
-    np.savez(
-        path,
-        losses=read,
-        rows=state.rows[TEXT_ENCODER],
-        first=state.first_moment[TEXT_ENCODER],
-        second=state.second_moment[TEXT_ENCODER],
-        micro_batch_size=state.micro_batch_size,
-    )
-    assert trainer.compiled is not None
-    path.with_suffix(".hlo").write_text(trainer.compiled.as_text())
+    kinds = {"rows": state.rows, "first": state.first_moment, "second": state.second_moment}
+    by_encoder = {f"{kind}.{part}": values for kind, parts in kinds.items() for part, values in parts.items()}
+    return {"losses": read, **by_encoder, "micro_batch_size": np.array(state.micro_batch_size)}
 
 
 def train_steps(model: Path, output: Path, *, steps: int, num_processes: int, **fields: Any) -> None:
@@ -175,7 +168,9 @@ def train_steps(model: Path, output: Path, *, steps: int, num_processes: int, **
     share = plan.global_batch // num_processes
     start = jax.process_index() * share
     losses = [trainer.step(plan.batch(step, range(start, start + share)), 1e-2) for step in range(steps)]
-    write_trained(output, trainer, losses)
+    np.savez(output, **what_was_trained(trainer, losses))
+    assert trainer.compiled is not None
+    output.with_suffix(".hlo").write_text(trainer.compiled.as_text())
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from components.train.train import train_words
 from tests.conftest import imported
 from tests.learning.test_options import nano_model
 from tests.train import trainings
-from tests.train.torch.conftest import make_inputs, write_pictures
+from tests.train.torch.conftest import SIDE, make_inputs, write_pictures
 
 ENCODER = "text_encoder"
 PROPERTIES = ("object", "style")
@@ -48,11 +48,18 @@ def framework(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], ...]:
+    """The inputs of two words on a model of one text encoder."""
+    return two_words(nano_model(tmp_path_factory.mktemp("models") / "nano"), tmp_path_factory)
+
+
+def two_words(
+    model_folder: Path, tmp_path_factory: pytest.TempPathFactory, side: int = SIDE
+) -> tuple[dict[str, Path], ...]:
     """The inputs of two words, of other numbers of pictures and vectors."""
-    model = imported(nano_model(tmp_path_factory.mktemp("models") / "nano"), tmp_path_factory)
-    first = make_inputs(tmp_path_factory.mktemp("first"), model, num_vectors=2)
+    model = imported(model_folder, tmp_path_factory)
+    first = make_inputs(tmp_path_factory.mktemp("first"), model, num_vectors=2, side=side)
     folder = tmp_path_factory.mktemp("second")
-    pictures = write_pictures(folder / "image_set", count=4)
+    pictures = write_pictures(folder / "image_set", count=4, side=side)
     encode_latents(image_set=pictures, base_model=model, accelerator="cpu", output=folder / "latent_set")
     word = InitConfig(placeholder_token="<art>", initializer_token="cat", num_vectors=1)
     init_embedding(word, model, folder / "initial_embedding")
@@ -62,7 +69,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], .
 @pytest.fixture(scope="module")
 def joint(inputs: tuple[dict[str, Path], ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The inputs of both words together."""
-    folder = tmp_path_factory.mktemp("joint")
+    return joined(inputs, tmp_path_factory.mktemp("joint"))
+
+
+def joined(inputs: tuple[dict[str, Path], ...], folder: Path) -> dict[str, Path]:
+    """The inputs of several words as those of one training."""
     for name in ("latent_set", "initial_embedding"):
         write_words(folder / name, [functools.partial(shutil.copytree, each[name]) for each in inputs])
     return {**inputs[0], **{name: folder / name for name in ("latent_set", "initial_embedding")}}
@@ -92,9 +103,10 @@ def assert_alike(found: Sequence[LearnedEmbedding], expected: Sequence[LearnedEm
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.training_key == theirs.training_key
         np.testing.assert_allclose(ours.losses, theirs.losses, rtol=2e-5)
-        moved = np.linalg.norm(theirs.rows[ENCODER] - theirs.initial_rows[ENCODER])
-        assert moved > 0.05
-        assert np.linalg.norm(ours.rows[ENCODER] - theirs.rows[ENCODER]) < 1e-4 * moved
+        for name, rows in theirs.rows.items():
+            moved = np.linalg.norm(rows - theirs.initial_rows[name])
+            assert moved > 0.05
+            assert np.linalg.norm(ours.rows[name] - rows) < 1e-4 * moved
 
 
 @pytest.fixture(scope="module")
@@ -149,17 +161,35 @@ def test_each_word_stops_where_it_stops_alone(
 def test_each_word_is_what_it_learns_alone_when_two_processes_share_its_batch(
     joint: dict[str, Path], inputs: tuple[dict[str, Path], ...], tmp_path: Path
 ) -> None:
+    found = by_two_processes(tmp_path, joint)
+    assert_alike(found, alone("torch", tmp_path, inputs, **{**RICH, "train_batch_size": 2}))
+
+
+def test_each_word_of_two_text_encoders_is_what_it_learns_alone(
+    tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    inputs = two_words(tiny_sdxl, tmp_path_factory, side=16)
+    joint = joined(inputs, tmp_path / "joint")
+    apart = alone("torch", tmp_path, inputs, **{**RICH, "train_batch_size": 2})
+    assert len(apart[0].rows) == 2
+    assert_alike(by_two_processes(tmp_path, joint), apart)
+    steps = {**RICH, "max_train_steps": 2, "train_batch_size": 2}
+    found = together("flax", tmp_path / "flax", joint, **steps)
+    for ours, theirs in zip(found, together("torch", tmp_path / "torch", joint, **steps), strict=True):
+        np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-4)
+
+
+def by_two_processes(folder: Path, joint: dict[str, Path]) -> tuple[LearnedEmbedding, ...]:
     command = TrainingCommand(
         config=TrainConfig(**RICH),
         **{name: str(path) for name, path in joint.items()},
-        checkpoint_root=str(tmp_path / "checkpoints"),
+        checkpoint_root=str(folder / "checkpoints"),
         accelerator="cpu",
         framework="torch",
-        output=str(tmp_path / "learned"),
+        output=str(folder / "learned"),
         learnable_properties=PROPERTIES,
     )
-    found = train_on_every_gpu(command, 2)
-    assert_alike(found, alone("torch", tmp_path, inputs, **{**RICH, "train_batch_size": 2}))
+    return train_on_every_gpu(command, 2)
 
 
 def test_what_cannot_be_done_with_several_words_is_refused(tmp_path: Path, joint: dict[str, Path]) -> None:

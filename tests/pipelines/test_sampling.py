@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from components.common.artifacts import learned_embeds_bytes
 from components.common.base_model import read_reference
-from components.common.errors import InputError, ObjectNotFoundError, TokenError
+from components.common.errors import BaseModelError, InputError, ObjectNotFoundError, TokenError
 from components.import_base_model.importing import import_base_model
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
@@ -117,6 +117,18 @@ def test_unknown_placeholder_is_refused_before_anything_is_loaded(
     flags = ["--concept", str(form), "--prompt", "a <from>", "--base-model", "/nowhere", *QUICK]
     assert main(["sample", *flags]) == TokenError.exit_code
     assert "found <from> in 'a <from>', expected one of <form>" in capsys.readouterr().err
+
+
+def test_word_for_another_family_is_refused_before_weights_are_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = write_concept(tmp_path, "<form>", "heart")
+    shutil.copytree(SPRITES / "base_model_xl", tmp_path / "xl", ignore=shutil.ignore_patterns("*.safetensors"))
+    flags = ["--concept", str(form), "--prompt", "a <form>", "--base-model", str(tmp_path / "xl"), *QUICK]
+    assert main(["sample", *flags]) == BaseModelError.exit_code
+    told = capsys.readouterr().err
+    assert "<form> is a word for Stable Diffusion 1.x or Stable Diffusion 2.x" in told
+    assert "expected one for Stable Diffusion XL" in told
 
 
 def test_one_placeholder_twice_is_refused(tmp_path: Path) -> None:
