@@ -194,7 +194,7 @@ def _tiny_clip_text(width: int) -> dict[str, int]:
     }
 
 
-_TINY_LEVELS = {"block_out_channels": (16, 32), "norm_num_groups": 8}
+_TINY_LEVELS = {"block_out_channels": (16, 32), "norm_num_groups": 8, "layers_per_block": 1}
 _TINY_SDXL = SdxlWidths(
     text=_tiny_clip_text(32),
     text_2=_tiny_clip_text(48),
