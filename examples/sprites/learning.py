@@ -61,7 +61,7 @@ class Learned:
         steps: optimizer steps.
         held_out_loss: the denoising loss over the scoring pictures.
         clip_i, clip_t: the evaluation's scores.
-        judged: of 32 samples, the share that shows the right colour, texture, shape and place, by attribute.
+        judged: of the samples, the share that shows the right colour, texture, shape and place, by attribute.
         norm: Euclidean norm of the rows, before and after training.
         norm_ratio: the longest row's norm over the vocabulary's mean norm.
         passed: whether the gate would publish it.
@@ -97,6 +97,7 @@ def learn(
     config: TrainConfig = TRAINING,
     num_vectors: int = 1,
     framework: str = "torch",
+    samples: int = SAMPLES,
 ) -> Learned:
     """Learns a concept by the project's steps, in `folder`, and measures what was learned.
 
@@ -107,6 +108,7 @@ def learn(
         config: how to train; its `learnable_property` is the concept's.
         num_vectors: vectors of the placeholder.
         framework: what trains, `torch` or `flax`.
+        samples: drawn of each variant; a multiple of the prompts.
     """
     base_model, scorer = models
     config = dataclasses.replace(config, learnable_property=concept.learnable_property)
@@ -137,10 +139,10 @@ def learn(
         EvaluateConfig(
             prompts=prompts,
             reference_prompt=concept.true_caption,
-            images_per_prompt=SAMPLES // len(prompts),
+            images_per_prompt=samples // len(prompts),
             num_inference_steps=20,
             guidance_scale=2.5,
-            sampling_batch_size=SAMPLES,
+            sampling_batch_size=samples,
             min_clip_i_gain=SPRITES_DEMO["evaluation_min_clip_i_gain"],
         ),
         base_model=base_model,

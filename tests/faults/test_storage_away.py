@@ -39,7 +39,7 @@ def command(inputs: Mapping[str, Path], root: str, output: Path) -> list[str]:
 def undisturbed(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The outcome of a training with checkpoints in a local folder."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    finished(command(inputs, str(folder / "checkpoints"), folder / "learned"))
+    finished(command(inputs, str(folder / "checkpoints"), folder / "learned"), warm=True)
     return folder / "learned"
 
 
@@ -80,7 +80,7 @@ def test_rows_are_bit_identical_when_server_restarts(
     root: str,
     count_faults: Callable[[int, str], None],
 ) -> None:
-    with started(command(inputs, root, tmp_path / "learned")) as training:
+    with started(command(inputs, root, tmp_path / "learned"), warm=True) as training:
         for step in (EVERY + 1, 4 * EVERY + 1):
             take_away(server, training, step)
             server.start()
@@ -99,7 +99,7 @@ def test_training_fails_clearly_and_goes_on_later_when_server_stays_away(
     count_faults: Callable[[int, str], None],
 ) -> None:
     patience = {RETRY_SECONDS_VARIABLE: "3"}
-    with started(command(inputs, root, tmp_path / "learned"), patience) as training:
+    with started(command(inputs, root, tmp_path / "learned"), patience, warm=True) as training:
         take_away(server, training, EVERY + 1)
         assert training.exit_code() == StorageError.exit_code
     server.start()
@@ -116,7 +116,7 @@ def test_training_fails_clearly_and_goes_on_later_when_server_stays_away(
     assert good >= EVERY
     assert int(failed[1]) in (good, good + EVERY)  # the last answer may have been lost, not the checkpoint
 
-    resumed = finished(command(inputs, root, tmp_path / "learned"))
+    resumed = finished(command(inputs, root, tmp_path / "learned"), warm=True)
     assert f"resuming after step {good} from {root}" in resumed.text
     assert_same(tmp_path / "learned", undisturbed)
 
@@ -128,7 +128,7 @@ def test_process_ends_within_two_seconds_when_terminated_while_server_is_away(
     root: str,
     count_faults: Callable[[int, str], None],
 ) -> None:
-    with started(command(inputs, root, tmp_path / "learned")) as training:
+    with started(command(inputs, root, tmp_path / "learned"), warm=True) as training:
         take_away(server, training, EVERY + 1)
         seconds = training.exit_seconds()
         assert training.exit_code() == InterruptedTraining.exit_code

@@ -69,8 +69,8 @@ def test_rows_are_bit_identical_when_killed_again_and_again(
     kills, runs = 0, 0
     while kills < KILLS_WHILE_STARTING + KILLS_WHILE_TRAINING:
         starting = kills < KILLS_WHILE_STARTING
-        between = (0.0, whole.to_first_step) if starting else (whole.to_first_step, whole.to_end)
-        with started(command(inputs, tmp_path / str(runs))) as training:
+        between = (0.0, whole.to_first_step) if starting else (0.0, whole.to_end - whole.to_first_step)
+        with started(command(inputs, tmp_path / str(runs)), warm=not starting) as training:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 training.process.wait(timeout=moments.uniform(*between))
             training.kill()
@@ -82,10 +82,10 @@ def test_rows_are_bit_identical_when_killed_again_and_again(
             runs += 1
     count_faults(kills, "kills of the trainer at random moments")
 
-    finished(command(inputs, tmp_path / str(runs)))
+    finished(command(inputs, tmp_path / str(runs)), warm=True)
     assert_same(tmp_path / str(runs) / "learned", whole.learned)
 
-    again = finished(command(inputs, tmp_path / str(runs)))
+    again = finished(command(inputs, tmp_path / str(runs)), warm=True)
     assert f"nothing to train: all {STEPS} steps" in again.text
     assert not re.search(r" step +\d+/", again.text)
     assert_same(tmp_path / str(runs) / "learned", whole.learned)
@@ -97,7 +97,7 @@ def test_last_completed_step_is_kept_within_two_seconds_when_terminated(
     moments = random.Random(2)
     kept = 0
     for _ in range(TERMINATIONS):
-        with started(command(inputs, tmp_path, checkpointing_steps=STEPS)) as training:
+        with started(command(inputs, tmp_path, checkpointing_steps=STEPS), warm=True) as training:
             if kept:
                 training.wait_for(rf"resuming after step {kept} ")
             training.wait_for(rf" step +{kept + 5}/")
@@ -113,5 +113,5 @@ def test_last_completed_step_is_kept_within_two_seconds_when_terminated(
         assert not (tmp_path / "learned").exists()
     count_faults(TERMINATIONS, "SIGTERMs to the trainer in a step")
 
-    finished(command(inputs, tmp_path, checkpointing_steps=STEPS))
+    finished(command(inputs, tmp_path, checkpointing_steps=STEPS), warm=True)
     assert_same(tmp_path / "learned", whole.learned)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from components.common.artifacts import LearnedEmbedding
+from tests.faults.warm_python import WarmProcess
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
@@ -26,16 +27,23 @@ PYTHON = (sys.executable,)
 class Watched:
     """A process whose standard error is read line by line."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None, *, warm: bool = False) -> None:
+        """Starts a command; with `warm` a trainer's, `[*PYTHON, *TRAINER, ...]`, with its libraries imported."""
         self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={**os.environ, **(env or {})},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        whole_env = {**os.environ, **(env or {})}
+        self.process: subprocess.Popen[str] | WarmProcess
+        if warm:
+            _, _, module, *arguments = command
+            self.process = WarmProcess(module, arguments, cwd=REPOSITORY, env=whole_env)
+        else:
+            self.process = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=whole_env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """The first match of `pattern` in a line that has not been read yet; fails when the process ends without."""
@@ -90,9 +98,9 @@ def _descendants(number: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def started(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[Watched]:
+def started(command: Sequence[str], env: Mapping[str, str] | None = None, *, warm: bool = False) -> Iterator[Watched]:
     """A process that is gone at the end, with all that it started."""
-    watched = Watched(command, env)
+    watched = Watched(command, env, warm=warm)
     try:
         yield watched
     finally:
@@ -101,9 +109,9 @@ def started(command: Sequence[str], env: Mapping[str, str] | None = None) -> Ite
         watched.process.stderr.close()
 
 
-def finished(command: Sequence[str], env: Mapping[str, str] | None = None) -> Watched:
+def finished(command: Sequence[str], env: Mapping[str, str] | None = None, *, warm: bool = False) -> Watched:
     """A process that has ended well."""
-    with started(command, env) as watched:
+    with started(command, env, warm=warm) as watched:
         code = watched.exit_code()
     assert code == 0, watched.text[-3000:]
     return watched

@@ -1,7 +1,8 @@
 """Textual Inversion learns: every held-out concept by the project's own steps on the tiny world.
 
 Shape, colour and texture are told by a judge that learns nothing; CLIP scores come from pictures that were not trained
-on. What the committed table says of two seeds is held against the same bars as what is trained here.
+on. What the committed table says of two seeds is held against the same bars as what is trained here. The hardest
+concept is trained beside its start word (`test_seeds.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return import_models(tmp_path_factory.mktemp("sprites"))
 
 
-@pytest.mark.parametrize("name", ["orange-striped-heart", "green-dotted-triangle", "yellow-striped-style"])
+@pytest.mark.parametrize("name", ["orange-striped-heart", "yellow-striped-style"])
 def test_concept_is_learned(models: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     assert_learned(learn(CONCEPTS[name], models, tmp_path))
 
@@ -74,7 +75,7 @@ def test_direction_alone_is_learned_at_the_initial_rows_norm(models: tuple[Path,
 
 def star(models: tuple[Path, Path], folder: Path, **changes: Any) -> Learned:
     config = dataclasses.replace(TRAINING, **changes)
-    return learn(CONCEPTS["purple-dotted-star"], models, folder, config=config)
+    return learn(CONCEPTS["purple-dotted-star"], models, folder, config=config, samples=8)
 
 
 def assert_learned(learned: Learned) -> None:

@@ -15,6 +15,8 @@ from examples.sprites.concepts import CONCEPTS
 from examples.sprites.make import FOLDER, make_xl
 from examples.sprites.samples import draw_samples, load_pipeline
 
+pytestmark = pytest.mark.xdist_group("make")  # what is made is made once
+
 
 def make_shortly(family: str, out: Path) -> None:
     """A recipe, run as its users do, with a few steps of everything."""
