@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,7 +9,7 @@ from flax.typing import Dtype
 
 from components.common.families import TextEncoder
 from components.flax_models.attention import attention
-from components.flax_models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear
+from components.flax_models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Stack
 from components.flax_models.module_configs import ClipTextConfig
 
 _LEGACY_END_OF_TEXT = 2
@@ -42,13 +40,11 @@ class ClipTextEncoder(nnx.Module):
             clip_skip: how many of the last layers hidden states go without, beside those that the family leaves out; a
                 final norm follows all the same (diffusers, `encode_prompt` of the pipelines). What is pooled has all.
         """
-        count = len(self.encoder.layers)
-        read = count - self.used.left_out_layers - clip_skip
-        x = self.encoder(self.embeddings(token_ids, rows, first_id), 0, read)
-        hidden = self.final_layer_norm(x) if self.used.final_norm else x
+        last, hidden = self.encoder(self.embeddings(token_ids, rows, first_id), self.used.left_out_layers + clip_skip)
+        hidden = self.final_layer_norm(hidden) if self.used.final_norm else hidden
         if not self.used.pooled:
             return hidden, None
-        last = self.final_layer_norm(self.encoder(x, read, count))
+        last = self.final_layer_norm(last)
         ends = last[jnp.arange(len(last)), self._ends(token_ids)]
         return hidden, self.text_projection(ends)
 
@@ -78,14 +74,11 @@ class _Embeddings(nnx.Module):
 
 class _Layers(nnx.Module):
     def __init__(self, config: ClipTextConfig, dtype: Dtype, remat: bool) -> None:
-        self.remat = remat
-        self.layers = nnx.List([_Layer(config, dtype) for _ in range(config.num_hidden_layers)])
+        self.layers = Stack(lambda: _Layer(config, dtype), config.num_hidden_layers, remat=remat)
 
-    def __call__(self, x: jax.Array, first: int, end: int) -> jax.Array:
-        """The hidden states after the layers from `first` to before `end`."""
-        for layer in itertools.islice(self.layers, first, end):
-            x = jax.checkpoint(layer)(x) if self.remat else layer(x)
-        return x
+    def __call__(self, x: jax.Array, left_out: int) -> tuple[jax.Array, jax.Array]:
+        """The hidden states after all layers, and those with the last `left_out` left out."""
+        return self.layers.keeping(x, self.layers.depth - left_out)
 
 
 class _Layer(nnx.Module):

@@ -8,6 +8,7 @@ float32 within, whatever goes in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -174,3 +175,42 @@ def exact_gelu(x: jax.Array) -> jax.Array:
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": exact_gelu, "quick_gelu": quick_gelu}
 """CLIP's activations by the name in its configuration: those of `module_configs.HIDDEN_ACTS`."""
+
+
+class Stack(nnx.Module):
+    """Layers of one kind, one after the other, each with its own weights.
+
+    They are the steps of one loop, so that a compiler takes as long for many as for one. Their parameters are
+    `each.<parameter of a layer>` with a leading axis, the number of the layer.
+    """
+
+    def __init__(self, make: Callable[[], nnx.Module], depth: int, *, remat: bool = False) -> None:
+        """Takes what makes a layer, and how many there are; with `remat`, the backward pass repeats each of them."""
+        self.depth, self.remat = depth, remat
+        definition, weights = nnx.split(make())
+        self.each = nnx.merge(definition, jax.tree.map(lambda x: jnp.broadcast_to(x, (depth, *x.shape)), weights))
+
+    def __call__(self, x: jax.Array, *context: jax.Array) -> jax.Array:
+        """What the last layer gives; a layer takes what the one before it gave, and `context` as all do."""
+        return self._loop(lambda layer, x: layer(x, *context), x)
+
+    def keeping(self, x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+        """What the last layer gives, and what the first `count` of them give, which may be none: then `x`."""
+
+        def apply(layer: Any, carry: tuple[jax.Array, jax.Array, jax.Array]) -> Any:
+            x, kept, number = carry
+            x = layer(x)
+            return x, jnp.where(number < count, x, kept), number + 1
+
+        last, kept, _ = self._loop(apply, (x, x, jnp.zeros((), jnp.int32)))
+        return last, kept
+
+    def _loop(self, apply: Callable[[Any, Any], Any], carry: Any) -> Any:
+        definition, weights = nnx.split(self.each)
+
+        def step(carry: Any, weights: Any) -> tuple[Any, None]:
+            return apply(nnx.merge(definition, weights), carry), None
+
+        # A loop's steps cannot be merged with their repetition, which is what `prevent_cse` guards against.
+        carry, _ = jax.lax.scan(jax.checkpoint(step, prevent_cse=False) if self.remat else step, carry, weights)
+        return carry

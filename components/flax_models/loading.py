@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +32,9 @@ WEIGHT_DTYPES: dict[str, Any] = {"no": jnp.float32, "bf16": jnp.bfloat16}
 """The dtype of frozen weights by `mixed_precision`."""
 
 Module = TypeVar("Module", ClipTextEncoder, UNet, Vae)
+
+_EACH = "each"
+"""What stands in the paths of a `Stack`'s parameters where the file has the number of a layer."""
 
 _OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """The names of attention weights in VAEs saved in 2022."""
@@ -108,32 +112,47 @@ def _load(
     given = {rename(key): value for key, value in read_weights(folder, class_name).items()}
     definition, abstract = nnx.split(nnx.eval_shape(build))
     wanted = {path: variable.get_value() for path, variable in nnx.to_flat_state(abstract)}
-    keys = {path: _key_of(path) for path in wanted}
-    check_keys(missing=set(keys.values()) - set(given), unexpected=set(given) - set(keys.values()), folder=folder)
-    filled = {path: _converted(given[keys[path]], path, shape, folder) for path, shape in wanted.items()}
+    keys = {path: _keys_of(path, like.shape) for path, like in wanted.items()}
+    expected = set(itertools.chain.from_iterable(keys.values()))
+    check_keys(missing=expected - set(given), unexpected=set(given) - expected, folder=folder)
+    filled = {
+        path: _filled(like, path, {key: given[key] for key in keys[path]}, folder) for path, like in wanted.items()
+    }
     state = nnx.from_flat_state([(path, nnx.Param(filled[path])) for path in filled])
     count = sum(array.size for array in filled.values())
     logger.info("loaded %s: %.1f M parameters, %s", folder.name, count / 1e6, next(iter(filled.values())).dtype)
     return Loaded(config, definition, state)
 
 
-def _key_of(path: tuple[Any, ...]) -> str:
-    """A parameter's key in the safetensors file."""
+def _keys_of(path: tuple[Any, ...], shape: tuple[int, ...]) -> list[str]:
+    """A parameter's keys in the safetensors file: one, or one for each layer of a `Stack`."""
     *parents, name = map(str, path)
-    return ".".join([*parents, "bias" if name == "bias" else "weight"])
+    numbers = [str(number) for number in range(shape[0])] if _EACH in parents else [_EACH]
+    suffix = "bias" if name == "bias" else "weight"
+    return [".".join([*(number if part == _EACH else part for part in parents), suffix]) for number in numbers]
 
 
-def _converted(given: np.ndarray, path: tuple[Any, ...], wanted: Any, folder: Path) -> np.ndarray:
-    """The array in JAX's layout and the module's dtype: OI becomes IO, OIHW becomes HWIO."""
+def _filled(wanted: Any, path: tuple[Any, ...], given: Mapping[str, np.ndarray], folder: Path) -> np.ndarray:
+    """A parameter like `wanted`: the one array given for it, or those of a stack's layers."""
+    in_stack = _EACH in path
+    shape = wanted.shape[1:] if in_stack else wanted.shape
     is_kernel = path[-1] == "kernel"
-    order = {2: (1, 0), 4: (2, 3, 1, 0)}[len(wanted.shape)] if is_kernel else tuple(range(len(wanted.shape)))
-    expected = tuple(wanted.shape[order.index(axis)] for axis in range(len(order)))
+    arrays = [_converted(array, key, shape, wanted.dtype, is_kernel, folder) for key, array in given.items()]
+    return np.stack(arrays) if in_stack else arrays[0]
+
+
+def _converted(
+    given: np.ndarray, key: str, shape: tuple[int, ...], dtype: Any, is_kernel: bool, folder: Path
+) -> np.ndarray:
+    """The array in JAX's layout and the module's dtype: OI becomes IO, OIHW becomes HWIO."""
+    order = {2: (1, 0), 4: (2, 3, 1, 0)}[len(shape)] if is_kernel else tuple(range(len(shape)))
+    expected = tuple(shape[order.index(axis)] for axis in range(len(order)))
     if given.shape != expected:
-        raise wrong_shape(_key_of(path), given.shape, expected, folder)
+        raise wrong_shape(key, given.shape, expected, folder)
     with np.errstate(over="ignore"):  # what the dtype does not hold is infinite, and told below
-        converted = np.ascontiguousarray(given.transpose(order).astype(wanted.dtype))
+        converted = np.ascontiguousarray(given.transpose(order).astype(dtype))
     if not np.isfinite(converted).all():  # 1.5 s for 1e9 numbers in float32
-        raise not_finite(_key_of(path), str(converted.dtype), folder)
+        raise not_finite(key, str(converted.dtype), folder)
     return converted
 
 

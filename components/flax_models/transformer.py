@@ -7,7 +7,7 @@ from flax import nnx
 from flax.typing import Dtype
 
 from components.flax_models.attention import attention
-from components.flax_models.layers import Conv, GroupNorm, LayerNorm, Linear, exact_gelu
+from components.flax_models.layers import Conv, GroupNorm, LayerNorm, Linear, Stack, exact_gelu
 
 
 class SpatialTransformer(nnx.Module):
@@ -23,20 +23,23 @@ class SpatialTransformer(nnx.Module):
         *,
         depth: int = 1,
         linear_projection: bool = False,
+        remat: bool = False,
     ) -> None:
-        """Takes the prompt's features as `context`; Stable Diffusion 1 projects by convolutions, XL by dense layers."""
+        """Takes the prompt's features as `context`; Stable Diffusion 1 projects by convolutions, XL by dense layers.
+
+        With `remat`, the backward pass repeats the blocks.
+        """
         self.linear_projection = linear_projection
         self.norm = GroupNorm(channels, groups, 1e-6)
         self.proj_in = _projection(channels, dtype, linear_projection)
-        self.transformer_blocks = nnx.List([_Block(channels, heads, context, dtype) for _ in range(depth)])
+        self.transformer_blocks = Stack(lambda: _Block(channels, heads, context, dtype), depth, remat=remat)
         self.proj_out = _projection(channels, dtype, linear_projection)
 
     def __call__(self, x: jax.Array, prompt: jax.Array) -> jax.Array:
         """[b, h, w, c] and the prompt's hidden states [b, t, context] to [b, h, w, c]."""
         batch, height, width, channels = x.shape
         hidden = self.proj_in(self.norm(x)).reshape(batch, height * width, channels)
-        for block in self.transformer_blocks:
-            hidden = block(hidden, prompt)
+        hidden = self.transformer_blocks(hidden, prompt)
         return x + self.proj_out(hidden.reshape(x.shape))
 
 

@@ -144,6 +144,7 @@ class _BlockMaker:
             self.dtype,
             depth=config.depths[level],
             linear_projection=config.use_linear_projection,
+            remat=self.remat,
         )
 
     @property
@@ -162,11 +163,8 @@ class _Layers(nnx.Module):
         self.resnets, self.attentions = nnx.List(resnets), nnx.List(attentions)
 
     def layer(self, index: int, x: jax.Array, time: jax.Array, prompt: jax.Array) -> jax.Array:
-        def run(x: jax.Array, time: jax.Array, prompt: jax.Array) -> jax.Array:
-            x = self.resnets[index](x, time)
-            return self.attentions[index](x, prompt) if len(self.attentions) else x
-
-        return maybe_remat(run, self.remat)(x, time, prompt)
+        x = maybe_remat(self.resnets[index], self.remat)(x, time)
+        return self.attentions[index](x, prompt) if len(self.attentions) else x
 
 
 class _DownBlock(_Layers):
@@ -216,10 +214,8 @@ class _MidBlock(nnx.Module):
         self.attentions = nnx.List([make.transformer(len(make.config.block_out_channels) - 1)])
 
     def __call__(self, x: jax.Array, time: jax.Array, prompt: jax.Array) -> jax.Array:
-        def run(x: jax.Array, time: jax.Array, prompt: jax.Array) -> jax.Array:
-            return self.resnets[1](self.attentions[0](self.resnets[0](x, time), prompt), time)
-
-        return maybe_remat(run, self.remat)(x, time, prompt)
+        first, second = (maybe_remat(resnet, self.remat) for resnet in self.resnets)
+        return second(self.attentions[0](first(x, time), prompt), time)
 
 
 def maybe_remat(function: Callable[..., jax.Array], remat: bool) -> Callable[..., jax.Array]:

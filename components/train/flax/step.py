@@ -107,13 +107,17 @@ class StepFunction:
 
     def lower(self, frozen: Any, words: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
         """The step lowered for the shapes of its arguments, which may be abstract."""
+        return self.traced(frozen, words, trained, samples).lower()
+
+    def traced(self, frozen: Any, words: Any, trained: Any, samples: Any) -> jax.stages.Traced:
+        """The step traced for the shapes of its arguments, which may be abstract."""
         rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(self.mesh, P()))
         rates = Rates(learning_rate=rate, ema_decay=rate if self.config.ema_decay else None)
-        return self._lowered(self._step, frozen, words, trained, samples, (rates,) * len(words))
+        return self._traced(self._step, frozen, words, trained, samples, (rates,) * len(words))
 
     def lower_loss(self, frozen: Any, words: Any, trained: Any, samples: Any) -> jax.stages.Lowered:
         """The losses alone lowered for the shapes of their arguments: each word's global batch's mean, float32 []."""
-        return self._lowered(self._mean_losses, frozen, words, trained, samples)
+        return self._traced(self._mean_losses, frozen, words, trained, samples).lower()
 
     def initial(self, rows: Any) -> Trained:
         """The state of a word before the first step."""
@@ -262,11 +266,11 @@ class StepFunction:
             before += len(own_rows[part])
         return jnp.concatenate(prompts)
 
-    def _lowered(self, function: Callable[..., Any], *arguments: Any) -> jax.stages.Lowered:
+    def _traced(self, function: Callable[..., Any], *arguments: Any) -> jax.stages.Traced:
         # Else TPUs multiply float32 by one pass of bfloat16, and GPUs as TF32.
         exact = self.config.mixed_precision == "no" and not self.config.allow_tf32
         with jax.default_matmul_precision("highest" if exact else "default"):
-            return jax.jit(function).lower(*arguments)
+            return jax.jit(function).trace(*arguments)
 
     def _adam(self) -> optax.GradientTransformation:
         config = self.config
