@@ -286,7 +286,7 @@ def test_demo_below_make_is_stopped_and_then_ends_well(tmp_path: Path) -> None:
     (tmp_path / "ready").touch()
     more = "--log-steps 1 --evaluation-images-per-prompt 1 --evaluation-num-inference-steps 2"
     demo = [
-        *("make", "demo", f"BIN={PROGRAMS}", f"READY={tmp_path / 'ready'}", f"OUT={tmp_path / 'out'}", "STEPS=150"),
+        *("make", "demo", f"BIN={PROGRAMS}", f"READY={tmp_path / 'ready'}", f"OUT={tmp_path / 'out'}", "STEPS=40"),
         f"ARGS={more} --evaluation-prompts 'a photo of a {{}}' --evaluation-min-clip-i-gain=-1",
     ]
     with ran(demo) as run:
@@ -295,7 +295,7 @@ def test_demo_below_make_is_stopped_and_then_ends_well(tmp_path: Path) -> None:
         assert run.end() != 0
     assert "textual-inversion: stopped by SIGTERM; the same command goes on where" in run.text
     assert f"SIGTERM: {STOPPING.format('Train')}\n" in run.lines
-    (kept,) = re.findall(r"SIGTERM after step (\d+) of 150; kept as", run.text)
+    (kept,) = re.findall(r"SIGTERM after step (\d+) of 40; kept as", run.text)
     assert kept_steps(tmp_path)[-1] == int(kept) >= 3
     with ran(demo) as run:
         assert run.end() == 0, run.text
