@@ -209,19 +209,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The measurements as a Markdown table."""
     lines = [
         "| chips | samples a chip | precision | remat | arguments GiB | temporary GiB | total GiB | of the chip | "
-        "TFLOP a step and chip | seconds to compile | collectives, bytes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "TFLOP a step and chip | collectives, bytes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         start = f"| {row['topology']} | {row['batch']} | {row['precision']} | {'yes' if row['remat'] else 'no'} |"
         if "refused" in row:
-            lines.append(f"{start} | | does not fit | | | | {row['refused'][:120]} |")
+            lines.append(f"{start} | | does not fit | | | {row['refused'][:120]} |")
             continue
         share = row["total_gib"] / HBM_GIB[row["topology"]]
         collectives = ", ".join(f"{kind} {size}" for kind, size in row["collectives"].items())
         lines.append(
             f"{start} {row['weights_gib']:.2f} | {row['temporary_gib']:.2f} | {row['total_gib']:.2f} | {share:.0%} | "
-            f"{row['tflop']:.2f} | {row['compile_seconds']:.0f} | {collectives} |"
+            f"{row['tflop']:.2f} | {collectives} |"
         )
     return "\n".join(lines)
 
