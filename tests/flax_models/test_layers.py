@@ -39,20 +39,24 @@ def one_by_one(layers: Stack, x: jax.Array, *context: jax.Array, count: int = DE
     return x
 
 
-INPUT, CONTEXT = jnp.arange(8.0).reshape(2, WIDTH), jnp.ones((2, WIDTH))
+INPUT, CONTEXT = jnp.arange(8.0).reshape(2, WIDTH) / 8, jnp.ones((2, WIDTH))
+
+
+def assert_alike(found: jax.Array, expected: jax.Array) -> None:
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_output_and_gradient_are_those_of_the_layers_one_by_one(remat: bool) -> None:
     layers = stack(remat=remat)
-    np.testing.assert_allclose(layers(INPUT, CONTEXT), one_by_one(layers, INPUT, CONTEXT), rtol=1e-6)
+    assert_alike(layers(INPUT, CONTEXT), one_by_one(layers, INPUT, CONTEXT))
     found = jax.grad(lambda x: layers(x, CONTEXT).sum())(INPUT)
-    np.testing.assert_allclose(found, jax.grad(lambda x: one_by_one(layers, x, CONTEXT).sum())(INPUT), rtol=1e-5)
+    assert_alike(found, jax.grad(lambda x: one_by_one(layers, x, CONTEXT).sum())(INPUT))
 
 
 @pytest.mark.parametrize("count", range(DEPTH + 1))
 def test_what_the_first_layers_give_is_kept(count: int) -> None:
     layers = stack()
     last, kept = layers.keeping(INPUT, count)
-    np.testing.assert_allclose(last, one_by_one(layers, INPUT), rtol=1e-6)
-    np.testing.assert_allclose(kept, one_by_one(layers, INPUT, count=count), rtol=1e-6)
+    assert_alike(last, one_by_one(layers, INPUT))
+    assert_alike(kept, one_by_one(layers, INPUT, count=count))
