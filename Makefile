@@ -69,7 +69,7 @@ test-slowest: ARGS += --durations 20 --durations-min 1
 test-slowest: test ## run the tests and print the twenty slowest
 
 test-learning: $(READY) ## train on the tiny world, and hold what is learned against what can be (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/learning $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load tests/learning $(ARGS)
 
 test-parity: $(READY) ## hold both trainers against the reference's mathematics and each other (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/parity $(ARGS)

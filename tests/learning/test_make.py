@@ -15,8 +15,6 @@ from examples.sprites.concepts import CONCEPTS
 from examples.sprites.make import FOLDER, make_xl
 from examples.sprites.samples import draw_samples, load_pipeline
 
-pytestmark = pytest.mark.xdist_group("make")  # what is made is made once
-
 
 def make_shortly(family: str, out: Path) -> None:
     """A recipe, run as its users do, with a few steps of everything."""
@@ -29,53 +27,41 @@ def make_shortly(family: str, out: Path) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole world but for what is of Stable Diffusion XL."""
-    out = tmp_path_factory.mktemp("sprites")
-    make_shortly("sd", out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def made_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stable Diffusion XL that begins as the committed models."""
-    out = tmp_path_factory.mktemp("sprites-xl")
-    for part in ("base_model", "clip"):
-        shutil.copytree(FOLDER / part, out / part)
-    make_shortly("sdxl", out)
-    return out
-
-
-@pytest.mark.parametrize("part", ["vae", "clip", "scorer", "unet"])
-def test_losses_fall_in_a_short_run(made: Path, part: str):
-    losses = json.loads((made / "scratch" / f"{part}_losses.json").read_text())
+def losses_of(out: Path, part: str) -> list[float]:
+    losses: list[float] = json.loads((out / "scratch" / f"{part}_losses.json").read_text())
     assert np.isfinite(losses).all()
-    assert np.mean(losses[-3:]) < 0.98 * np.mean(losses[:3])
-
-
-def test_xl_begins_near_what_the_smaller_model_draws(made_xl: Path):
-    losses = json.loads((made_xl / "scratch/unet_xl_losses.json").read_text())
-    assert max(losses) < 0.4  # a new model's are near 1
-
-
-def test_xl_is_not_made_from_nothing(tmp_path: Path):
-    with pytest.raises(SystemExit, match=r"no .*base_model and no .*clip: make them first"):
-        make_xl(tmp_path, tmp_path / "scratch", scale_name="short", seed=0)
+    return losses
 
 
 def files_of(out: Path, folder: str) -> set[Path]:
     return {file.relative_to(out) for file in (out / folder).rglob("*") if file.is_file()}
 
 
-def test_short_run_writes_what_the_committed_folder_has(made: Path, made_xl: Path):
+def assert_draws(model: Path) -> None:
+    assert draw_samples(load_pipeline(model), ["a photo of a star"], seed=0).shape == (1, 32, 32, 3)
+
+
+def test_short_run_makes_the_world_but_for_what_is_of_xl(tmp_path: Path):
+    make_shortly("sd", tmp_path)
+    for part in ("vae", "clip", "scorer", "unet"):
+        losses = losses_of(tmp_path, part)
+        assert np.mean(losses[-3:]) < 0.98 * np.mean(losses[:3]), part
     for folder in ("base_model", "clip"):
-        assert files_of(made, folder) == files_of(FOLDER, folder)
-    assert files_of(made_xl, "base_model_xl") == files_of(FOLDER, "base_model_xl")
-    assert sorted(path.name for path in (made / "concepts").iterdir()) == sorted(CONCEPTS)
+        assert files_of(tmp_path, folder) == files_of(FOLDER, folder)
+    assert sorted(path.name for path in (tmp_path / "concepts").iterdir()) == sorted(CONCEPTS)
+    assert_draws(tmp_path / "base_model")
+    assert CLIPModel.from_pretrained(tmp_path / "clip").config.projection_dim == 64
 
 
-def test_short_run_gives_models_that_load_and_sample(made: Path, made_xl: Path):
-    for folder in (made / "base_model", made_xl / "base_model_xl"):
-        assert draw_samples(load_pipeline(folder), ["a photo of a star"], seed=0).shape == (1, 32, 32, 3)
-    assert CLIPModel.from_pretrained(made / "clip").config.projection_dim == 64
+def test_short_run_makes_xl_of_the_smaller_model_and_near_what_it_draws(tmp_path: Path):
+    for part in ("base_model", "clip"):
+        shutil.copytree(FOLDER / part, tmp_path / part)
+    make_shortly("sdxl", tmp_path)
+    assert max(losses_of(tmp_path, "unet_xl")) < 0.4  # a new model's are near 1
+    assert files_of(tmp_path, "base_model_xl") == files_of(FOLDER, "base_model_xl")
+    assert_draws(tmp_path / "base_model_xl")
+
+
+def test_xl_is_not_made_from_nothing(tmp_path: Path):
+    with pytest.raises(SystemExit, match=r"no .*base_model and no .*clip: make them first"):
+        make_xl(tmp_path, tmp_path / "scratch", scale_name="short", seed=0)
