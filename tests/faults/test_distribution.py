@@ -152,8 +152,10 @@ def test_learning_rate_is_scaled_by_the_batch_of_all_processes(one: Ended, two: 
         assert len(re.findall(r" step +20/20 .* lr 1.00e-02 ", ended.text)) == 1
 
 
-def test_gradients_are_equal_and_nothing_else_is_sent(one: Ended, inputs: dict[str, Path], tmp_path: Path) -> None:
-    processes = 4
+@pytest.mark.parametrize("processes", [2, 4])
+def test_gradients_are_equal_and_nothing_else_is_sent(
+    processes: int, one: Ended, inputs: dict[str, Path], tmp_path: Path
+) -> None:
     rows = trajectory(one.learned)[:-1]
     np.save(tmp_path / "rows.npy", rows)
     places = [str(inputs[name]) for name in ("latent_set", "base_model", "initial_embedding")]

@@ -134,17 +134,9 @@ def goes_on(folder: Path, manner: str, learned: str) -> str:
     return again.text
 
 
+@pytest.mark.parametrize(("receiver", "times"), [("command", 1), ("group", 1), ("group", 2)])
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(
-    ("number", "receiver", "times"),
-    [
-        (signal.SIGTERM, "command", 1),
-        (signal.SIGTERM, "group", 1),
-        (signal.SIGTERM, "group", 2),
-        (signal.SIGHUP, "group", 2),
-        (signal.SIGINT, "group", 1),
-    ],
-)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_run_stops_in_order_and_goes_on(
     tmp_path: Path, learned: str, number: signal.Signals, moment: str, receiver: str, times: int
 ) -> None:

@@ -169,7 +169,7 @@ def _assert_gradients_and_rows_equal(both: Both, accumulation: int, tolerance: f
         assert np.linalg.norm(found[name] - rows) / movement < 1e-4
 
 
-@pytest.mark.parametrize(("num_vectors", "accumulation"), [(1, 1), (4, 4)])
+@pytest.mark.parametrize(("num_vectors", "accumulation"), [(1, 1), (4, 1), (1, 4), (4, 4)])
 def test_gradient_and_rows_equal_reference(tiny_model: Path, num_vectors: int, accumulation: int) -> None:
     _assert_gradients_and_rows_equal(Both(tiny_model, num_vectors, accumulation), accumulation)
 
@@ -248,7 +248,9 @@ def _step_at(trainer: TorchTrainer, rows: np.ndarray, batch: Batch, rate: float)
     return trainer.copy_state(1, [loss]).read()
 
 
-@pytest.mark.parametrize(("mixed_precision", "num_vectors", "accumulation"), [("bf16", 1, 2), ("fp16", 4, 1)])
+@pytest.mark.parametrize(
+    ("mixed_precision", "num_vectors", "accumulation"), [("bf16", 4, 1), ("bf16", 1, 4), ("fp16", 4, 1)]
+)
 def test_gradient_and_loss_are_close_to_reference_with_weights_of_half_the_bits(
     tiny_model: Path, mixed_precision: str, num_vectors: int, accumulation: int
 ) -> None:
