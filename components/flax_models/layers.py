@@ -177,6 +177,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": exact_gelu, 
 """CLIP's activations by the name in its configuration: those of `module_configs.HIDDEN_ACTS`."""
 
 
+EACH = "each"
+"""What stands in the paths of a `Stack`'s parameters where a model's file has the number of a layer."""
+
+
 class Stack(nnx.Module):
     """Layers of one kind, one after the other, each with its own weights.
 

@@ -21,6 +21,7 @@ from components.common.errors import ConfigError
 from components.common.families import Family, TextEncoder
 from components.common.weights import check_keys, not_finite, wrong_shape
 from components.flax_models.clip_text import ClipTextEncoder
+from components.flax_models.layers import EACH
 from components.flax_models.model_config import read_text_config, read_unet_config, read_vae_config
 from components.flax_models.unet import UNet
 from components.flax_models.vae import Vae
@@ -32,9 +33,6 @@ WEIGHT_DTYPES: dict[str, Any] = {"no": jnp.float32, "bf16": jnp.bfloat16}
 """The dtype of frozen weights by `mixed_precision`."""
 
 Module = TypeVar("Module", ClipTextEncoder, UNet, Vae)
-
-_EACH = "each"
-"""What stands in the paths of a `Stack`'s parameters where the file has the number of a layer."""
 
 _OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """The names of attention weights in VAEs saved in 2022."""
@@ -127,14 +125,14 @@ def _load(
 def _keys_of(path: tuple[Any, ...], shape: tuple[int, ...]) -> list[str]:
     """A parameter's keys in the safetensors file: one, or one for each layer of a `Stack`."""
     *parents, name = map(str, path)
-    numbers = [str(number) for number in range(shape[0])] if _EACH in parents else [_EACH]
+    numbers = [str(number) for number in range(shape[0])] if EACH in parents else [EACH]
     suffix = "bias" if name == "bias" else "weight"
-    return [".".join([*(number if part == _EACH else part for part in parents), suffix]) for number in numbers]
+    return [".".join([*(number if part == EACH else part for part in parents), suffix]) for number in numbers]
 
 
 def _filled(wanted: Any, path: tuple[Any, ...], given: Mapping[str, np.ndarray], folder: Path) -> np.ndarray:
     """A parameter like `wanted`: the one array given for it, or those of a stack's layers."""
-    in_stack = _EACH in path
+    in_stack = EACH in path
     shape = wanted.shape[1:] if in_stack else wanted.shape
     is_kernel = path[-1] == "kernel"
     arrays = [_converted(array, key, shape, wanted.dtype, is_kernel, folder) for key, array in given.items()]
