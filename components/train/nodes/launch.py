@@ -95,24 +95,24 @@ def follow(cluster: Cluster, job: dict[str, Any]) -> None:
         TrainingError: when it fails, or is deleted; says why.
     """
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    logs, said = PodLogs(cluster), dict[str, str]()
-    while True:
-        now = cluster.get(name)
-        if now is None or now["metadata"]["uid"] != uid or "deletionTimestamp" in now["metadata"]:
-            raise TrainingError(f"the TrainJob {name} was deleted while it trained: run this step again to go on")
-        pods = cluster.pods(name)
-        for what, state in _states(cluster, now, pods).items():
-            if said.get(what) != state:
-                logger.info("%s %s", what, state)
-                said[what] = state
-        logs.follow(pods)
-        end = ended(now)
-        if end is not None:
-            logs.finish()
-            if end["type"] == "Complete":
-                return
-            raise TrainingError(_failure(cluster, now, said))
-        cluster.wait_for_change(now, LOOK_SECONDS)
+    said = dict[str, str]()
+    with PodLogs(cluster) as logs:
+        while True:
+            now = cluster.get(name)
+            if now is None or now["metadata"]["uid"] != uid or "deletionTimestamp" in now["metadata"]:
+                raise TrainingError(f"the TrainJob {name} was deleted while it trained: run this step again to go on")
+            pods = cluster.pods(name)
+            for what, state in _states(cluster, now, pods).items():
+                if said.get(what) != state:
+                    logger.info("%s %s", what, state)
+                    said[what] = state
+            logs.follow(pods)
+            end = ended(now)
+            if end is not None:
+                break
+            cluster.wait_for_change(now, LOOK_SECONDS)
+    if end["type"] != "Complete":
+        raise TrainingError(_failure(cluster, now, said))
 
 
 def _states(cluster: Cluster, job: dict[str, Any], pods: list[Any]) -> dict[str, str]:

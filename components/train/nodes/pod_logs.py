@@ -17,11 +17,14 @@ from components.train.nodes.pods import has_ended, has_started, node_name
 logger = logging.getLogger(__name__)
 
 LAST_LINES_SECONDS = 10.0
-"""How long the last lines may take when a TrainJob has ended."""
+"""How long the last lines may take when a TrainJob has ended, or is deleted."""
 
 
 class PodLogs:
-    """Follows each pod's log in a thread; `follow` starts what is new, and what broke off."""
+    """Follows each pod's log in a thread; `follow` starts what is new, and what broke off.
+
+    A context manager: it ends when every line that was on its way is there, or after `LAST_LINES_SECONDS`.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         """Follows nothing yet."""
@@ -35,8 +38,10 @@ class PodLogs:
                 log = self._logs.setdefault(pod.metadata.uid, _Log(self._cluster, pod.metadata.name, node_name(pod)))
                 log.go_on(pod)
 
-    def finish(self) -> None:
-        """Returns when every line that was on its way is there, or after `LAST_LINES_SECONDS`."""
+    def __enter__(self) -> PodLogs:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
         deadline = time.monotonic() + LAST_LINES_SECONDS
         for log in self._logs.values():
             log.join(max(0.0, deadline - time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
     monkeypatch.setattr(launch, "LOOK_SECONDS", 1)
     with running(server):
         yield server
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("log-")]
     assert server.refusals == []
 
 

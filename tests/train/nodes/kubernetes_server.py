@@ -418,6 +418,8 @@ class _KubernetesHandler(QuietHandler):
         if not set(query) <= _LOG_PARAMETERS or query["container"] != "node":
             return self._answer(server.refuse(400, f"unknown parameters {query}"))
         with server.changed:
+            if pod not in server.pods:
+                return self._answer(_status(404, f'pods "{pod}" not found'))
             if "waiting" in server.pods[pod]["status"]["containerStatuses"][0]["state"]:
                 return self._answer(server.refuse(400, f"container node in pod {pod} is waiting to start"))
         self._begin_stream("text/plain")

@@ -213,15 +213,24 @@ def test_failure_without_pods_says_what_was_known_of_them(
     assert "waits (ErrImagePull: no such image)" in text and "Evil: the scheduler is on strike" in text
 
 
-def test_trainjob_that_somebody_deletes_is_an_error(kubernetes: KubernetesServer, command: TrainingCommand) -> None:
+def test_trainjob_that_somebody_deletes_is_an_error(
+    kubernetes: KubernetesServer, command: TrainingCommand, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kubernetes.deletes_slowly = True
+
     def play(server: KubernetesServer, name: str) -> None:
-        server.start_pods(name)
-        server.wait_for("GET", "/log")
+        pods = server.start_pods(name)
+        server.wait_for("GET", f"{pods[0]}/log")
+        looks = server.count("GET", f"/trainjobs/{name}")
         server.delete(name, "Foreground")
+        server.wait_for("GET", f"/trainjobs/{name}", times=looks + 1)
+        server.write(pods[0], "step 12/20: checkpoint saved")
+        server.collect(name)
 
     kubernetes.scenario = play
     with pytest.raises(TrainingError, match="was deleted while it trained: run this step again to go on"):
         launch_trainjob(make_config(), command)
+    assert "node-0 | step 12/20: checkpoint saved\n" in capfd.readouterr().err, "its last lines are waited for"
 
 
 def test_broken_log_goes_on_where_it_broke(
