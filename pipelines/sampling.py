@@ -18,13 +18,22 @@ from PIL import Image
 
 from components.common.artifacts import LEARNED_EMBEDS, read_clip_skip, read_learned_embeds
 from components.common.base_model import cache_folder, materialize
-from components.common.drawing import PRECISION_MEANING, PRECISIONS, SAMPLER_MEANING, SAMPLERS, is_blank
-from components.common.errors import ConfigError, InputError, TokenError
-from components.common.families import check_word_fits, encoders_in
+from components.common.drawing import (
+    BATCH_SIZE,
+    BATCH_SIZE_MEANING,
+    PRECISION_MEANING,
+    PRECISIONS,
+    SAMPLER_MEANING,
+    SAMPLERS,
+    is_blank,
+)
+from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
+from components.common.families import check_word_fits, conditioning_layers, text_encoders_of
 from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
 from components.common.registry import registry
 from components.common.sources.checks import read_object
+from components.common.sources.model_documents import pipeline_problems
 from components.import_base_model.importing import import_base_model
 from components.publish.config import PublishConfig
 
@@ -106,10 +115,12 @@ def base_model_folder(source: str) -> Path:
     """The diffusers folder of a base model: a local one as it is, any other imported into this machine's cache.
 
     Raises:
-        BaseModelError: when it lacks a part or cannot be fetched.
+        BaseModelError: when it lacks a part, cannot be fetched or is of another kind.
     """
     folder = Path(os.path.expanduser(source))
-    if (folder / "model_index.json").is_file():
+    if (index := folder / "model_index.json").is_file():
+        if problems := pipeline_problems(read_object(index)):
+            raise BaseModelError(*(f"{folder}: {problem}" for problem in problems))
         return folder
     with tempfile.TemporaryDirectory() as scratch:
         return materialize(import_base_model(source, str(cache_folder() / "store"), Path(scratch) / "reference"))
@@ -157,11 +168,13 @@ class SampleRequest:
     accelerator: str
     sampler: str = SAMPLERS[0]
     sampling_precision: str = PRECISIONS[0]
+    sampling_batch_size: int = BATCH_SIZE
 
     def __post_init__(self) -> None:
         """Raises `ConfigError` on a value that cannot be right."""
-        if self.count < 1:
-            raise ConfigError(f"count: found {self.count}, expected 1 or more")
+        for name in ("count", "sampling_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: found {getattr(self, name)}, expected 1 or more")
         if self.seed < 0:
             raise ConfigError(f"seed: found {self.seed}, expected 0 or more")
 
@@ -178,6 +191,9 @@ def add_sample_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", choices=SAMPLERS, default=SAMPLERS[0], help=f"{SAMPLER_MEANING} (default: auto)")
     parser.add_argument(
         "--sampling-precision", choices=PRECISIONS, default=PRECISIONS[0], help=f"{PRECISION_MEANING} (default: auto)"
+    )
+    parser.add_argument(
+        "--sampling-batch-size", type=int, default=BATCH_SIZE, help=f"{BATCH_SIZE_MEANING} (default: %(default)s)"
     )
     parser.add_argument(
         "--base-model",
@@ -234,11 +250,18 @@ def _fetched(addresses: Sequence[str]) -> Iterator[list[Concept]]:
 
 
 def _check_words_fit(concepts: Sequence[Concept], model: Path) -> None:
-    encoders = encoders_in([folder.name for folder in model.iterdir()])
-    of_model = {name: read_object(model / name / "config.json").get("hidden_size", 0) for name in encoders}
+    encoders = text_encoders_of([folder.name for folder in model.iterdir()])
+    configs = {each.part: read_object(model / each.part / "config.json") for each in encoders}
+    of_model = {part: config.get("hidden_size", 0) for part, config in configs.items()}
+    layers = conditioning_layers(encoders, configs)
     for concept in concepts:
         widths = {name: rows.shape[1] for name, rows in read_learned_embeds(concept.file)[1].items()}
         check_word_fits(concept.placeholder_token, widths, of_model)
+        if (skipped := read_clip_skip(concept.file)) >= layers:
+            raise InputError(
+                f"{concept.placeholder_token} was learned with clip_skip {skipped}, expected less than {layers}, the "
+                "layers of the base model's text encoder: use the base model that it was learned on"
+            )
 
 
 def _sample(request: SampleRequest, concepts: Sequence[Concept], model: Path) -> list[np.ndarray]:
@@ -279,6 +302,7 @@ def _drawn_in(
         SamplingConfig(
             num_inference_steps=request.num_inference_steps,
             guidance_scale=request.guidance_scale,
+            batch_size=request.sampling_batch_size,
             clip_skip=max(clip_skips),
         ),
         negative_prompt=request.negative_prompt,

@@ -355,7 +355,9 @@ class LearnedEmbedding:
         for snapshot in self.snapshots:
             history |= {f"{snapshot.step:08d}.{name}": rows for name, rows in _float32(snapshot.rows).items()}
         files = {
-            LEARNED_EMBEDS: learned_embeds_bytes(self.placeholder_token, self.rows, self._header()),
+            LEARNED_EMBEDS: learned_embeds_bytes(
+                self.placeholder_token, self.rows, self._header(), clip_skip=self.clip_skip
+            ),
             self.HISTORY: safetensors_bytes(history),
             TOKEN_IDENTIFIER: self.placeholder_token.encode(),
             TYPE_OF_CONCEPT: self.learnable_property.encode(),
@@ -403,18 +405,24 @@ class LearnedEmbedding:
             "steps": str(self.steps),
             "training_key": self.training_key,
             "lineage": json.dumps(dict(self.lineage), sort_keys=True),
-            **({_CLIP_SKIP: str(self.clip_skip)} if self.clip_skip else {}),
         }
 
 
-def learned_embeds_bytes(placeholder_token: str, rows: Rows, header: Mapping[str, str]) -> bytes:
+def learned_embeds_bytes(placeholder_token: str, rows: Rows, header: Mapping[str, str], *, clip_skip: int = 0) -> bytes:
     """A safetensors file that `load_textual_inversion` takes as it is.
 
     SD 1.x and 2.x: the placeholder is the single key (an extra key would break loading, so facts go into the
     header). SDXL: the keys `clip_l` and `clip_g`.
+
+    Args:
+        placeholder_token: what stands in a prompt.
+        rows: float32 [n, d] by text encoder.
+        header: facts.
+        clip_skip: how many of the text encoder's last layers the rows were learned without, for `read_clip_skip`.
     """
     keys = {each.part: each.rows_key or placeholder_token for each in text_encoders_of(rows)}
-    return safetensors_bytes({keys[part]: value for part, value in _float32(rows).items()}, header)
+    skipped = {_CLIP_SKIP: str(clip_skip)} if clip_skip else {}
+    return safetensors_bytes({keys[part]: value for part, value in _float32(rows).items()}, {**header, **skipped})
 
 
 def safetensors_bytes(tensors: Mapping[str, np.ndarray], header: Mapping[str, str] | None = None) -> bytes:

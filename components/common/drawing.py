@@ -15,6 +15,8 @@ SAMPLER_MEANING = (
 )
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 PRECISION_MEANING = "in what pictures are computed: auto is fp32 on CPUs, fp16 on GPUs, bf16 on TPUs"
+BATCH_SIZE = 4
+BATCH_SIZE_MEANING = "pictures drawn at once; it changes speed and memory, not the pictures"
 
 
 def picture_bytes(picture: np.ndarray) -> np.ndarray:

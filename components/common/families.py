@@ -73,6 +73,9 @@ class Family:
     hub_tag: str
 
 
+_CLIP_LAYERS = 12
+"""As many layers as a text encoder of transformers has whose configuration does not say."""
+
 _CLIP = TextEncoder(part="text_encoder", tokenizer="tokenizer", class_name="CLIPTextModel")
 _SD1 = Family(
     name="sd1",
@@ -193,6 +196,18 @@ def text_encoders_of(parts: Collection[str]) -> tuple[TextEncoder, ...]:
         BaseModelError: see `families_with`.
     """
     return families_with(parts)[0].text_encoders
+
+
+def conditioning_layers(text_encoders: Collection[TextEncoder], configs: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many layers of every text encoder condition the UNet at least: `clip_skip` has to leave one of them.
+
+    Args:
+        text_encoders: a base model's.
+        configs: the content of each one's config.json, by its folder.
+    """
+    return min(
+        configs[each.part].get("num_hidden_layers", _CLIP_LAYERS) - each.left_out_layers for each in text_encoders
+    )
 
 
 def check_word_fits(word: str, widths: Mapping[str, int], of_model: Mapping[str, int]) -> None:

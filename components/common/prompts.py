@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 from components.common.errors import ConfigError
+from components.common.families import ROWS_KEYS
 
 OBJECT_TEMPLATES = (
     "a photo of a {}",
@@ -89,12 +90,18 @@ def placeholder_tokens(placeholder_token: str, num_vectors: int) -> tuple[str, .
     """The tokens of a placeholder of several vectors: `<x>`, `<x>_1`, ..., `<x>_{num_vectors - 1}`.
 
     Raises:
-        ConfigError: when `placeholder_token` is empty or holds white space or commas, or `num_vectors` is not positive.
+        ConfigError: when `placeholder_token` is empty, holds white space or commas or is a key of learned-embedding
+            files, or `num_vectors` is not positive.
     """
     if not _PLACEHOLDER.fullmatch(placeholder_token):
         raise ConfigError(
             f"placeholder_token: found {placeholder_token!r}, expected one word without spaces or commas, "
             "such as <cat-toy>"
+        )
+    if placeholder_token in (keys := {key for file_keys in ROWS_KEYS for key in file_keys}):
+        raise ConfigError(
+            f"placeholder_token: found {placeholder_token!r}, expected none of {', '.join(sorted(keys))}, by which a "
+            f"file names its text encoders: choose another word, such as <{placeholder_token}>"
         )
     if num_vectors < 1:
         raise ConfigError(f"num_vectors: found {num_vectors}, expected 1 or more")

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components.common.champion import ChampionAddress
-from components.common.drawing import PRECISION_MEANING, PRECISIONS, SAMPLER_MEANING, SAMPLERS
+from components.common.drawing import (
+    BATCH_SIZE,
+    BATCH_SIZE_MEANING,
+    PRECISION_MEANING,
+    PRECISIONS,
+    SAMPLER_MEANING,
+    SAMPLERS,
+)
 from components.common.foreign_json import record_of
 from components.common.options import Config, option
 from components.common.training.config import FLAX_ACCELERATORS, MAX_SEED
@@ -54,9 +61,7 @@ class EvaluateOptions(Config):
     num_inference_steps: int = option("denoising steps for each picture", 50, least=1)
     guidance_scale: float = option("weight of classifier-free guidance", 7.5, least=0)
     negative_prompt: str = option("what guidance leads away from", "", free_text=True)
-    sampling_batch_size: int = option(
-        "pictures drawn at once; it changes speed and memory, not the pictures", 4, least=1
-    )
+    sampling_batch_size: int = option(BATCH_SIZE_MEANING, BATCH_SIZE, least=1)
     sampler: str = option(SAMPLER_MEANING, SAMPLERS[0], choices=SAMPLERS)
     sampling_precision: str = option(
         f"{PRECISION_MEANING}; where pictures come out blank, all are drawn once more in fp32",

@@ -45,6 +45,3 @@ def check_model(model: Path, *, num_inference_steps: int, sampler: str = "auto")
             problems.append(str(error))
     if problems:
         raise BaseModelError("; ".join(problems))
-    texts = [read_text_config(model / each.part, each.class_name) for each in text_encoders]
-    pooled = [text.projection_dim for each, text in zip(text_encoders, texts, strict=True) if each.pooled]
-    read_unet_config(model / "unet").check_widths(sum(text.hidden_size for text in texts), sum(pooled))

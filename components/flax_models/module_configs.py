@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from components.common.errors import BaseModelError
-
-_TIME_IDS = 6
-"""As many numbers as `time_ids.TimeIds` has."""
-
 HIDDEN_ACTS = ("gelu", "quick_gelu")
 """CLIP's activations that are implemented."""
 
@@ -64,18 +59,6 @@ class UNetConfig:
     def depths(self) -> tuple[int, ...]:
         """The number of blocks of a transformer, level by level."""
         return self._by_level(self.transformer_layers_per_block)
-
-    def check_widths(self, hidden: int, pooled: int) -> None:
-        """Raises `BaseModelError` unless text encoders with these features of hidden states and projections fit."""
-        wanted = {"cross_attention_dim": hidden}
-        if self.addition_embed_type:
-            wanted["projection_class_embeddings_input_dim"] = pooled + _TIME_IDS * self.addition_time_embed_dim
-        for name, expected in wanted.items():
-            if (found := getattr(self, name)) != expected:
-                raise BaseModelError(
-                    f"unet/config.json: found {name} {found}, expected {expected}, which is what the text encoders "
-                    "give: import the base model again, or choose another one"
-                )
 
     def _by_level(self, given: int | tuple[int, ...]) -> tuple[int, ...]:
         return (given,) * len(self.block_out_channels) if isinstance(given, int) else given

@@ -6,12 +6,12 @@ import dataclasses
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from components.common.errors import BaseModelError, ConfigError
-from components.common.families import Family, TextEncoder, family_of
+from components.common.families import Family, TextEncoder, conditioning_layers, family_of
 from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.sources.selection import select_files
@@ -76,10 +76,8 @@ def check_model_files(
         family = family_of({name.partition("/")[0] for name in selected}, unet)
         problems = [*_resolution_problems(vae, resolution)]
         if training:
-            layers = [
-                read(selected[f"{each.part}/config.json"]).get("num_hidden_layers", 12) - each.left_out_layers
-                for each in family.text_encoders
-            ]
+            texts = {each.part: read(selected[f"{each.part}/config.json"]) for each in family.text_encoders}
+            layers = conditioning_layers(family.text_encoders, texts)
             scheduler = read(selected["scheduler/scheduler_config.json"])
             problems += _training_problems(training, layers, scheduler)
         if problems:
@@ -120,16 +118,16 @@ def _tell_of_resolution(family: Family, unet: dict[str, Any], vae: dict[str, Any
     )
 
 
-def _training_problems(training: TrainConfig, layers: Sequence[int], scheduler: dict[str, Any]) -> Iterable[str]:
+def _training_problems(training: TrainConfig, layers: int, scheduler: dict[str, Any]) -> Iterable[str]:
     """What a training asks of a model that does not have it; the numbers are the libraries' where a file has none.
 
     Args:
         training: how it is to learn.
-        layers: of each text encoder, those that conditioning does not go without anyway.
+        layers: see `conditioning_layers`.
         scheduler: the content of its configuration.
     """
     for check in (
-        lambda: training.check_clip_skip(min(layers)),
+        lambda: training.check_clip_skip(layers),
         lambda: training.timesteps(scheduler.get("num_train_timesteps", 1000)),
     ):
         try:

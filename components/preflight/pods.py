@@ -23,8 +23,12 @@ _SAVED = 10_000
 """Bytes for each pixel of a picture that training in fp32 keeps for the gradient: at a model's own size 5,600 were
 counted with Stable Diffusion 1.x, 5,300 with 2.x, 9,800 with XL."""
 
-_CODED = 2_048
-"""Bytes for each pixel of a picture that the VAE encodes or decodes in fp32: four tensors of 128 channels."""
+_CODED = 5_200
+"""Bytes for each pixel of a picture that the VAE takes in fp32: 5,200 were counted where it encodes a picture with its
+mirror image, 4,200 where it decodes one."""
+
+_DRAWN = 1_600
+"""Bytes for each pixel of each picture that is drawn at once in fp32, as was counted of a UNet with guidance."""
 
 _LAUNCHER = {"cpu": "500m", "memory": "1Gi"}
 """What a pod takes that waits for a TrainJob."""
@@ -52,7 +56,7 @@ class Pod:
 def encoding_pod(options: CheckedOptions, *, model: int) -> Pod:
     """The pod that encodes pictures; `model`: bytes of the base model's weights."""
     run = options.run
-    held = 2 * model + _activations(options, run.encoding_pod, pictures=1, per_pixel=_CODED)
+    held = 2 * model + _activations(options, run.encoding_pod, _CODED)
     return _pod(run.encoding_pod, run.encoding_cpu or _cpu(model), run.encoding_memory or _memory(held))
 
 
@@ -65,7 +69,7 @@ def evaluation_pod(options: CheckedOptions, *, model: int, scorer: int) -> Pod:
         scorer: bytes of the weights of all that looks at samples.
     """
     run, both, at_once = options.run, model + scorer, options.evaluation.sampling_batch_size
-    held = 2 * both + _activations(options, run.evaluation_pod, pictures=at_once, per_pixel=_CODED)
+    held = 2 * both + _activations(options, run.evaluation_pod, max(_CODED, at_once * _DRAWN))
     return _pod(run.evaluation_pod, run.evaluation_cpu or _cpu(both), run.evaluation_memory or _memory(held))
 
 
@@ -78,7 +82,7 @@ def training_pod(options: CheckedOptions, *, model: int) -> Pod:
     processes = max(1, run.training_pod.count) if FRAMEWORKS[options.framework].process_per_device else 1
     times = 4 if run.accelerator == "tpu" else 3
     drawing = _FRAMEWORK_GIB + 2 * model / GIB if options.watching.draws else 0
-    held = times * model + _activations(options, run.training_pod, pictures=at_once, per_pixel=_SAVED)
+    held = times * model + _activations(options, run.training_pod, at_once * _SAVED)
     memory = run.memory_per_node or _memory(held, processes=processes, beside=drawing)
     return _pod(run.training_pod, run.cpu_per_node or _cpu(model, processes=processes), memory)
 
@@ -109,9 +113,9 @@ def _cpu(weights: int, *, processes: int = 1) -> str:
     return str(max(processes, 4 if weights >= _LARGE else 1))
 
 
-def _activations(options: CheckedOptions, pod: PodAccelerators, *, pictures: int, per_pixel: int) -> int:
+def _activations(options: CheckedOptions, pod: PodAccelerators, per_pixel: int) -> int:
     """Bytes beside the weights in the pod's own memory, where no accelerator has them in its."""
-    return pictures * options.pictures.resolution**2 * per_pixel if pod.kind == "cpu" else 0
+    return options.pictures.resolution**2 * per_pixel if pod.kind == "cpu" else 0
 
 
 def _memory(held: int, *, processes: int = 1, beside: float = 0) -> str:

@@ -136,7 +136,10 @@ def _squared_errors(
 
 
 def _latents(pipeline: Pipeline, pictures: Sequence[np.ndarray]) -> torch.Tensor:
-    """The scaled posterior means, float32 [b, C, h, w], computed in float32: in fp16 SDXL's VAE overflows."""
+    """The scaled posterior means, float32 [b, C, h, w], computed in float32: in fp16 SDXL's VAE overflows.
+
+    Picture by picture, as `load_pipeline` has told the VAE.
+    """
     vae, drawn_in = pipeline.vae, pipeline.vae.dtype
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(vae.device)
     mean: torch.Tensor = vae.float().encode(pixels.float() / 127.5 - 1.0).latent_dist.mean

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 
 from components.common.artifacts import Rows, read_learned_embeds
-from components.common.drawing import picture_bytes, progress_line
+from components.common.drawing import BATCH_SIZE, picture_bytes, progress_line
 from components.common.errors import BaseModelError, ConfigError, TokenError
 from components.common.families import TOKENIZERS, check_word_fits, family_of
 from components.common.prompts import placeholder_tokens
@@ -44,7 +44,7 @@ class SamplingConfig:
         num_inference_steps: denoising steps for each picture.
         guidance_scale: weight of classifier-free guidance (arXiv 2207.12598); 1 or less turns it off.
         height, width: pixels; None takes the size that the UNet was trained for.
-        batch_size: pictures drawn at once; it changes nothing but the last digits of the arithmetic.
+        batch_size: pictures denoised at once; it changes nothing but the last digits of the arithmetic.
         clip_skip: how many of the text encoder's last layers prompts go without; the negative prompt has all.
     """
 
@@ -52,7 +52,7 @@ class SamplingConfig:
     guidance_scale: float = 7.5
     height: int | None = None
     width: int | None = None
-    batch_size: int = 4
+    batch_size: int = BATCH_SIZE
     clip_skip: int = 0
 
     def __post_init__(self) -> None:
@@ -120,6 +120,7 @@ def load_pipeline(model: Path, *, device: torch.device, dtype: torch.dtype, samp
     if not hasattr(pipeline.text_encoder, "text_model"):
         # Where diffusers 0.42 looks for the final norm with clip_skip; transformers 5.6 has it in the encoder itself.
         object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+    pipeline.vae.enable_slicing()  # picture by picture: one of 1024 pixels takes gigabytes in fp32
     pipeline.scheduler = sampler_for(pipeline.scheduler, sampler)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

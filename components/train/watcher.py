@@ -39,6 +39,7 @@ class TrainingWatcher(contextlib.AbstractContextManager["TrainingWatcher"]):
         validation_steps: int,
         trackers: Trackers,
         previews: Previews | None,
+        clip_skip: int = 0,
     ) -> None:
         """Takes what looks on.
 
@@ -50,10 +51,11 @@ class TrainingWatcher(contextlib.AbstractContextManager["TrainingWatcher"]):
             validation_steps: steps between two previews.
             trackers: who draws curves.
             previews: who draws pictures, if anybody does.
+            clip_skip: how many of the text encoder's last layers the rows are learned without.
         """
         self._token, self._store, self._training_key = embedding.placeholder_token, store, training_key
         self._save_steps, self._validation_steps = save_steps, validation_steps
-        self._trackers, self._previews = trackers, previews
+        self._trackers, self._previews, self._clip_skip = trackers, previews, clip_skip
 
     def begin(self, progress: Sequence[Metrics]) -> None:
         """See `Watcher`."""
@@ -68,7 +70,7 @@ class TrainingWatcher(contextlib.AbstractContextManager["TrainingWatcher"]):
     def see_rows(self, step: int, rows: Rows) -> None:
         """See `Watcher`."""
         header = {"placeholder_token": self._token, "step": str(step), "training_key": self._training_key}
-        concept = learned_embeds_bytes(self._token, rows, header)
+        concept = learned_embeds_bytes(self._token, rows, header, clip_skip=self._clip_skip)
         if step % self._save_steps == 0:
             key = beside.snapshot_key(self._training_key, step)
             _warned(lambda: self._store.write(key, concept))
@@ -157,6 +159,7 @@ def training_watcher(
         validation_steps=watched.config.validation_steps,
         previews=_previews(watched, config, tracked) if watched.config.draws else None,
         trackers=Trackers(watched.trackers, tracked),
+        clip_skip=config.clip_skip,
     )
 
 

@@ -553,6 +553,8 @@ def test_learned_embeds_say_how_many_layers_they_want_left_out(clip_skip: int, t
     learned.write(tmp_path / "learned")
     assert LearnedEmbedding.read(tmp_path / "learned").clip_skip == clip_skip
     assert read_clip_skip(tmp_path / "learned" / LEARNED_EMBEDS) == clip_skip
+    (tmp_path / "x.safetensors").write_bytes(learned_embeds_bytes("<x>", learned.rows, {}, clip_skip=clip_skip))
+    assert read_clip_skip(tmp_path / "x.safetensors") == clip_skip
     assert ("clip_skip" in read_learned_embeds(tmp_path / "learned" / LEARNED_EMBEDS)[0]) is bool(clip_skip)
 
 

@@ -62,6 +62,13 @@ def test_placeholder_tokens_when_it_is_no_single_word_refuses(token: str) -> Non
         placeholder_tokens(token, 1)
 
 
+@pytest.mark.parametrize("token", ["clip_l", "clip_g"])
+def test_placeholder_tokens_when_it_is_a_text_encoders_key_in_files_refuses(token: str) -> None:
+    with pytest.raises(ConfigError, match=f"found '{token}', expected none of clip_g, clip_l, .* such as <{token}>"):
+        placeholder_tokens(token, 1)
+    assert placeholder_tokens(f"<{token}>", 1) == (f"<{token}>",)
+
+
 @pytest.mark.parametrize("number", [0, -1])
 def test_placeholder_tokens_when_there_is_no_vector_refuses(number: int) -> None:
     with pytest.raises(ConfigError, match=f"num_vectors: found {number}, expected 1 or more"):

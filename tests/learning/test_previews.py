@@ -11,10 +11,14 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from components.common.artifacts import learned_embeds_bytes
 from components.common.storage import open_store
 from components.common.training.config import TrainConfig
 from components.common.training.watch_config import WatchConfig
+from components.train.flax import preview as flax_preview
+from components.train.preview import PreviewConfig
 from components.train.previews import Previews
+from components.train.torch import preview as torch_preview
 from components.train.train import train
 from tests.train import trainings
 from tests.train.conftest import micro_inputs, micro_model  # noqa: F401 - fixtures
@@ -45,6 +49,20 @@ def test_pictures_are_drawn_kept_and_shown(framework: str, micro_inputs: dict[st
     for number, file in enumerate(files):
         (shown,) = curves.Images(f"preview/{number}")
         assert shown.step == 6 and shown.encoded_image_string[:4] == file.read_bytes()[:4]
+
+
+def test_pictures_are_drawn_without_the_layers_that_the_rows_were_learned_without(micro_model: Path, tmp_path: Path):  # noqa: F811
+    rows = {"text_encoder": np.random.default_rng(0).normal(0, 1, (2, 32)).astype(np.float32)}
+    for drawn_by in (torch_preview, flax_preview):
+        pictures = {}
+        for clip_skip in (0, 1):
+            file = tmp_path / f"{clip_skip}.safetensors"
+            file.write_bytes(learned_embeds_bytes("<cat-toy>", rows, {}, clip_skip=clip_skip))
+            places = {"model": str(micro_model), "concept": str(file), "folder": str(tmp_path), "uri": str(tmp_path)}
+            config = PreviewConfig(**places, accelerator="cpu", prompt="a <cat-toy>", num_images=3, seed=7)
+            pictures[clip_skip] = drawn_by.draw(config)
+        assert [len(each) for each in pictures.values()] == [3, 3]
+        assert all((with_all != without).any() for with_all, without in zip(*pictures.values(), strict=True))
 
 
 def test_drawing_that_fails_or_is_slow_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):

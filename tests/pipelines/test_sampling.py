@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.numpy import save_file
 
 from components.common.artifacts import learned_embeds_bytes
 from components.common.base_model import read_reference
-from components.common.errors import BaseModelError, InputError, ObjectNotFoundError, TokenError
+from components.common.errors import BaseModelError, ConfigError, InputError, ObjectNotFoundError, TokenError
 from components.import_base_model.importing import import_base_model
 from components.publish.config import PublishConfig
 from components.publish.publish import publish
@@ -213,6 +214,43 @@ def test_concepts_that_want_other_layers_left_out_are_not_drawn_together(tmp_pat
     places = ["--base-model", str(MODEL), "--out", str(tmp_path / "both")]
     assert main(["sample", *flags, "--prompt", "a <a> and a <b>", *places, *QUICK]) == InputError.exit_code
     assert "learned with clip_skip 0, 1, expected the same for all" in capsys.readouterr().err
+
+
+def test_more_layers_than_the_model_has_are_not_left_out(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "deep.safetensors"
+    file.write_bytes(learned_embeds_bytes("<deep>", {"text_encoder": row_of("star")}, {}, clip_skip=12))
+    places = ["--base-model", str(MODEL), "--out", str(tmp_path / "out")]
+    assert main(["sample", "--concept", str(file), "--prompt", "a <deep>", *places, *QUICK]) == InputError.exit_code
+    assert re.search(r"<deep> was learned with clip_skip 12, expected less than \d+, the", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("index", "told"),
+    [
+        ({"_class_name": "FluxPipeline"}, r"is of a FluxPipeline \(a transformer in the UNet's place"),
+        ({"requires_aesthetics_score": True}, "it is of a refiner, which goes on with"),
+    ],
+)
+def test_model_of_another_kind_is_refused_by_name(
+    index: dict[str, Any], told: str, tmp_path: Path, capsys: Any
+) -> None:
+    model = tmp_path / "model"
+    (model / "text_encoder_2").mkdir(parents=True)
+    described = json.loads((MODEL / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps({**described, **index}))
+    flags = ["--concept", str(write_concept(tmp_path, "<form>", "heart")), "--prompt", "a <form>"]
+    assert main(["sample", *flags, "--base-model", str(model), *QUICK]) == BaseModelError.exit_code
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_pictures_are_the_same_however_many_are_drawn_at_once(tmp_path: Path, capsys: Any) -> None:
+    flags = ["--concept", write_concept(tmp_path, "<form>", "heart"), "--prompt", "a red <form>"]
+    alone = sample(tmp_path / "alone", *flags, "--sampling-batch-size", 1)
+    together = sample(tmp_path / "together", *flags)
+    np.testing.assert_allclose(np.stack(alone).astype(int), np.stack(together).astype(int), atol=1)
+    nothing = [*map(str, flags), "--sampling-batch-size", "0", "--base-model", str(MODEL)]
+    assert main(["sample", *nothing, *QUICK]) == ConfigError.exit_code
+    assert "sampling_batch_size: found 0, expected 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers 0.42 with DPM-Solver++

@@ -254,7 +254,7 @@ def test_pods_grow_with_the_pictures_where_no_accelerator_holds_them(given: dict
 
     small = gibibytes()
     large = gibibytes(resolution=1024)
-    assert [after - before for before, after in zip(small, large, strict=True)] == [2, 19, 8]
+    assert [after - before for before, after in zip(small, large, strict=True)] == [5, 19, 6]
     assert gibibytes(resolution=1024, accelerator="gpu") == small
     assert gibibytes(resolution=1024, accelerator="tpu", accelerator_count=1) == [large[0], *small[1:]]
 
@@ -508,8 +508,10 @@ def given_sdxl(given: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
         "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
     }
     change(model / "model_index.json", _class_name="StableDiffusionXLPipeline", **second)
-    change(model / "unet" / "config.json", addition_embed_type="text_time", use_linear_projection=True)
-    change(model / "text_encoder_2" / "config.json", hidden_size=128)
+    change(model / "text_encoder_2" / "config.json", hidden_size=128, projection_dim=32)
+    widths = {"cross_attention_dim": 96 + 128, "projection_class_embeddings_input_dim": 32 + 6 * 8}
+    conditioning = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, **widths}
+    change(model / "unet" / "config.json", use_linear_projection=True, **conditioning)
     return given
 
 
@@ -517,6 +519,23 @@ def test_model_of_no_family_is_refused_by_what_it_has(given_sdxl: dict[str, Any]
     change(tmp_path / "model" / "unet" / "config.json", addition_embed_type=None)
     told = "base_model: the base model has text_encoder, text_encoder_2 and a UNet with addition_embed_type None"
     with pytest.raises(BaseModelError, match=told):
+        preflight(given_sdxl)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "found", "expected"),
+    [
+        ("unet", "cross_attention_dim", 96, 224),
+        ("unet", "projection_class_embeddings_input_dim", 96, 80),
+        ("text_encoder_2", "hidden_size", 224, 320),
+        ("text_encoder_2", "projection_dim", 80, 128),
+    ],
+)
+def test_parts_of_models_that_do_not_fit_each_other_are_refused(
+    given_sdxl: dict[str, Any], tmp_path: Path, part: str, field: str, found: int, expected: int
+):
+    change(tmp_path / "model" / part / "config.json", **{field: found})
+    with pytest.raises(BaseModelError, match=f"unet/config.json: found .* {found}, expected {expected}, which is what"):
         preflight(given_sdxl)
 
 

@@ -197,6 +197,24 @@ def test_sdxl_draws_and_measures_in_fp16_when_its_vae_overflows(tiny_sdxl, tmp_p
     assert pipeline.vae.dtype == torch.float16
 
 
+def test_vae_sees_one_picture_at_a_time(loaded):
+    """It takes gigabytes for a large one, where the UNet has room for several."""
+    seen = {"encoder": [], "decoder": []}
+    hooks = [
+        getattr(loaded.vae, part).register_forward_pre_hook(
+            lambda _, given, part=part: seen[part].append(len(given[0]))
+        )
+        for part in seen
+    ]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    together, alone = (held_out_loss(loaded, chosen, "a cat") for chosen in (pixels, pixels[:1]))
+    sample(loaded, ["a cat"] * 3, [0, 1, 2], dataclasses.replace(FAST, batch_size=3))
+    for hook in hooks:
+        hook.remove()
+    assert seen == {"encoder": [1] * 4, "decoder": [1] * 3}
+    assert np.isfinite([together, alone]).all() and together != alone
+
+
 def test_sdxl_takes_rows_for_both_text_encoders(tiny_sdxl, tmp_path):
     pipeline = load_pipeline(tiny_sdxl, device=CPU, dtype=torch.float32)
     rng = np.random.default_rng(0)

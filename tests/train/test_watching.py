@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from components.common.artifacts import LatentSet, LearnedEmbedding, read_learned_embeds
+from components.common.artifacts import LatentSet, LearnedEmbedding, read_clip_skip, read_learned_embeds
 from components.common.errors import ConfigError
 from components.common.training.config import TrainConfig
 from components.common.training.metrics import from_json_lines
@@ -111,6 +111,14 @@ def test_rows_are_kept_every_save_steps_as_diffusers_loads_them(trained: Trained
         header, found = read_learned_embeds(file)
         assert header["placeholder_token"] == "<cat-toy>" and header["step"] == str(step)
         np.testing.assert_array_equal(found["text_encoder"], rows["text_encoder"])
+
+
+@pytest.mark.parametrize("framework", ["torch", "flax"])
+def test_kept_rows_say_which_layers_they_want_left_out(
+    framework: str, micro_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    done = run(framework, tmp_path, micro_inputs, WatchConfig(report_to="none"), max_train_steps=2, clip_skip=1)
+    assert read_clip_skip(done.kept / "learned_embeds-steps-2.safetensors") == done.learned.clip_skip == 1
 
 
 def test_key_and_rows_do_not_depend_on_who_looks_on(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from components.common.errors import BaseModelError
-from components.common.families import PIPELINES, TEXT_CLASSES, TITLES, TOKENIZERS
+from components.common.families import PIPELINES, TEXT_CLASSES, TITLES, TOKENIZERS, TextEncoder
 
 PARTS = {
     **dict.fromkeys(TOKENIZERS.values(), ("CLIPTokenizer", "CLIPTokenizerFast")),
@@ -39,6 +39,8 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "la
 MOST_TIMESTEPS = 100_000
 """A hundred times as many as any Stable Diffusion model was trained with."""
 
+_TIME_IDS = 6
+"""As many numbers as `time_ids.TimeIds` has."""
 _LARGEST_SAMPLE = 8192  # pixels or latents of a side: a picture beyond it fits into no memory
 _MOST_LEVELS = 32
 _LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # the last one is the safety checker's, of 2022
@@ -62,6 +64,8 @@ _SIZES_BY_LEVEL = (
     *("sample_size", "transformer_layers_per_block"),
 )
 """Fields that hold a size, one for each level of the part, or nothing."""
+_OF_LATENTS = ("latents_mean", "latents_std", "shift_factor")
+"""Fields of a VAE by which pipelines change its latents, beside `scaling_factor`, and which no family has."""
 _OF_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 _TOLD = {
@@ -158,6 +162,11 @@ def config_problems(config: Mapping[str, Any], name: str, class_name: str) -> li
                 f"{name} has time_cond_proj_dim: the model takes the guidance as an input, distilled to a few steps "
                 "(arXiv 2310.04378); choose the model that it was made from"
             )
+        if field in _OF_LATENTS and value:
+            problems.append(
+                f"{name} has {field}: only latents that are normalised by scaling_factor alone are made here; choose "
+                "another base model"
+            )
         if field in _OF_CODE and value:
             problems.append(f"{name} has {field}, code that comes with the model and is never run here: choose another")
         is_size = (field in _SIZES and _is_size(value)) or (field in _SIZES_BY_LEVEL and _are_sizes(value))
@@ -224,6 +233,28 @@ def channel_problems(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> list[st
     return [
         f"the UNet takes {channels} channels, the VAE's latents have {latents}: it draws into pictures (inpainting or"
         " editing), expected a model that draws from text alone"
+    ]
+
+
+def conditioning_problems(
+    unet: Mapping[str, Any], text_encoders: Sequence[tuple[TextEncoder, Mapping[str, Any]]]
+) -> list[str]:
+    """Why a UNet cannot take what the text encoders give; nothing when it can, or where a width is not told.
+
+    Args:
+        unet: the content of its config.json.
+        text_encoders: each with the content of its config.json.
+    """
+    given: dict[str, list[Any]] = {"cross_attention_dim": [config.get("hidden_size") for _, config in text_encoders]}
+    if unet.get("addition_embed_type") == "text_time":
+        pooled = [config.get("projection_dim") for each, config in text_encoders if each.pooled]
+        times = [unet.get("addition_time_embed_dim")] * _TIME_IDS
+        given["projection_class_embeddings_input_dim"] = [*pooled, *times]
+    return [
+        f"unet/config.json: found {name} {_shown(unet[name])}, expected {sum(widths)}, which is what the text encoders "
+        "give: a part is of another model; fetch all of one"
+        for name, widths in given.items()
+        if unet.get(name) is not None and None not in widths and set(numbers_in(unet[name])) != {sum(widths)}
     ]
 
 

@@ -13,6 +13,7 @@ from components.common.families import TOKENIZERS, text_encoders_saved_as
 from components.common.sources.model_documents import (
     PARTS,
     channel_problems,
+    conditioning_problems,
     config_of,
     config_problems,
     described,
@@ -115,6 +116,9 @@ class _Selection:
         self._take_all_weights()
         if {"unet/config.json", "vae/config.json"} <= self.files.keys():
             self.problems += channel_problems(*(self._config(f"{part}/config.json") for part in ("unet", "vae")))
+        if not self.problems:
+            texts = [(each, self._config(f"{each.part}/config.json")) for each in encoders]
+            self.problems += conditioning_problems(self._config("unet/config.json"), texts)
 
     def take_clip(self) -> None:
         if "model_index.json" in self._names:
