@@ -28,7 +28,7 @@ from components.common.drawing import (
     is_blank,
 )
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
-from components.common.families import check_word_fits, conditioning_layers, text_encoders_of
+from components.common.families import check_clip_skip, check_word_fits, conditioning_layers, text_encoders_of
 from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
 from components.common.registry import registry
@@ -257,11 +257,10 @@ def _check_words_fit(concepts: Sequence[Concept], model: Path) -> None:
     for concept in concepts:
         widths = {name: rows.shape[1] for name, rows in read_learned_embeds(concept.file)[1].items()}
         check_word_fits(concept.placeholder_token, widths, of_model)
-        if (skipped := read_clip_skip(concept.file)) >= layers:
-            raise InputError(
-                f"{concept.placeholder_token} was learned with clip_skip {skipped}, expected less than {layers}, the "
-                "layers of the base model's text encoder: use the base model that it was learned on"
-            )
+        try:
+            check_clip_skip(read_clip_skip(concept.file), layers)
+        except ConfigError as error:
+            raise InputError(f"{concept.placeholder_token}: {error}: use the base model of the word") from error
 
 
 def _sample(request: SampleRequest, concepts: Sequence[Concept], model: Path) -> list[np.ndarray]:

@@ -409,10 +409,10 @@ class LearnedEmbedding:
 
 
 def learned_embeds_bytes(placeholder_token: str, rows: Rows, header: Mapping[str, str], *, clip_skip: int = 0) -> bytes:
-    """A safetensors file that `load_textual_inversion` takes as it is.
+    """A safetensors file, as diffusers documents it for the model's family.
 
-    SD 1.x and 2.x: the placeholder is the single key (an extra key would break loading, so facts go into the
-    header). SDXL: the keys `clip_l` and `clip_g`.
+    SD 1.x and 2.x: `load_textual_inversion` takes it as it is; the placeholder is the single key (an extra key would
+    break loading, so facts go into the header). SDXL: the keys `clip_l` and `clip_g`, each loaded by a call of its own.
 
     Args:
         placeholder_token: what stands in a prompt.
@@ -466,6 +466,10 @@ def read_learned_embeds(file: Path) -> tuple[dict[str, str], dict[str, np.ndarra
     for name, value in rows.items():
         if value.ndim not in (1, 2) or not value.size:
             raise ArtifactError(f"{file} has a tensor of shape {list(value.shape)} for {name}, expected [rows, width]")
+    counts = {name: len(np.atleast_2d(value)) for name, value in rows.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} for {name}" for name, count in sorted(counts.items()))
+        raise ArtifactError(f"{file} has different numbers of rows ({told}), expected as many for each text encoder")
     return header, {name: np.atleast_2d(value) for name, value in rows.items()}
 
 

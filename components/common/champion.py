@@ -65,6 +65,7 @@ class Judged:
         digest: the version's `bundle_digest`.
         gain: by score, over the champion; empty when the candidate was judged alone.
         alone: why it was judged alone, as the end of a sentence; empty when it was compared.
+        on_another_model: whether the champion was learned on another base model than the candidate.
     """
 
     alias: str
@@ -72,6 +73,7 @@ class Judged:
     digest: str
     gain: Mapping[str, Gain]
     alone: str
+    on_another_model: bool = False
 
     @property
     def verdict(self) -> str:

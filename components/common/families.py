@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from components.common.errors import BaseModelError
+from components.common.errors import BaseModelError, ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ def text_encoders_of(parts: Collection[str]) -> tuple[TextEncoder, ...]:
 
 
 def conditioning_layers(text_encoders: Collection[TextEncoder], configs: Mapping[str, Mapping[str, Any]]) -> int:
-    """How many layers of every text encoder condition the UNet at least: `clip_skip` has to leave one of them.
+    """How many layers of every text encoder condition the UNet at least, for `check_clip_skip`.
 
     Args:
         text_encoders: a base model's.
@@ -208,6 +208,14 @@ def conditioning_layers(text_encoders: Collection[TextEncoder], configs: Mapping
     return min(
         configs[each.part].get("num_hidden_layers", _CLIP_LAYERS) - each.left_out_layers for each in text_encoders
     )
+
+
+def check_clip_skip(clip_skip: int, layers: int) -> None:
+    """Raises `ConfigError` unless `clip_skip` leaves one of a base model's `conditioning_layers`."""
+    if clip_skip >= layers:
+        raise ConfigError(
+            f"clip_skip: found {clip_skip}, expected less than {layers}, the layers of the base model's text encoder"
+        )
 
 
 def check_word_fits(word: str, widths: Mapping[str, int], of_model: Mapping[str, int]) -> None:

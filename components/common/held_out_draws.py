@@ -9,6 +9,9 @@ import numpy as np
 STRATA = 20
 """Timesteps for each picture, one in the middle of each equal part of the noise schedule."""
 
+SAMPLES_AT_ONCE = 10
+"""Samples that go through the UNet together."""
+
 _NOISE_SEED = 0
 
 

@@ -43,12 +43,14 @@ class Opponent:
         rows: its rows, float32 [n, d] by text encoder; empty when the candidate is judged alone.
         header: the facts in the header of its file.
         alone: why the candidate is judged alone, as the end of a sentence; empty when it is compared.
+        on_another_model: whether that is because it was learned on another base model.
     """
 
     address: ChampionAddress
     rows: Rows
     header: Mapping[str, str]
     alone: str
+    on_another_model: bool = False
 
     @property
     def judged(self) -> Judged:
@@ -59,6 +61,7 @@ class Opponent:
             digest=self.address.digest,
             gain={},
             alone=self.alone,
+            on_another_model=self.on_another_model,
         )
 
     def compared(self, by_sample: Mapping[str, VariantScores], *, seed: int) -> Judged:
@@ -108,7 +111,7 @@ def find_opponent(
             raise ArtifactError(f"{address.uri} was damaged or another version when the run began: run again")
         if entry.facts.lineage.get("base_model_digest") != base_model_digest:
             logger.warning("%s was learned on another base model: the candidate is judged alone", name)
-            return alone(f"{name} was learned on another base model")
+            return dataclasses.replace(alone(f"{name} was learned on another base model"), on_another_model=True)
         if _record_of(entry).sha256 == sha256_of_file(folder / LEARNED_EMBEDS):
             return alone(f"it is {name} itself")
         header, rows = _read_rows(entry)

@@ -18,6 +18,7 @@ class FindStartWordConfig(Config):
     learnable_property: str = option(
         "object or style: chooses the prompt that words are measured in", "object", choices=tuple(TEMPLATES)
     )
+    clip_skip: int = option("how many of the text encoder's last layers prompts go without, as in training", 0, least=0)
     accelerator: str = option("where to measure", "gpu", choices=ACCELERATORS)
 
     def find_mistakes(self) -> Iterable[str]:

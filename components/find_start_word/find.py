@@ -18,7 +18,7 @@ from components.common.artifacts import ImageSet, LatentSet
 from components.common.base_model import ModelReference, materialize, read_reference
 from components.common.drawing import progress_line
 from components.common.errors import ArtifactError, TokenError
-from components.common.families import family_of, training_parts
+from components.common.families import check_clip_skip, conditioning_layers, family_of, training_parts
 from components.common.logs import log_config, versions
 from components.common.prompts import templates_for
 from components.common.sources.checks import read_object
@@ -79,6 +79,8 @@ def find_start_word(
     _check_that_they_belong_together(images, latents, reference)
     model = materialize(reference, training_parts(reference.subfolders))
     family = family_of(reference.subfolders, read_object(model / "unet" / "config.json"))
+    texts = {each.part: read_object(model / each.part / "config.json") for each in family.text_encoders}
+    check_clip_skip(config.clip_skip, conditioning_layers(family.text_encoders, texts))
     tokenizers = {
         each.part: limit_to_text_encoder(load_tokenizer(model / each.tokenizer), model / each.part)
         for each in family.text_encoders
@@ -91,7 +93,15 @@ def find_start_word(
     else:
         initializer_ids(tokenizer, config.initializer_token)
     measure = PromptLosses(
-        model, family, tokenizers, latents, device=device, strata=STRATA, template=template, max_pictures=MAX_PICTURES
+        model,
+        family,
+        tokenizers,
+        latents,
+        device=device,
+        strata=STRATA,
+        template=template,
+        max_pictures=MAX_PICTURES,
+        clip_skip=config.clip_skip,
     )
     best = _best_words(measure, words)
     word = next(iter(best)) if config.initializer_token == AUTO else config.initializer_token

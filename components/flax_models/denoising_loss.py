@@ -11,13 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from components.common.held_out_draws import STRATA, held_out_draws
+from components.common.held_out_draws import SAMPLES_AT_ONCE, STRATA, held_out_draws
 from components.flax_models.devices import DATA
 from components.flax_models.noise_schedule import add_noise, velocity
 from components.flax_models.pipeline import FlaxPipeline, Weights
-
-_BATCH = 10
-"""Samples at once, or a few more where the devices cannot share ten equally."""
 
 
 class FlaxHeldOutLoss:
@@ -43,7 +40,7 @@ class FlaxHeldOutLoss:
             draws = held_out_draws((count, *np.moveaxis(latents, -1, 1).shape[1:]), len(alphas))
             noise = np.moveaxis(draws.noise, 2, -1).reshape(-1, *latents.shape[1:])
             stratum, picture = np.divmod(np.arange(STRATA * count), count)
-            size, errors = -(-_BATCH // pipeline.mesh.size) * pipeline.mesh.size, []
+            size, errors = -(-SAMPLES_AT_ONCE // pipeline.mesh.size) * pipeline.mesh.size, []
             for start in range(0, len(noise), size):
                 # The last batch is filled up with its last sample: another size would be compiled anew.
                 chosen = np.minimum(np.arange(start, start + size), len(noise) - 1)

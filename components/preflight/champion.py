@@ -74,8 +74,14 @@ def find_champion(registry_uri: str, options: PublishOptions, placeholder_token:
         return dataclasses.replace(champion, problem=str(error))
 
 
-def judged_against(champion: Champion, options: PublishOptions) -> ChampionAddress | None:
-    """The champion that a new version will be held against; None when nothing depends on it."""
+def judged_against(champion: Champion, options: PublishOptions, base_model_revision: str) -> ChampionAddress | None:
+    """The champion that a new version will be held against; None when nothing depends on it.
+
+    Args:
+        champion: from `find_champion`.
+        options: what moves the alias.
+        base_model_revision: of the model that the new version is learned on; empty where it cannot be read.
+    """
     if not champion.alias or options.promote_if == ALWAYS:
         return None
     address = ChampionAddress(alias=champion.alias)
@@ -87,6 +93,12 @@ def judged_against(champion: Champion, options: PublishOptions) -> ChampionAddre
         logger.warning("%s cannot be used, and what is learned is judged alone: %s", champion.name, champion.problem)
     elif not champion.entry:
         logger.info("%s has no %s yet: what is learned is judged alone", champion.store.uri, champion.alias)
+    elif base_model_revision != champion.entry.facts.lineage.get("base_model_revision", base_model_revision):
+        logger.warning(
+            "promote_if: %s was learned on another base model, %s: what is learned is judged alone and published, and "
+            "the %s stays, for who draws with it has that model",
+            *(champion.name, champion.entry.facts.lineage.get("base_model"), champion.alias),
+        )
     else:
         logger.info("what is learned is held against %s: %s", champion.name, address.uri)
     return address

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import BaseModelError, ConfigError
-from components.common.families import Family, TextEncoder, conditioning_layers, family_of
+from components.common.families import Family, TextEncoder, check_clip_skip, conditioning_layers, family_of
 from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
 from components.common.sources.selection import select_files
@@ -123,11 +123,11 @@ def _training_problems(training: TrainConfig, layers: int, scheduler: dict[str, 
 
     Args:
         training: how it is to learn.
-        layers: see `conditioning_layers`.
+        layers: the model's `conditioning_layers`.
         scheduler: the content of its configuration.
     """
     for check in (
-        lambda: training.check_clip_skip(layers),
+        lambda: check_clip_skip(training.clip_skip, layers),
         lambda: training.timesteps(scheduler.get("num_train_timesteps", 1000)),
     ):
         try:

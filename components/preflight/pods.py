@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.common.accelerators import PodAccelerators
+from components.common.held_out_draws import SAMPLES_AT_ONCE
 from components.common.images import training_image
+from components.common.start_word import AUTO
 from components.preflight.options import CheckedOptions
 from components.train.frameworks import FRAMEWORKS
 
@@ -27,8 +29,8 @@ _CODED = 5_200
 """Bytes for each pixel of a picture that the VAE takes in fp32: 5,200 were counted where it encodes a picture with its
 mirror image, 4,200 where it decodes one."""
 
-_DRAWN = 1_600
-"""Bytes for each pixel of each picture that is drawn at once in fp32, as was counted of a UNet with guidance."""
+_DENOISED = 800
+"""Bytes for each pixel of each sample that goes through the UNet in fp32 without a gradient, as was counted."""
 
 _LAUNCHER = {"cpu": "500m", "memory": "1Gi"}
 """What a pod takes that waits for a TrainJob."""
@@ -54,9 +56,9 @@ class Pod:
 
 
 def encoding_pod(options: CheckedOptions, *, model: int) -> Pod:
-    """The pod that encodes pictures; `model`: bytes of the base model's weights."""
+    """The pod that encodes pictures, and that words are measured in; `model`: bytes of the base model's weights."""
     run = options.run
-    held = 2 * model + _activations(options, run.encoding_pod, _CODED)
+    held = 2 * model + _activations(options, run.encoding_pod, max(_CODED, SAMPLES_AT_ONCE * _DENOISED))
     return _pod(run.encoding_pod, run.encoding_cpu or _cpu(model), run.encoding_memory or _memory(held))
 
 
@@ -69,7 +71,7 @@ def evaluation_pod(options: CheckedOptions, *, model: int, scorer: int) -> Pod:
         scorer: bytes of the weights of all that looks at samples.
     """
     run, both, at_once = options.run, model + scorer, options.evaluation.sampling_batch_size
-    held = 2 * both + _activations(options, run.evaluation_pod, max(_CODED, at_once * _DRAWN))
+    held = 2 * both + _activations(options, run.evaluation_pod, max(_CODED, 2 * at_once * _DENOISED))
     return _pod(run.evaluation_pod, run.evaluation_cpu or _cpu(both), run.evaluation_memory or _memory(held))
 
 
@@ -92,6 +94,12 @@ def training_image_and_pod(options: CheckedOptions, trains: Pod) -> tuple[str, P
     if options.nodes.num_nodes > 1:
         return training_image("nodes"), _pod(PodAccelerators(kind="cpu", count=0), **_LAUNCHER)
     return training_image(options.framework, options.run.accelerator), trains
+
+
+def searches_for_hours(options: CheckedOptions, *, model: int) -> bool:
+    """Whether a word is looked for with a large model and no accelerator; `model`: bytes of the model's weights."""
+    looked_for = any(word.word.initializer_token == AUTO for word in options.words)
+    return looked_for and model >= _LARGE and options.run.encoding_pod.kind == "cpu"
 
 
 def outputs_of(name: str, pod: Pod) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from components.common.errors import ConfigError
 from components.common.images import TRAINING_IMAGES, image
 from components.common.options import Config
+from components.common.start_word import AUTO
 from components.common.training.row_norms import long_step_warning
 from components.common.words import config_text
 from components.encode_latents.config import EncodeConfig
@@ -24,6 +25,7 @@ from components.preflight.pods import (
     encoding_pod,
     evaluation_pod,
     outputs_of,
+    searches_for_hours,
     training_image_and_pod,
     training_pod,
 )
@@ -137,6 +139,12 @@ def preflight(
         typical_element=TYPICAL_ELEMENT,
     ):
         logger.warning("%s", warning)
+    if searches_for_hours(options, model=sources.base_model_bytes):
+        logger.warning(
+            "initializer_token: %s measures hundreds of words with the model on a CPU, which takes hours; a word saves "
+            "them, and is measured too",
+            AUTO,
+        )
     return checked
 
 
@@ -218,6 +226,7 @@ def _configs_of_word(
         "find_the_start_word": FindStartWordConfig(
             initializer_token=options.word.initializer_token,
             learnable_property=options.training.learnable_property,
+            clip_skip=options.training.clip_skip,
             accelerator=run.encoding_pod.kind,
         ),
         "add_the_new_word": InitConfig(

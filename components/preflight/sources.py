@@ -221,7 +221,7 @@ def _check_word_sources(
     """
     run, registry = options.run, options.registry
     champion = attempt("storage_uri", find_champion, run.registry_uri, registry, options.word.placeholder_token)
-    existing = None
+    existing, revision = None, base_model.revision if base_model else ""
     address = options.word.initializer_embedding
     if address == CHAMPION:
         if champion and model_files:
@@ -249,7 +249,7 @@ def _check_word_sources(
         initializer_embedding=existing.address if existing else "",
         initializer_embedding_sha256=existing.sha256 if existing else "",
         champion=champion,
-        judged_against=judged_against(champion, registry) if champion else None,
+        judged_against=judged_against(champion, registry, revision) if champion else None,
     )
 
 

@@ -179,6 +179,7 @@ def _usage(
             "**As a negative embedding** it keeps out of a picture what it stands for: write the word in the negative "
             "prompt, in diffusers by this last line:",
             f"```python\n{negative}\n```",
+            *_pooled(learned),
             *_clip_skip(learned),
         ]
     )
@@ -190,6 +191,15 @@ def _about_pickle() -> str:
         "can run code when it is loaded: take the other files where you can, and read this one by "
         f"{code(f'torch.load({LEARNED_EMBEDS_BIN!r}, weights_only=True)')}."
     )
+
+
+def _pooled(learned: LearnedEmbedding) -> Iterable[str]:
+    if any(each.pooled for each in text_encoders_of(learned.rows)):
+        yield (
+            "**Pictures differ a little from program to program**: diffusers, and the training with it, takes the "
+            "second text encoder's summary of a prompt where the word ends, as the model's `eos_token_id` of 2 has it; "
+            "AUTOMATIC1111, Forge and ComfyUI take it where the prompt ends."
+        )
 
 
 def _clip_skip(learned: LearnedEmbedding) -> Iterable[str]:

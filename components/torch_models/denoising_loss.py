@@ -16,14 +16,12 @@ from torch import nn
 
 from components.common.artifacts import LatentSet
 from components.common.families import Family, family_of
-from components.common.held_out_draws import held_out_draws
+from components.common.held_out_draws import SAMPLES_AT_ONCE, held_out_draws
 from components.common.time_ids import TimeIds, drawing_time_ids, time_ids
 from components.common.vocabulary import Tokenizer
 from components.torch_models.conditioning import Text, encode_text, predict
 from components.torch_models.loading import load_noise_scheduler, load_text_encoders, load_unet
 from components.torch_models.sampling import Pipeline
-
-_BATCH = 10
 
 
 @torch.inference_mode()
@@ -45,8 +43,8 @@ def held_out_loss(pipeline: Pipeline, pictures: Sequence[np.ndarray], prompt: st
     draws = held_out_draws(tuple(latents.shape), schedule.config.num_train_timesteps)
     errors = []
     for timestep, drawn in zip(draws.timesteps.tolist(), torch.from_numpy(draws.noise), strict=True):
-        for start in range(0, len(latents), _BATCH):
-            chosen = slice(start, start + _BATCH)
+        for start in range(0, len(latents), SAMPLES_AT_ONCE):
+            chosen = slice(start, start + SAMPLES_AT_ONCE)
             timesteps = torch.full((len(latents[chosen]),), timestep)
             errors.append(
                 _squared_errors(pipeline.unet, schedule, latents[chosen], drawn[chosen], timesteps, text, told[chosen])
@@ -68,6 +66,7 @@ class PromptLosses:
         strata: int,
         template: str,
         max_pictures: int,
+        clip_skip: int = 0,
     ) -> None:
         """Loads text encoders and UNet.
 
@@ -80,9 +79,10 @@ class PromptLosses:
             strata: equal parts of the noise schedule, each looked at in its middle.
             template: the prompt, with `{}` in a word's place.
             max_pictures: how many pictures are looked at, the first of them.
+            clip_skip: how many of the text encoder's last layers are left out.
         """
         dtype = torch.float32 if device.type == "cpu" else torch.float16
-        self._family, self._tokenizers, self._template = family, tokenizers, template
+        self._family, self._tokenizers, self._template, self._clip_skip = family, tokenizers, template, clip_skip
         self._text_encoders = load_text_encoders(model, family, dtype=dtype, device=device)
         self._unet = load_unet(model, dtype=dtype, device=device)
         self._schedule = load_noise_scheduler(model)
@@ -102,7 +102,7 @@ class PromptLosses:
             strata: the parts of the noise schedule to look at; None for all.
         """
         prompt = " ".join(self._template.format(word).split())
-        text = _encoded(self._family, self._text_encoders, self._tokenizers, prompt)
+        text = _encoded(self._family, self._text_encoders, self._tokenizers, prompt, self._clip_skip)
         chosen = list(range(len(self._timesteps)) if strata is None else strata)
         pictures = len(self._latents)
         latents = self._latents.repeat(len(chosen), 1, 1, 1)
@@ -111,7 +111,7 @@ class PromptLosses:
         told = self._time_ids.repeat(len(chosen), 1)
         errors = [
             _squared_errors(self._unet, self._schedule, latents[part], noise[part], timesteps[part], text, told[part])
-            for part in (slice(start, start + _BATCH) for start in range(0, len(latents), _BATCH))
+            for part in (slice(start, start + SAMPLES_AT_ONCE) for start in range(0, len(latents), SAMPLES_AT_ONCE))
         ]
         return float(torch.cat(errors).mean())
 

@@ -183,8 +183,7 @@ def _tell_batch_and_rate(words: Sequence[Word], built: Built, num_processes: int
         f" for each of {len(words)} words" if len(words) > 1 else "",
         peak,
     )
-    for name, norm in built.vocabulary_norms.items():
-        width = words[0].embedding.rows[name].shape[1]
-        if warning := long_step_warning(config, peak_learning_rate=peak, typical_element=norm / width**0.5):
-            logger.warning("%s", warning)
-            return
+    rows = words[0].embedding.rows
+    smallest = min(norm / rows[name].shape[1] ** 0.5 for name, norm in built.vocabulary_norms.items())
+    if warning := long_step_warning(config, peak_learning_rate=peak, typical_element=smallest):
+        logger.warning("%s", warning)

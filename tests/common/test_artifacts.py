@@ -558,6 +558,13 @@ def test_learned_embeds_say_how_many_layers_they_want_left_out(clip_skip: int, t
     assert ("clip_skip" in read_learned_embeds(tmp_path / "learned" / LEARNED_EMBEDS)[0]) is bool(clip_skip)
 
 
+def test_learned_embeds_when_text_encoders_have_different_numbers_of_rows_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({"clip_l": floats(2, 4), "clip_g": floats(1, 8)}, file)
+    with pytest.raises(ArtifactError, match=r"\(2 for text_encoder, 1 for text_encoder_2\), expected as many for each"):
+        read_learned_embeds(file)
+
+
 def test_learned_embeds_when_the_layers_are_no_number_says_so(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(learned_embeds_bytes("<x>", {"text_encoder": floats(1, 4)}, {"clip_skip": "two"}))

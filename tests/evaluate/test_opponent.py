@@ -145,6 +145,7 @@ def test_damaged_champion_is_told_and_the_candidate_judged_alone(
             address = dataclasses.replace(address, digest="")
     opponent = opponent_of(world, candidate, address)
     assert opponent.judged.sentence == "It was judged alone: the champion (version 1) could not be used."
+    assert not opponent.judged.on_another_model
     assert "the champion (version 1) cannot be used, and the candidate is judged alone: " in caplog.text
 
 
@@ -154,6 +155,7 @@ def test_champion_on_another_base_model_is_told_and_the_candidate_judged_alone(
     address = published(world, candidate, tmp_path, base_model_digest="0" * 64)
     assert opponent_of(world, candidate, address).alone == "the champion (version 1) was learned on another base model"
     assert "learned on another base model" in caplog.text
+    assert opponent_of(world, candidate, address).judged.on_another_model
 
 
 def test_concept_without_a_champion_is_judged_alone(world: World, candidate: Concept) -> None:

@@ -56,6 +56,17 @@ def test_word_when_given_is_measured_and_those_worse_than_none_are_warned_of(
     assert warning.endswith("so choose another word, or auto")
 
 
+def test_layers_that_training_leaves_out_are_left_out(inputs: Inputs, tmp_path: Path) -> None:
+    def losses(clip_skip: int) -> list[float]:
+        config = FindStartWordConfig(initializer_token="star", accelerator="cpu", clip_skip=clip_skip)
+        found = find.find_start_word(config, **dataclasses.asdict(inputs), output=tmp_path / str(clip_skip))
+        return [found.loss, found.no_word_loss]
+
+    assert all(with_all != without for with_all, without in zip(losses(0), losses(1), strict=True))
+    with pytest.raises(ConfigError, match="clip_skip: found 12, expected less than"):
+        losses(12)
+
+
 def test_words_when_several_are_measured_together(inputs: Inputs, tmp_path: Path) -> None:
     assert measure(inputs, tmp_path, "purple star").loss < measure(inputs, tmp_path, "star").loss
 
@@ -70,16 +81,18 @@ def test_best_words_are_those_of_least_loss(inputs: Inputs, tmp_path: Path, monk
     assert list(StartWord.read(tmp_path / "out").best.items()) == list(found.best.items())
 
 
-def test_loss_of_a_word_is_that_of_the_evaluation(inputs: Inputs) -> None:
+@pytest.mark.parametrize("clip_skip", [0, 1])
+def test_loss_of_a_word_is_that_of_the_evaluation(inputs: Inputs, clip_skip: int) -> None:
     model = materialize(read_reference(inputs.base_model))
     tokenizers = {"text_encoder": limit_to_text_encoder(load_tokenizer(model / "tokenizer"), model / "text_encoder")}
     latents = LatentSet.read(inputs.latent_set)
-    looked_at = {"strata": 20, "template": "a photo of a {}", "max_pictures": 9}
+    looked_at = {"strata": 20, "template": "a photo of a {}", "max_pictures": 9, "clip_skip": clip_skip}
     losses = PromptLosses(model, family_in(model), tokenizers, latents, device=CPU, **looked_at)
     pictures = ImageSet.read(inputs.image_set).pixels
     pipeline = load_pipeline(model, device=CPU, dtype=torch.float32)
-    assert losses.loss("star") == pytest.approx(held_out_loss(pipeline, pictures, "a photo of a star"), rel=1e-4)
-    assert losses.loss("") == pytest.approx(held_out_loss(pipeline, pictures, "a photo of a"), rel=1e-4)
+    for word in ("star", ""):
+        expected = held_out_loss(pipeline, pictures, f"a photo of a {word}".strip(), clip_skip=clip_skip)
+        assert losses.loss(word) == pytest.approx(expected, rel=1e-4)
     parts = [losses.loss("star", [stratum]) for stratum in range(20)]
     assert np.mean(parts) == pytest.approx(losses.loss("star"), rel=1e-5)
 

@@ -221,7 +221,7 @@ def test_more_layers_than_the_model_has_are_not_left_out(tmp_path: Path, capsys:
     file.write_bytes(learned_embeds_bytes("<deep>", {"text_encoder": row_of("star")}, {}, clip_skip=12))
     places = ["--base-model", str(MODEL), "--out", str(tmp_path / "out")]
     assert main(["sample", "--concept", str(file), "--prompt", "a <deep>", *places, *QUICK]) == InputError.exit_code
-    assert re.search(r"<deep> was learned with clip_skip 12, expected less than \d+, the", capsys.readouterr().err)
+    assert re.search(r"<deep>: clip_skip: found 12, expected less than \d+, the layers", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -104,14 +104,15 @@ def test_champion_is_in_the_config_of_the_evaluation_alone_and_changes_it(given:
 
 def test_step_that_finds_the_start_word_has_the_options_that_it_depends_on_alone(given: dict[str, Any]):
     before = preflight(given)
-    told_all = {"initializer_token": "circle", "learnable_property": "object", "accelerator": "cpu"}
+    told_all = {"initializer_token": "circle", "learnable_property": "object", "clip_skip": 0, "accelerator": "cpu"}
     assert told(before, "find_the_start_word") == told_all
     after = preflight({**given, "num_vectors": 2, "placeholder_token": "<x>", "max_train_steps": 7})
     assert after.find_the_start_word == before.find_the_start_word
-    found = preflight({**given, "initializer_token": "auto", "learnable_property": "style"})
+    found = preflight({**given, "initializer_token": "auto", "learnable_property": "style", "clip_skip": 1})
     assert told(found, "find_the_start_word") == {
         "initializer_token": "auto",
         "learnable_property": "style",
+        "clip_skip": 1,
         "accelerator": "cpu",
     }
     assert told(found, "add_the_new_word")["initializer_token"] == "auto"
@@ -246,6 +247,24 @@ def test_pods_grow_with_the_model_and_the_gpus_unless_they_are_given(given: dict
     assert (set_.training_memory, set_.evaluation_cpu, set_.encoding_memory) == ("5Gi", "3", "7Gi")
 
 
+@pytest.mark.parametrize(
+    ("gigabytes", "accelerator", "warned"), [(2, "tpu", True), (2, "gpu", False), (0.1, "cpu", False)]
+)
+def test_search_for_a_word_that_takes_hours_is_warned_of(
+    gigabytes: float,
+    accelerator: str,
+    warned: bool,
+    given_for_tpus: dict[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    enlarge(tmp_path / "model", gigabytes)
+    for word in ("circle", "auto"):
+        assert "initializer_token: auto measures hundreds of words" not in caplog.text
+        preflight({**given_for_tpus, "accelerator": accelerator, "initializer_token": word})
+    assert ("initializer_token: auto measures hundreds of words" in caplog.text) is warned
+
+
 def test_pods_grow_with_the_pictures_where_no_accelerator_holds_them(given: dict[str, Any]):
     def gibibytes(**changes: Any) -> list[int]:
         checked = preflight({**given, "train_batch_size": 2, **changes})
@@ -254,7 +273,7 @@ def test_pods_grow_with_the_pictures_where_no_accelerator_holds_them(given: dict
 
     small = gibibytes()
     large = gibibytes(resolution=1024)
-    assert [after - before for before, after in zip(small, large, strict=True)] == [5, 19, 6]
+    assert [after - before for before, after in zip(small, large, strict=True)] == [7, 19, 6]
     assert gibibytes(resolution=1024, accelerator="gpu") == small
     assert gibibytes(resolution=1024, accelerator="tpu", accelerator_count=1) == [large[0], *small[1:]]
 

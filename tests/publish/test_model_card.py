@@ -119,6 +119,11 @@ def test_card_script_when_the_base_model_is_sdxl(make_inputs: Callable[..., Inpu
         assert f'rows["{key}"], token="<cat-toy>", text_encoder=pipeline.{encoder}, tokenizer=' in script
 
 
+def test_card_of_a_word_for_two_text_encoders_says_where_programs_differ(make_inputs: Callable[..., Inputs]) -> None:
+    told = "takes the second text encoder's summary of a prompt where the word ends"
+    assert told in card_of(make_inputs(sdxl=True)) and told not in card_of(make_inputs())
+
+
 def test_card_says_which_word_other_programs_take(inputs: Inputs) -> None:
     card = card_of(inputs)
     assert "write `cat-toy`, the file's name, in the prompt: `a photo of a cat-toy`" in card

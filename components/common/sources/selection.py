@@ -139,6 +139,9 @@ class _Selection:
         self._take_all_weights()
 
     def take_safety_checker(self) -> None:
+        if not any(name.startswith("safety_checker/") for name in self._names):
+            self.problems.append("it has no safety checker, as no Stable Diffusion XL has: let it be off")
+            return
         self._take("safety_checker/config.json")
         self._check("safety_checker/config.json", config_problems, "StableDiffusionSafetyChecker")
         self._take("feature_extractor/preprocessor_config.json")

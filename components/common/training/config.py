@@ -180,14 +180,6 @@ class TrainConfig(Config):
                 )
         return range(self.timestep_min, (self.timestep_max or num_train_timesteps - 1) + 1)
 
-    def check_clip_skip(self, num_hidden_layers: int) -> None:
-        """Raises `ConfigError` unless `clip_skip` leaves one of the text encoder's `num_hidden_layers` layers."""
-        if self.clip_skip >= num_hidden_layers:
-            raise ConfigError(
-                f"clip_skip: found {self.clip_skip}, expected less than {num_hidden_layers}, the layers of the base "
-                "model's text encoder"
-            )
-
     @property
     def holds_norm(self) -> bool:
         """Whether rows are kept from growing."""

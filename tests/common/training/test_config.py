@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from components.common.errors import ConfigError
+from components.common.families import check_clip_skip
 from components.common.training.checkpoints import training_key
 from components.common.training.config import MAX_SEED, TrainConfig, check_accelerator
 from components.common.training.key_fields import key_fields
@@ -196,6 +197,6 @@ def test_timesteps_are_refused_that_leave_none_or_that_the_schedule_does_not_hav
 
 
 def test_clip_skip_leaves_a_layer() -> None:
-    TrainConfig(clip_skip=11).check_clip_skip(12)
+    check_clip_skip(11, 12)
     with pytest.raises(ConfigError, match="clip_skip: found 12, expected less than 12"):
-        TrainConfig(clip_skip=12).check_clip_skip(12)
+        check_clip_skip(12, 12)

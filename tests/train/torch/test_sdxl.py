@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from components.common.artifacts import LEARNED_EMBEDS, LatentSet, LearnedEmbedding
 from components.common.base_model import materialize, read_reference
 from components.common.errors import ConfigError
 from components.common.time_ids import time_ids
 from components.common.training.config import TrainConfig
+from components.common.training.row_norms import LONG_STEP
 from components.find_start_word.config import FindStartWordConfig
 from components.find_start_word.find import find_start_word
 from components.train.preview import PreviewConfig
@@ -91,6 +93,22 @@ def test_options_change_the_rows_of_both_text_encoders(
     learned = trainings.run("torch", tmp_path, inputs, TrainConfig(**{**CONFIG, **changes}))
     for name, rows in trained[1].rows.items():
         assert np.abs(learned.rows[name] - rows).max() > 1e-3
+
+
+def test_long_steps_are_told_once_by_the_shortest_rows(
+    tiny_sdxl: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Path(shutil.copytree(tiny_sdxl, tmp_path / "model"))
+    file = model / "text_encoder_2" / "model.safetensors"
+    weights = load_file(file)
+    (name,) = (name for name in weights if name.endswith("token_embedding.weight"))
+    weights[name] /= 4
+    save_file(weights, file, {"format": "pt"})
+    inputs = make_inputs(tmp_path / "inputs", imported(model, tmp_path_factory), side=SIDE)
+    trainings.run("torch", tmp_path, inputs, TrainConfig(**{**CONFIG, "max_train_steps": 1, "learning_rate": 0.9}))
+    (told,) = (message for message in caplog.messages if message.startswith("learning_rate: found"))
+    limit = LONG_STEP * float(weights[name].norm(dim=1).mean()) / weights[name].shape[1] ** 0.5
+    assert f"expected at most {limit:.1e}, " in told
 
 
 def test_more_layers_than_there_are_cannot_be_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:
