@@ -28,12 +28,18 @@ from components.common.drawing import (
     is_blank,
 )
 from components.common.errors import BaseModelError, ConfigError, InputError, TokenError
-from components.common.families import check_clip_skip, check_word_fits, conditioning_layers, text_encoders_of
+from components.common.families import (
+    check_clip_skip,
+    check_word_fits,
+    conditioning_layers,
+    text_config,
+    text_encoders_of,
+)
 from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
 from components.common.registry import registry
 from components.common.sources.checks import read_object
-from components.common.sources.model_documents import pipeline_problems
+from components.common.sources.model_documents import config_problems, pipeline_problems
 from components.import_base_model.importing import import_base_model
 from components.publish.config import PublishConfig
 
@@ -252,7 +258,10 @@ def _fetched(addresses: Sequence[str]) -> Iterator[list[Concept]]:
 def _check_words_fit(concepts: Sequence[Concept], model: Path) -> None:
     encoders = text_encoders_of([folder.name for folder in model.iterdir()])
     configs = {each.part: read_object(model / each.part / "config.json") for each in encoders}
-    of_model = {part: config.get("hidden_size", 0) for part, config in configs.items()}
+    for each in encoders:
+        if problems := config_problems(configs[each.part], f"{model}/{each.part}/config.json", each.class_name):
+            raise BaseModelError(*problems)
+    of_model = {part: text_config(config).get("hidden_size") or 0 for part, config in configs.items()}
     layers = conditioning_layers(encoders, configs)
     for concept in concepts:
         widths = {name: rows.shape[1] for name, rows in read_learned_embeds(concept.file)[1].items()}

@@ -66,6 +66,7 @@ class Judged:
         gain: by score, over the champion; empty when the candidate was judged alone.
         alone: why it was judged alone, as the end of a sentence; empty when it was compared.
         on_another_model: whether the champion was learned on another base model than the candidate.
+        of_another_kind: whether it has rows for other text encoders, too, so that neither fits the other's base model.
     """
 
     alias: str
@@ -74,6 +75,7 @@ class Judged:
     gain: Mapping[str, Gain]
     alone: str
     on_another_model: bool = False
+    of_another_kind: bool = False
 
     @property
     def verdict(self) -> str:

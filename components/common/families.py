@@ -206,8 +206,15 @@ def conditioning_layers(text_encoders: Collection[TextEncoder], configs: Mapping
         configs: the content of each one's config.json, by its folder.
     """
     return min(
-        configs[each.part].get("num_hidden_layers", _CLIP_LAYERS) - each.left_out_layers for each in text_encoders
+        (text_config(configs[each.part]).get("num_hidden_layers") or _CLIP_LAYERS) - each.left_out_layers
+        for each in text_encoders
     )
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the config.json of a text encoder says of it: all, or a part where it is that of a whole CLIP model."""
+    found = config.get("text_config")
+    return found if isinstance(found, Mapping) and found else config
 
 
 def check_clip_skip(clip_skip: int, layers: int) -> None:

@@ -43,7 +43,7 @@ class Opponent:
         rows: its rows, float32 [n, d] by text encoder; empty when the candidate is judged alone.
         header: the facts in the header of its file.
         alone: why the candidate is judged alone, as the end of a sentence; empty when it is compared.
-        on_another_model: whether that is because it was learned on another base model.
+        on_another_model, of_another_kind: see `Judged`.
     """
 
     address: ChampionAddress
@@ -51,6 +51,7 @@ class Opponent:
     header: Mapping[str, str]
     alone: str
     on_another_model: bool = False
+    of_another_kind: bool = False
 
     @property
     def judged(self) -> Judged:
@@ -62,6 +63,7 @@ class Opponent:
             gain={},
             alone=self.alone,
             on_another_model=self.on_another_model,
+            of_another_kind=self.of_another_kind,
         )
 
     def compared(self, by_sample: Mapping[str, VariantScores], *, seed: int) -> Judged:
@@ -109,12 +111,16 @@ def find_opponent(
         entry = RegistryEntry.from_bytes(open_store(address.uri).read(MANIFEST), address.uri)
         if entry.bundle_digest != address.digest:
             raise ArtifactError(f"{address.uri} was damaged or another version when the run began: run again")
+        header, rows = _read_rows(entry)
         if entry.facts.lineage.get("base_model_digest") != base_model_digest:
             logger.warning("%s was learned on another base model: the candidate is judged alone", name)
-            return dataclasses.replace(alone(f"{name} was learned on another base model"), on_another_model=True)
+            return dataclasses.replace(
+                alone(f"{name} was learned on another base model"),
+                on_another_model=True,
+                of_another_kind=_widths(rows) != _widths(learned.rows),
+            )
         if _record_of(entry).sha256 == sha256_of_file(folder / LEARNED_EMBEDS):
             return alone(f"it is {name} itself")
-        header, rows = _read_rows(entry)
         _check_widths(entry, rows, learned)
     except (ArtifactError, ObjectNotFoundError) as error:
         logger.warning("%s cannot be used, and the candidate is judged alone: %s", name, error)
@@ -163,8 +169,12 @@ def _read_rows(entry: RegistryEntry) -> tuple[dict[str, str], Rows]:
         return read_learned_embeds(file)
 
 
+def _widths(rows: Rows) -> dict[str, int]:
+    return {name: values.shape[1] for name, values in rows.items()}
+
+
 def _check_widths(entry: RegistryEntry, rows: Rows, learned: LearnedEmbedding) -> None:
-    found, expected = ({name: values.shape[1] for name, values in each.items()} for each in (rows, learned.rows))
+    found, expected = _widths(rows), _widths(learned.rows)
     if found != expected:
         raise ArtifactError(
             f"{entry.uri}/{LEARNED_EMBEDS} has rows of the widths {found}, expected {expected}: restore it from a "

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from components.common.champion import ChampionAddress
-from components.common.errors import ArtifactError, InputError, ObjectNotFoundError
+from components.common.errors import ArtifactError, BaseModelError, InputError, ObjectNotFoundError
 from components.common.families import TextEncoder
 from components.common.learned_files import ExistingEmbedding, read_published_embedding
 from components.common.prompts import concept_name
@@ -74,14 +74,8 @@ def find_champion(registry_uri: str, options: PublishOptions, placeholder_token:
         return dataclasses.replace(champion, problem=str(error))
 
 
-def judged_against(champion: Champion, options: PublishOptions, base_model_revision: str) -> ChampionAddress | None:
-    """The champion that a new version will be held against; None when nothing depends on it.
-
-    Args:
-        champion: from `find_champion`.
-        options: what moves the alias.
-        base_model_revision: of the model that the new version is learned on; empty where it cannot be read.
-    """
+def judged_against(champion: Champion, options: PublishOptions) -> ChampionAddress | None:
+    """The champion that a new version will be held against; None when nothing depends on it."""
     if not champion.alias or options.promote_if == ALWAYS:
         return None
     address = ChampionAddress(alias=champion.alias)
@@ -93,15 +87,27 @@ def judged_against(champion: Champion, options: PublishOptions, base_model_revis
         logger.warning("%s cannot be used, and what is learned is judged alone: %s", champion.name, champion.problem)
     elif not champion.entry:
         logger.info("%s has no %s yet: what is learned is judged alone", champion.store.uri, champion.alias)
-    elif base_model_revision != champion.entry.facts.lineage.get("base_model_revision", base_model_revision):
-        logger.warning(
-            "promote_if: %s was learned on another base model, %s: what is learned is judged alone and published, and "
-            "the %s stays, for who draws with it has that model",
-            *(champion.name, champion.entry.facts.lineage.get("base_model"), champion.alias),
-        )
     else:
         logger.info("what is learned is held against %s: %s", champion.name, address.uri)
     return address
+
+
+def tell_of_another_kind(
+    champion: Champion, options: PublishOptions, base_model: ModelSource, text_encoders: Sequence[TextEncoder]
+) -> None:
+    """Warns when the champion's rows are for other text encoders than the base model's, for then the alias stays."""
+    if not champion.entry or options.promote_if == ALWAYS:
+        return
+    try:
+        check_embedding_fits(read_published_embedding(champion.entry), base_model, text_encoders)
+    except BaseModelError:
+        logger.warning(
+            "%s is for other text encoders than the base model's: it stays where it is, and what is learned is judged "
+            "alone (promote_if, concept_name)",
+            champion.name,
+        )
+    except InputError as error:
+        logger.warning("%s cannot be used, and what is learned is judged alone: %s", champion.name, error)
 
 
 def rows_to_start_from(

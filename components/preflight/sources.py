@@ -18,7 +18,13 @@ from components.common.storage.local_files import local_errors
 from components.common.training.checkpoints import CHECKPOINT_KEY
 from components.evaluate.config import NO_GAIN
 from components.preflight.base_model_for_flax import check_that_flax_computes
-from components.preflight.champion import Champion, find_champion, judged_against, rows_to_start_from
+from components.preflight.champion import (
+    Champion,
+    find_champion,
+    judged_against,
+    rows_to_start_from,
+    tell_of_another_kind,
+)
 from components.preflight.model_files import ModelFiles, check_model_files
 from components.preflight.new_word import check_embedding_fits, check_new_word
 from components.preflight.options import CheckedOptions, known_options
@@ -221,7 +227,7 @@ def _check_word_sources(
     """
     run, registry = options.run, options.registry
     champion = attempt("storage_uri", find_champion, run.registry_uri, registry, options.word.placeholder_token)
-    existing, revision = None, base_model.revision if base_model else ""
+    existing = None
     address = options.word.initializer_embedding
     if address == CHAMPION:
         if champion and model_files:
@@ -243,13 +249,15 @@ def _check_word_sources(
         )
         if existing is not None:
             attempt("initializer_embedding", check_embedding_fits, existing, base_model, encoders, where=where)
+        if champion:
+            attempt("storage_uri", tell_of_another_kind, champion, registry, base_model, encoders, where=where)
     return WordSources(
         images_fingerprint=pictures[0],
         scoring_images_fingerprint=pictures[1],
         initializer_embedding=existing.address if existing else "",
         initializer_embedding_sha256=existing.sha256 if existing else "",
         champion=champion,
-        judged_against=judged_against(champion, registry, revision) if champion else None,
+        judged_against=judged_against(champion, registry) if champion else None,
     )
 
 

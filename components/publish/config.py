@@ -43,8 +43,8 @@ class PublishOptions(Config):
     promote_if: str = option(
         "when the alias moves, by how the samples compare with those of the version that it points at, from the same "
         "prompts and seeds: not_worse, unless the 95% interval of the difference in CLIP-I, or in CLIP-I and CLIP-T "
-        "together, lies below 0; better, if that of CLIP-I lies above 0, too; both only where that version was learned "
-        "on the same base model; always, without comparing; never, for a person promotes",
+        "together, lies below 0; better, if that of CLIP-I lies above 0, too, and on the same base model; neither "
+        "where that version is for other text encoders; always, without comparing; never, for a person promotes",
         NOT_WORSE,
         choices=(BETTER, NOT_WORSE, ALWAYS, NEVER),
     )

@@ -60,11 +60,13 @@ def why_not(promote_if: str, name: str, judged: Judged | None) -> str:
     found = f" {judged.sentence}" if judged else ""
     if promote_if == NEVER:
         return f"{name} is not moved, for promote_if is never: a person promotes.{found}"
-    if judged and judged.on_another_model and promote_if != ALWAYS:
+    if judged and judged.of_another_kind and promote_if != ALWAYS:
         return (
-            f"{name} is not moved: who draws with it has the base model that it was learned on. A person moves it "
-            f"(registry promote), or promote_if={ALWAYS}, or give another concept_name.{found}"
+            f"{name} is not moved: it is for a base model with other text encoders, where this version cannot be "
+            f"loaded. A person moves it (registry promote), or give such words another concept_name.{found}"
         )
+    if judged and judged.on_another_model and promote_if == BETTER:
+        return f"{name} is not moved, for promote_if is {promote_if}, and the two cannot be compared.{found}"
     if judged and judged.gain and judged.verdict not in _ENOUGH.get(promote_if, (judged.verdict,)):
         return f"{name} is not moved, for promote_if is {promote_if}.{found}"
     return ""

@@ -155,7 +155,16 @@ def test_champion_on_another_base_model_is_told_and_the_candidate_judged_alone(
     address = published(world, candidate, tmp_path, base_model_digest="0" * 64)
     assert opponent_of(world, candidate, address).alone == "the champion (version 1) was learned on another base model"
     assert "learned on another base model" in caplog.text
-    assert opponent_of(world, candidate, address).judged.on_another_model
+    found = opponent_of(world, candidate, address).judged
+    assert found.on_another_model and not found.of_another_kind
+
+
+def test_champion_for_other_text_encoders_is_of_another_kind(world: World, candidate: Concept, tmp_path: Path) -> None:
+    learned = LearnedEmbedding.read(candidate.learned_embedding)
+    of_two = dataclasses.replace(learned, rows={**learned.rows, "text_encoder_2": np.ones((2, 8), np.float32)})
+    address = published(world, candidate, tmp_path)
+    found = find_opponent(address, of_two, candidate.learned_embedding, "0" * 64).judged
+    assert found.on_another_model and found.of_another_kind
 
 
 def test_concept_without_a_champion_is_judged_alone(world: World, candidate: Concept) -> None:

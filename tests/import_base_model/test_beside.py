@@ -62,7 +62,8 @@ def test_nothing_is_beside_a_scorer_that_nobody_asked_for(sources: Path) -> None
     [
         ("dino/preprocessor_config.json", "preprocessor_config.json is missing"),
         ("dino/model.safetensors", "model.safetensors is missing"),
-        ("sd/safety_checker", "safety_checker/config.json is missing"),
+        ("sd/safety_checker", "it has no safety checker"),
+        ("sd/safety_checker/config.json", "safety_checker/config.json is missing"),
         ("sd/feature_extractor/preprocessor_config.json", "feature_extractor/preprocessor_config.json is missing"),
     ],
 )

@@ -360,7 +360,8 @@ def test_import_when_the_pipeline_is_of_another_family_names_it(
         ("unet/config.json", {"time_cond_proj_dim": 256}, "unet/config.json has time_cond_proj_dim: .* few steps"),
         ("unet/config.json", {"cross_attention_dim": 768}, "found cross_attention_dim 768, expected 96, which is what"),
         ("vae/config.json", {"latents_std": [0.9] * 4}, "vae/config.json has latents_std: only latents that are"),
-        ("vae/config.json", {"shift_factor": 0.06}, "vae/config.json has shift_factor: only latents that are"),
+        ("vae/config.json", {"latents_mean": [0, 0.1]}, "vae/config.json has latents_mean: only latents that are"),
+        ("unet/config.json", {"addition_time_embed_dim": "256"}, "found addition_time_embed_dim '256', expected whole"),
         ("unet/config.json", {"in_channels": 9}, "the UNet takes 9 channels, the VAE's latents have 4: .*inpainting"),
     ],
 )
@@ -369,6 +370,7 @@ def test_import_when_a_part_is_of_another_kind_names_it(
 ) -> None:
     change_json(model / "unet" / "config.json", in_channels=4)
     change_json(model / "vae" / "config.json", latent_channels=4)
+    change_json(model / "vae" / "config.json", latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
     change_json(model / "text_encoder" / "config.json", hidden_size=96)
     import_base_model(str(model), store, tmp_path / "reference")
     change_json(model / file, **change)

@@ -25,7 +25,7 @@ FACTS = Facts(
     passed=True,
     reasons=(),
     scores={},
-    lineage={"base_model": "hf://owner/name", "base_model_revision": "1" * 40},
+    lineage={},
 )
 
 
@@ -38,14 +38,11 @@ def publish(registry: str, content: bytes = b"rows", concept: str = "dot") -> Ch
 
 
 def judged(
-    registry: str,
-    options: PublishOptions | None = None,
-    placeholder_token: str = "<dot>",
-    base_model_revision: str = FACTS.lineage["base_model_revision"],
+    registry: str, options: PublishOptions | None = None, placeholder_token: str = "<dot>"
 ) -> ChampionAddress | None:
     """What a new version is held against."""
     options = options or PublishOptions()
-    return judged_against(find_champion(registry, options, placeholder_token), options, base_model_revision)
+    return judged_against(find_champion(registry, options, placeholder_token), options)
 
 
 def test_champion_is_where_the_alias_points(registry_uri: str) -> None:  # noqa: F811
@@ -73,15 +70,6 @@ def test_damaged_champion_is_a_warning(damaged: str, tmp_path: Path, caplog: pyt
     is_alias = damaged.startswith("aliases")
     assert found == ChampionAddress(alias="champion", **({} if is_alias else {"version": 1, "uri": whole.uri}))
     assert "judged alone" in caplog.text and damaged in caplog.text
-
-
-def test_champion_on_another_base_model_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    address = publish(str(tmp_path))
-    with caplog.at_level(logging.WARNING):
-        assert judged(str(tmp_path)) == address and not caplog.messages
-        assert judged(str(tmp_path), base_model_revision="2" * 40) == address
-    (told,) = caplog.messages
-    assert "was learned on another base model, hf://owner/name" in told and "the champion stays" in told
 
 
 def test_alias_of_a_version_that_is_gone_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -64,7 +64,7 @@ def test_what_looks_at_samples_is_imported_with_the_scorer(given: dict[str, Any]
 
 
 def test_base_model_without_a_safety_checker_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(BaseModelError, match=r"^evaluation_safety_checker: .* it has no safety checker, .*: let it be"):
+    with pytest.raises(BaseModelError, match=r"^evaluation_safety_checker: .* it has no safety checker .*: leave eval"):
         preflight({**given, "evaluation_safety_checker": "on"})
 
 

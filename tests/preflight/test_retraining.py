@@ -185,6 +185,16 @@ def test_word_starts_from_its_champion_where_there_is_one(
     }
 
 
+@pytest.mark.parametrize(("width", "promote_if"), [(97, "not_worse"), (97, "always"), (96, "not_worse")])
+def test_alias_that_will_stay_is_told_of_before_anything_is_trained(
+    given: dict[str, Any], caplog: pytest.LogCaptureFixture, width: int, promote_if: str
+):
+    publish_rows(given["storage_uri"], 0.5, width=width)
+    preflight({**given, "promote_if": promote_if})
+    told = "the champion (version 1) is for other text encoders than the base model's: it stays where it is"
+    assert (told in caplog.text) is (width == 97 and promote_if != "always")
+
+
 @pytest.mark.parametrize("unfit", ["damaged", "of another width"])
 def test_word_starts_as_usual_where_its_champion_cannot_be_used(
     given: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, unfit: str

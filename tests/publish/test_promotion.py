@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import threading
@@ -28,14 +29,9 @@ from tests.publish.conftest import Inputs, judged_against
 
 Make = Callable[..., Inputs]
 
-ON_ANOTHER_MODEL = Judged(
-    alias="champion",
-    version=1,
-    digest="d" * 64,
-    gain={},
-    alone="the champion (version 1) was learned on another base model",
-    on_another_model=True,
-)
+ALONE = "the champion (version 1) was learned on another base model"
+ON_ANOTHER_MODEL = Judged(alias="champion", version=1, digest="d" * 64, gain={}, alone=ALONE, on_another_model=True)
+OF_ANOTHER_KIND = dataclasses.replace(ON_ANOTHER_MODEL, of_another_kind=True)
 
 
 def publish(inputs: Inputs, registry: str, output: Path, **options: Any) -> Said:
@@ -88,10 +84,14 @@ def test_manifest_of_an_earlier_release_does_not_say_what_it_was_learned_from(re
         ("better", judged_against(0), True),
         ("always", judged_against(1, clip_i=-0.5), True),
         ("never", judged_against(1, clip_i=0.5), False),
-        ("not_worse", ON_ANOTHER_MODEL, False),
+        ("not_worse", ON_ANOTHER_MODEL, True),
         ("better", ON_ANOTHER_MODEL, False),
         ("always", ON_ANOTHER_MODEL, True),
         ("never", ON_ANOTHER_MODEL, False),
+        ("not_worse", OF_ANOTHER_KIND, False),
+        ("better", OF_ANOTHER_KIND, False),
+        ("always", OF_ANOTHER_KIND, True),
+        ("never", OF_ANOTHER_KIND, False),
         ("never", None, False),
         ("not_worse", None, True),
     ],
@@ -99,8 +99,8 @@ def test_manifest_of_an_earlier_release_does_not_say_what_it_was_learned_from(re
 def test_verdict_decides_as_promote_if_says(promote_if: str, judged: Judged | None, may_move: bool) -> None:
     refusal = why_not(promote_if, "champion", judged)
     because = f", for promote_if is {promote_if}"
-    if judged is ON_ANOTHER_MODEL and promote_if != "never":
-        because = ": who draws with it has the base model"
+    if judged is OF_ANOTHER_KIND and promote_if != "never":
+        because = ": it is for a base model with other text encoders"
     assert refusal.startswith("" if may_move else f"champion is not moved{because}")
     assert bool(refusal) is not may_move
     assert may_move or judged is None or judged.sentence in refusal
@@ -123,10 +123,10 @@ def test_version_is_published_in_any_case_and_the_answer_says_why_the_alias_stay
 
 
 @pytest.mark.parametrize("promote_if", ["not_worse", "better", "always"])
-def test_alias_stays_with_the_base_model_that_its_users_have(
+def test_alias_stays_with_the_text_encoders_that_its_users_have(
     promote_if: str, registry: str, make_inputs: Make, tmp_path: Path
 ) -> None:
-    said = publish(make_inputs(seed=2, judged=ON_ANOTHER_MODEL), registry, tmp_path / "out", promote_if=promote_if)
+    said = publish(make_inputs(seed=2, judged=OF_ANOTHER_KIND), registry, tmp_path / "out", promote_if=promote_if)
     assert said.metadata["version"] == 2 and champion(registry) == (2 if promote_if == "always" else 1)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from components.common.errors import BaseModelError
-from components.common.families import PIPELINES, TEXT_CLASSES, TITLES, TOKENIZERS, TextEncoder
+from components.common.families import PIPELINES, TEXT_CLASSES, TITLES, TOKENIZERS, TextEncoder, text_config
 
 PARTS = {
     **dict.fromkeys(TOKENIZERS.values(), ("CLIPTokenizer", "CLIPTokenizerFast")),
@@ -56,7 +56,7 @@ _MODEL_TYPES = {
 _SIZES = (
     *("hidden_size", "image_size", "in_channels", "intermediate_size", "latent_channels", "max_position_embeddings"),
     *("norm_num_groups", "num_channels", "num_hidden_layers", "out_channels", "patch_size", "projection_dim"),
-    "vocab_size",
+    *("vocab_size", "addition_time_embed_dim", "projection_class_embeddings_input_dim"),
 )
 """Fields that hold a size, or nothing."""
 _SIZES_BY_LEVEL = (
@@ -64,8 +64,8 @@ _SIZES_BY_LEVEL = (
     *("sample_size", "transformer_layers_per_block"),
 )
 """Fields that hold a size, one for each level of the part, or nothing."""
-_OF_LATENTS = ("latents_mean", "latents_std", "shift_factor")
-"""Fields of a VAE by which pipelines change its latents, beside `scaling_factor`, and which no family has."""
+_OF_LATENTS = {"latents_mean": 0, "latents_std": 1}
+"""Fields of a VAE by which a pipeline changes latents beside `scaling_factor`, and the elements that change nothing."""
 _OF_CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 _TOLD = {
@@ -162,7 +162,7 @@ def config_problems(config: Mapping[str, Any], name: str, class_name: str) -> li
                 f"{name} has time_cond_proj_dim: the model takes the guidance as an input, distilled to a few steps "
                 "(arXiv 2310.04378); choose the model that it was made from"
             )
-        if field in _OF_LATENTS and value:
+        if field in _OF_LATENTS and value is not None and not _are_all(value, _OF_LATENTS[field]):
             problems.append(
                 f"{name} has {field}: only latents that are normalised by scaling_factor alone are made here; choose "
                 "another base model"
@@ -245,9 +245,11 @@ def conditioning_problems(
         unet: the content of its config.json.
         text_encoders: each with the content of its config.json.
     """
-    given: dict[str, list[Any]] = {"cross_attention_dim": [config.get("hidden_size") for _, config in text_encoders]}
+    given: dict[str, list[Any]] = {}
+    if not unet.get("encoder_hid_dim_type"):
+        given["cross_attention_dim"] = [text_config(config).get("hidden_size") for _, config in text_encoders]
     if unet.get("addition_embed_type") == "text_time":
-        pooled = [config.get("projection_dim") for each, config in text_encoders if each.pooled]
+        pooled = [text_config(config).get("projection_dim") for each, config in text_encoders if each.pooled]
         times = [unet.get("addition_time_embed_dim")] * _TIME_IDS
         given["projection_class_embeddings_input_dim"] = [*pooled, *times]
     return [
@@ -293,6 +295,10 @@ def _fields(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield field, value
         if field in ("text_config", "vision_config") and isinstance(value, dict):
             yield from value.items()
+
+
+def _are_all(value: Any, element: float) -> bool:
+    return isinstance(value, list) and all(each == element for each in value)
 
 
 def _are_sizes(value: Any) -> bool:

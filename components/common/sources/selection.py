@@ -140,7 +140,9 @@ class _Selection:
 
     def take_safety_checker(self) -> None:
         if not any(name.startswith("safety_checker/") for name in self._names):
-            self.problems.append("it has no safety checker, as no Stable Diffusion XL has: let it be off")
+            self.problems.append(
+                "it has no safety checker (models of Stable Diffusion XL have none): leave evaluation_safety_checker off"
+            )
             return
         self._take("safety_checker/config.json")
         self._check("safety_checker/config.json", config_problems, "StableDiffusionSafetyChecker")

@@ -101,6 +101,8 @@ def test_full_pipeline_of_two_text_encoders_has_the_rows_of_each(tmp_path: Path)
     index |= {"_class_name": "StableDiffusionXLPipeline"}
     index |= {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"], "tokenizer_2": index["tokenizer"]}
     (base_model / "model_index.json").write_text(json.dumps(index))
+    unet = base_model / "unet" / "config.json"
+    unet.write_text(json.dumps({**json.loads(unet.read_text()), "cross_attention_dim": 2 * WIDTH}))
     entry, reference = published(tmp_path, base_model, sdxl=True)
     folder = push_to(tmp_path / "full", entry, reference)
     rows = read_learned_embeds(open_store(entry.uri).local_file("learned_embeds.safetensors"))[1]

@@ -221,8 +221,9 @@ def test_trainjob_that_somebody_deletes_is_an_error(
     def play(server: KubernetesServer, name: str) -> None:
         pods = server.start_pods(name)
         server.wait_for("GET", f"{pods[0]}/log")
-        looks = server.count("GET", f"/trainjobs/{name}")
-        server.delete(name, "Foreground")
+        with server.changed:  # nobody looks in between
+            looks = server.count("GET", f"/trainjobs/{name}")
+            server.delete(name, "Foreground")
         server.wait_for("GET", f"/trainjobs/{name}", times=looks + 1)
         server.write(pods[0], "step 12/20: checkpoint saved")
         server.collect(name)
