@@ -141,7 +141,7 @@ class _Selection:
     def take_safety_checker(self) -> None:
         if not any(name.startswith("safety_checker/") for name in self._names):
             self.problems.append(
-                "it has no safety checker (models of Stable Diffusion XL have none): leave evaluation_safety_checker off"
+                "it has no safety checker (Stable Diffusion XL models have none): leave evaluation_safety_checker off"
             )
             return
         self._take("safety_checker/config.json")
