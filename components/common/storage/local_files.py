@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from components.common.errors import ConfigError, ObjectNotFoundError, StorageError
 
@@ -117,16 +117,24 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read(200).strip() or "a process that has just begun"
             raise ConfigError(
-                f"found another {what} at work in {readable_name(folder)}: {holder}: wait for its end, stop it, or "
-                "give another folder"
+                f"found another {what} at work in {readable_name(folder)}: {_holder(file)}: wait for its end, stop it, "
+                "or give another folder"
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def _holder(file: TextIO) -> str:
+    """Who has the lock; a process writes its name as soon as it has it."""
+    for _ in range(10):
+        file.seek(0)
+        if holder := file.read(200).strip():
+            return holder
+        time.sleep(0.1)
+    return "a process that has just begun"
 
 
 @contextlib.contextmanager
