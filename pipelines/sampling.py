@@ -38,7 +38,7 @@ from components.common.families import (
 from components.common.learned_files import PICKLED, fetch_learned_embeds
 from components.common.prompts import placeholder_tokens
 from components.common.registry import registry
-from components.common.sources.checks import read_object
+from components.common.sources.checks import read_configs, read_object
 from components.common.sources.model_documents import config_problems, pipeline_problems
 from components.import_base_model.importing import import_base_model
 from components.publish.config import PublishConfig
@@ -257,7 +257,7 @@ def _fetched(addresses: Sequence[str]) -> Iterator[list[Concept]]:
 
 def _check_words_fit(concepts: Sequence[Concept], model: Path) -> None:
     encoders = text_encoders_of([folder.name for folder in model.iterdir()])
-    configs = {each.part: read_object(model / each.part / "config.json") for each in encoders}
+    configs = read_configs(model, (each.part for each in encoders))
     for each in encoders:
         if problems := config_problems(configs[each.part], f"{model}/{each.part}/config.json", each.class_name):
             raise BaseModelError(*problems)

@@ -21,7 +21,7 @@ from components.common.errors import ArtifactError, TokenError
 from components.common.families import check_clip_skip, conditioning_layers, family_of, training_parts
 from components.common.logs import log_config, versions
 from components.common.prompts import templates_for
-from components.common.sources.checks import read_object
+from components.common.sources.checks import read_configs, read_object
 from components.common.start_word import AUTO, StartWord
 from components.common.tokenizer import limit_to_text_encoder
 from components.common.vocabulary import Tokenizer, initializer_ids, load_tokenizer
@@ -79,7 +79,7 @@ def find_start_word(
     _check_that_they_belong_together(images, latents, reference)
     model = materialize(reference, training_parts(reference.subfolders))
     family = family_of(reference.subfolders, read_object(model / "unet" / "config.json"))
-    texts = {each.part: read_object(model / each.part / "config.json") for each in family.text_encoders}
+    texts = read_configs(model, (each.part for each in family.text_encoders))
     check_clip_skip(config.clip_skip, conditioning_layers(family.text_encoders, texts))
     tokenizers = {
         each.part: limit_to_text_encoder(load_tokenizer(model / each.tokenizer), model / each.part)

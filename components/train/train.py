@@ -11,9 +11,9 @@ from typing import Any
 
 from components.common.artifacts import LearnedEmbedding
 from components.common.base_model import ModelReference, materialize, read_reference
-from components.common.families import family_of, training_parts
+from components.common.families import check_clip_skip, conditioning_layers, family_of, training_parts
 from components.common.logs import configure_logging, log_config, versions
-from components.common.sources.checks import read_object
+from components.common.sources.checks import read_configs, read_object
 from components.common.storage import ObjectStore, open_store
 from components.common.training import loop
 from components.common.training.checkpoints import CheckpointFolder
@@ -132,9 +132,16 @@ def train_words(
 
 
 def trainer_inputs(words: Sequence[Word], reference: ModelReference, store: ObjectStore) -> TrainerInputs:
-    """What trainers are built from, with the parts of the base model that they need in a local folder."""
+    """What trainers are built from, with the parts of the base model that they need in a local folder.
+
+    Raises:
+        BaseModelError, StorageError: when the base model cannot be used or fetched.
+        ConfigError: when `clip_skip` leaves none of its layers.
+    """
     model = materialize(reference, training_parts(reference.subfolders))
     family = family_of(reference.subfolders, read_object(model / "unet" / "config.json"))
+    texts = read_configs(model, (each.part for each in family.text_encoders))
+    check_clip_skip(words[0].config.clip_skip, conditioning_layers(family.text_encoders, texts))
     return TrainerInputs(model=model, family=family, words=[_with_prompts(word, model) for word in words], store=store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def read_object(path: Path) -> dict[str, Any]:
         return dict(config_of(read_json(path, str(path)), str(path)))
     except OSError as error:
         raise BaseModelError(f"{path} cannot be read ({error.strerror}): import the model again") from error
+
+
+def read_configs(model: Path, parts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The config.json of each of the parts of a model on this machine, by part; errors as of `read_object`."""
+    return {part: read_object(model / part / "config.json") for part in parts}
 
 
 def check_safetensors(path: Path, name: str) -> None:

@@ -10,7 +10,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from components.common.errors import ConfigError
-from components.common.families import check_clip_skip
 from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement
 from components.common.training.run_artifacts import check_channels
@@ -64,9 +63,6 @@ def _build(mesh: Mesh, inputs: TrainerInputs) -> Built:
     for word in inputs.words:
         check_channels(unet.config.in_channels, word.latents)
     text_encoders = load_text_encoders(inputs.model, inputs.family, dtype=dtype, remat=remat)
-    for encoder in inputs.family.text_encoders:
-        layers = text_encoders[encoder.part].config.num_hidden_layers
-        check_clip_skip(inputs.config.clip_skip, layers - encoder.left_out_layers)
     models = FrozenModels(
         inputs.config,
         family=inputs.family,

@@ -7,7 +7,6 @@ import functools
 import torch
 from accelerate import Accelerator
 
-from components.common.families import check_clip_skip
 from components.common.training.config import TrainConfig
 from components.common.training.loop import Placement
 from components.common.training.run_artifacts import check_channels
@@ -71,9 +70,6 @@ def _build(joined: Accelerator, inputs: TrainerInputs) -> Built:
     for word in inputs.words:
         check_channels(unet.config.in_channels, word.latents)
     text_encoders = load_text_encoders(inputs.model, inputs.family, dtype=dtype, device=joined.device)
-    for each in inputs.family.text_encoders:
-        layers = text_encoders[each.part].config.num_hidden_layers
-        check_clip_skip(inputs.config.clip_skip, layers - each.left_out_layers)
     models = FrozenModels(
         inputs.config,
         family=inputs.family,
