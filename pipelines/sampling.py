@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.common.artifacts import LEARNED_EMBEDS, read_clip_skip, read_learned_embeds
+from components.common.artifacts import LEARNED_EMBEDS, read_clip_skip, read_learned_embeds, row_widths
 from components.common.base_model import cache_folder, materialize
 from components.common.drawing import (
     BATCH_SIZE,
@@ -264,8 +264,8 @@ def _check_words_fit(concepts: Sequence[Concept], model: Path) -> None:
     of_model = {part: text_config(config).get("hidden_size") or 0 for part, config in configs.items()}
     layers = conditioning_layers(encoders, configs)
     for concept in concepts:
-        widths = {name: rows.shape[1] for name, rows in read_learned_embeds(concept.file)[1].items()}
-        check_word_fits(concept.placeholder_token, widths, of_model)
+        _, rows = read_learned_embeds(concept.file)
+        check_word_fits(concept.placeholder_token, row_widths(rows), of_model)
         try:
             check_clip_skip(read_clip_skip(concept.file), layers)
         except ConfigError as error:

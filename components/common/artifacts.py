@@ -408,6 +408,11 @@ class LearnedEmbedding:
         }
 
 
+def row_widths(rows: Rows) -> dict[str, int]:
+    """How wide the rows of each text encoder are."""
+    return {name: values.shape[1] for name, values in rows.items()}
+
+
 def learned_embeds_bytes(placeholder_token: str, rows: Rows, header: Mapping[str, str], *, clip_skip: int = 0) -> bytes:
     """A safetensors file, as diffusers documents it for the model's family.
 

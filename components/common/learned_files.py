@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from components.common.artifact_folder import sha256_of_file
-from components.common.artifacts import LEARNED_EMBEDS, Rows, read_learned_embeds
+from components.common.artifacts import LEARNED_EMBEDS, Rows, read_learned_embeds, row_widths
 from components.common.errors import ArtifactError, InputError, ObjectNotFoundError
 from components.common.families import check_word_fits
 from components.common.registry.entry import RegistryEntry
@@ -43,8 +43,7 @@ class ExistingEmbedding:
 
     def check_widths(self, widths: dict[str, int]) -> None:
         """Raises `BaseModelError` unless the rows are as wide as the text encoders, by subfolder of the base model."""
-        found = {name: rows.shape[1] for name, rows in self.rows.items()}
-        check_word_fits(f"initializer_embedding: {self.address}", found, widths)
+        check_word_fits(f"initializer_embedding: {self.address}", row_widths(self.rows), widths)
 
 
 def mistakes_of_published(address: str) -> list[str]:

@@ -18,6 +18,7 @@ from components.common.artifacts import (
     Sample,
     learned_embeds_bytes,
     read_learned_embeds,
+    row_widths,
 )
 from components.common.champion import TOGETHER, ChampionAddress, Gain, Judged
 from components.common.errors import ArtifactError, ObjectNotFoundError
@@ -117,7 +118,7 @@ def find_opponent(
             return dataclasses.replace(
                 alone(f"{name} was learned on another base model"),
                 on_another_model=True,
-                of_another_kind=_widths(rows) != _widths(learned.rows),
+                of_another_kind=row_widths(rows) != row_widths(learned.rows),
             )
         if _record_of(entry).sha256 == sha256_of_file(folder / LEARNED_EMBEDS):
             return alone(f"it is {name} itself")
@@ -169,12 +170,8 @@ def _read_rows(entry: RegistryEntry) -> tuple[dict[str, str], Rows]:
         return read_learned_embeds(file)
 
 
-def _widths(rows: Rows) -> dict[str, int]:
-    return {name: values.shape[1] for name, values in rows.items()}
-
-
 def _check_widths(entry: RegistryEntry, rows: Rows, learned: LearnedEmbedding) -> None:
-    found, expected = _widths(rows), _widths(learned.rows)
+    found, expected = row_widths(rows), row_widths(learned.rows)
     if found != expected:
         raise ArtifactError(
             f"{entry.uri}/{LEARNED_EMBEDS} has rows of the widths {found}, expected {expected}: restore it from a "

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from components.common.artifacts import Rows, read_clip_skip, read_learned_embeds
+from components.common.artifacts import Rows, read_clip_skip, read_learned_embeds, row_widths
 from components.common.errors import BaseModelError, TokenError
 from components.common.families import TOKENIZERS, check_word_fits, family_of
 from components.common.prompts import placeholder_tokens
@@ -111,7 +111,7 @@ class FlaxPipeline:
         """
         header, rows = read_learned_embeds(file)
         token = header["placeholder_token"]
-        check_word_fits(str(file), {part: values.shape[1] for part, values in rows.items()}, self._widths)
+        check_word_fits(str(file), row_widths(rows), self._widths)
         if any(token in tokenizer.get_vocab() for tokenizer in self._tokenizers.values()):
             raise TokenError(f"the placeholder {token!r} is in the tokenizer's vocabulary already: choose another one")
         tokens = placeholder_tokens(token, len(next(iter(rows.values()))))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.common.artifacts import InitialEmbedding, Rows
+from components.common.artifacts import InitialEmbedding, Rows, row_widths
 from components.common.base_model import materialize, read_reference
 from components.common.errors import ConfigError, InputError
 from components.common.families import text_encoders_of
@@ -115,7 +115,7 @@ def _existing_rows(config: InitConfig, of_words: Rows) -> Rows:
             f"initializer_embedding: {existing.address} has the SHA-256 {existing.sha256[:12]}, expected "
             f"{config.initializer_embedding_sha256[:12]} as when the run began: start the run again"
         )
-    existing.check_widths({name: rows.shape[1] for name, rows in of_words.items()})
+    existing.check_widths(row_widths(of_words))
     return existing.rows
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 
-from components.common.artifacts import Rows, read_learned_embeds
+from components.common.artifacts import Rows, read_learned_embeds, row_widths
 from components.common.drawing import BATCH_SIZE, picture_bytes, progress_line
 from components.common.errors import BaseModelError, ConfigError, TokenError
 from components.common.families import TOKENIZERS, check_word_fits, family_of
@@ -211,7 +211,7 @@ def _check_rows(pipeline: Pipeline, token: str, rows: Rows, file: Path) -> None:
     encoders = {name: part for name, part in pipeline.components.items() if name in TOKENIZERS and part is not None}
     check_word_fits(
         str(file),
-        {name: values.shape[1] for name, values in rows.items()},
+        row_widths(rows),
         {name: part.get_input_embeddings().weight.shape[1] for name, part in encoders.items()},
     )
     if any(token in getattr(pipeline, TOKENIZERS[name]).get_vocab() for name in encoders):
