@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from components.flax_models.ddim import load_ddim
 from components.flax_models.devices import mesh_for
 from components.flax_models.pipeline import FlaxPipeline
 from components.flax_models.sampling import FlaxSampler
+from components.flax_models.vae import Vae
 from components.torch_models.sampling import load_concept
 from tests import flax_runs as runs
 
@@ -74,6 +76,18 @@ def test_pictures_equal_diffusers(
     wanted = drawn_by_diffusers(model, file, noise, guidance_scale)
     assert ours.shape == (2, 64, 64, 3) and wanted.std() > 0.01
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4)
+
+
+def test_vae_sees_one_picture_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, seen, decode = FlaxPipeline(runs.make_micro_model(tmp_path), mesh=mesh_for("cpu")), [], Vae.decode
+
+    def look_and_decode(vae: Vae, latents: jax.Array) -> jax.Array:
+        seen.append(len(latents))
+        return decode(vae, latents)
+
+    monkeypatch.setattr(Vae, "decode", look_and_decode)
+    drawn = FlaxSampler(pipeline).sample(["a toy"] * 3, starting_noise(3, 8), num_inference_steps=1)
+    assert len(drawn) == 3 and set(seen) == {1}
 
 
 def test_pictures_equal_diffusers_with_clip_skip_and_from_noise_alone(tmp_path: Path) -> None:
