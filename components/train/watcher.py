@@ -39,7 +39,7 @@ class TrainingWatcher(contextlib.AbstractContextManager["TrainingWatcher"]):
         validation_steps: int,
         trackers: Trackers,
         previews: Previews | None,
-        clip_skip: int = 0,
+        clip_skip: int,
     ) -> None:
         """Takes what looks on.
 
