@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import TokenError
-from components.common.families import TextEncoder
+from components.common.families import TextEncoder, text_config
 from components.common.learned_files import ExistingEmbedding
 from components.common.sources.checks import read_json
 from components.common.sources.models import ModelSource
@@ -74,7 +74,7 @@ def check_embedding_fits(
     with tempfile.TemporaryDirectory() as scratch:
         names = {each.part: f"{each.part}/config.json" for each in text_encoders}
         configs = {part: read_json(source.fetch(name, Path(scratch)), name) for part, name in names.items()}
-    existing.check_widths({part: config.get("hidden_size") for part, config in configs.items()})
+    existing.check_widths({part: text_config(config).get("hidden_size", 0) for part, config in configs.items()})
 
 
 def _tokenizers(source: ModelSource, text_encoders: Sequence[TextEncoder]) -> dict[str, Any]:
