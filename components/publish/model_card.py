@@ -197,7 +197,7 @@ def _pooled(learned: LearnedEmbedding) -> Iterable[str]:
     if any(each.pooled for each in text_encoders_of(learned.rows)):
         yield (
             "**Pictures differ a little from program to program**: diffusers, and the training with it, takes the "
-            "second text encoder's summary of a prompt where the word ends, if the model's `eos_token_id` is 2, as it "
+            "second text encoder's pooled output where the word ends, if the model's `eos_token_id` is 2, as it "
             "usually is; AUTOMATIC1111, Forge and ComfyUI take it where the prompt ends."
         )
 

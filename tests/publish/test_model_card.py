@@ -120,7 +120,7 @@ def test_card_script_when_the_base_model_is_sdxl(make_inputs: Callable[..., Inpu
 
 
 def test_card_of_a_word_for_two_text_encoders_says_where_programs_differ(make_inputs: Callable[..., Inputs]) -> None:
-    told = "takes the second text encoder's summary of a prompt where the word ends"
+    told = "takes the second text encoder's pooled output where the word ends"
     assert told in card_of(make_inputs(sdxl=True)) and told not in card_of(make_inputs())
 
 

@@ -128,7 +128,7 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
 
 
 def _holder(file: TextIO) -> str:
-    """Who has the lock; a process writes its name as soon as it has it."""
+    """Who has the lock, which writes its name as soon as it has it: looked for during a second."""
     for _ in range(10):
         file.seek(0)
         if holder := file.read(200).strip():
