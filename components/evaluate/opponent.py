@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,32 +41,19 @@ class Opponent:
     """The version that a candidate is held against.
 
     Attributes:
-        address: where it is.
+        judged: what the candidate is held against, before anything is compared.
         rows: its rows, float32 [n, d] by text encoder; empty when the candidate is judged alone.
         header: the facts in the header of its file.
-        alone: why the candidate is judged alone, as the end of a sentence; empty when it is compared.
-        on_another_model, of_another_kind: see `Judged`.
     """
 
-    address: ChampionAddress
+    judged: Judged
     rows: Rows
     header: Mapping[str, str]
-    alone: str
-    on_another_model: bool = False
-    of_another_kind: bool = False
 
     @property
-    def judged(self) -> Judged:
-        """What the candidate was held against, before anything was compared."""
-        return Judged(
-            alias=self.address.alias,
-            version=self.address.version,
-            digest=self.address.digest,
-            gain={},
-            alone=self.alone,
-            on_another_model=self.on_another_model,
-            of_another_kind=self.of_another_kind,
-        )
+    def alone(self) -> str:
+        """Why the candidate is judged alone, as the end of a sentence; empty when it is compared."""
+        return self.judged.alone
 
     def compared(self, by_sample: Mapping[str, VariantScores], *, seed: int) -> Judged:
         """What the candidate was held against, with how much each score is above the champion's.
@@ -101,9 +89,10 @@ def find_opponent(
     Raises:
         StorageError: when the registry cannot be read.
     """
+    judged = Judged(alias=address.alias, version=address.version, digest=address.digest, gain={}, alone="")
 
-    def alone(reason: str) -> Opponent:
-        return Opponent(address=address, rows={}, header={}, alone=reason)
+    def alone(reason: str, **kind: Any) -> Opponent:
+        return Opponent(judged=dataclasses.replace(judged, alone=reason, **kind), rows={}, header={})
 
     if not address.version:
         return alone(f"the concept had no {address.alias}")
@@ -115,8 +104,8 @@ def find_opponent(
         header, rows = _read_rows(entry)
         if entry.facts.lineage.get("base_model_digest") != base_model_digest:
             logger.warning("%s was learned on another base model: the candidate is judged alone", name)
-            return dataclasses.replace(
-                alone(f"{name} was learned on another base model"),
+            return alone(
+                f"{name} was learned on another base model",
                 on_another_model=True,
                 of_another_kind=row_widths(rows) != row_widths(learned.rows),
             )
@@ -126,7 +115,7 @@ def find_opponent(
     except (ArtifactError, ObjectNotFoundError) as error:
         logger.warning("%s cannot be used, and the candidate is judged alone: %s", name, error)
         return alone(f"{name} could not be used")
-    return Opponent(address=address, rows=rows, header=header, alone="")
+    return Opponent(judged=judged, rows=rows, header=header)
 
 
 def with_champion(
@@ -136,7 +125,7 @@ def with_champion(
 
     The champion enters as its users load it, though under a placeholder of its own: the candidate has the other.
     """
-    placeholder = f"<champion-{opponent.address.digest[:16]}>"
+    placeholder = f"<champion-{opponent.judged.digest[:16]}>"
     own = dataclasses.replace(
         config, negative_prompt=config.negative_prompt.replace(learned.placeholder_token, placeholder)
     )
